@@ -1,0 +1,145 @@
+// The node's nftables table as a value. Chains, rules, sets and maps are constant in
+// number (base_table.h makes them); what changes is elements, and they are plain data.
+//
+// Invariant: an Element's bytes are exactly what the kernel keeps: every component of a
+//            concatenation padded to 4 bytes with zeros, addresses and ports in network
+//            order, marks, uids and numgen results in host order. Equal elements are
+//            equal bytes, so that two worlds can be compared without decoding.
+// Source:    linux/netfilter/nf_tables.h; element layout as nft 1.0.6 lists it back.
+#pragma once
+
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/ip.h"
+
+namespace meshd::policy {
+
+// Every set and map that holds elements of ours. The table's dynamic sets (limits) are
+// the kernel's own business and stand in base_table.h only.
+enum class SetId : std::uint8_t {
+  kBind4,       // ifname . ether . source address: what a veth may send
+  kBind6,
+  kLocal4,      // addresses of containers on this node
+  kLocal6,
+  kSelf4,       // (a, a): a container that reaches itself through a VIP
+  kSelf6,
+  kAllow4,      // consumer . provider . proto . port
+  kAllow6,
+  kAllow4Block,  // the same for aligned blocks of 16 ports
+  kAllow6Block,
+  kPair4,       // a . b and b . a: ping and errors where some flow is allowed
+  kPair6,
+  kHold4,       // consumer . vip . proto . port: wait, do not refuse
+  kHold6,
+  kHold4Block,
+  kHold6Block,
+  kDrain4,      // addresses that take no new connections
+  kDrain6,
+  kVip4,        // vip . proto . port . slot : endpoint address
+  kVip6,
+  kVip4Block,
+  kVip6Block,
+  kPub4,        // node address . proto . node port : container address . port
+  kPub6,
+  kPubProfile4,  // container address . proto . port : source profile
+  kPubProfile6,
+  kSource4,     // source profile . prefix
+  kSource6,
+  kEgressProfile4,  // container address : egress profile
+  kEgressProfile6,
+  kEgress4,     // egress profile . prefix . proto . ports
+  kEgress6,
+  kMesh4,       // container and VIP ranges
+  kMesh6,
+  kNever4,      // never reached by egress
+  kNever6,
+  kUsers,       // uids on the node that reach containers
+};
+inline constexpr std::size_t kSetCount = static_cast<std::size_t>(SetId::kUsers) + 1;
+
+// Ports are kept in aligned blocks of this many where a range covers one whole.
+inline constexpr std::uint16_t kBlock = 16;
+// Slots per VIP port: each holds one endpoint, a new connection picks one at random.
+inline constexpr std::uint32_t kSlots = 16;
+
+enum class Component : std::uint8_t { kIfname, kEther, kAddr4, kAddr6, kProto, kPort, kMark, kSlot, kUid };
+
+// One element, small enough to be kept by the hundred thousand.
+struct Element {
+  // The largest: mark . addr6 . proto . port, twice for an interval (28 + 28).
+  static constexpr std::size_t kCapacity = 56;
+
+  SetId set{};
+  std::uint8_t key_size = 0;   // bytes of the key
+  std::uint8_t end_size = 0;   // bytes of the interval's last key; 0: not an interval
+  std::uint8_t data_size = 0;  // bytes of a map's value
+  std::array<std::uint8_t, kCapacity> bytes{};  // key, end, data; the rest is zero
+
+  [[nodiscard]] std::span<const std::uint8_t> key() const { return {bytes.data(), key_size}; }
+  [[nodiscard]] std::span<const std::uint8_t> key_end() const {
+    return {bytes.data() + key_size, end_size};
+  }
+  [[nodiscard]] std::span<const std::uint8_t> data() const {
+    return {bytes.data() + key_size + end_size, data_size};
+  }
+  auto operator<=>(const Element&) const = default;
+};
+
+// Builds an Element component by component: ElementBuilder(id).addr(a).addr(b).proto(p)
+// .port(n).build(). The caller's components must be those of set_info(id).
+class ElementBuilder {
+ public:
+  explicit ElementBuilder(SetId set) { element_.set = set; }
+  ElementBuilder& ifname(std::string_view name);
+  ElementBuilder& ether(const Mac& mac);
+  ElementBuilder& addr(const IpAddress& address);
+  ElementBuilder& proto(std::uint8_t number);
+  ElementBuilder& proto(Proto p) { return proto(static_cast<std::uint8_t>(p)); }
+  ElementBuilder& port(std::uint16_t port);
+  ElementBuilder& number(std::uint32_t value);  // mark, slot, uid
+  ElementBuilder& end();   // what follows is the interval's last key
+  ElementBuilder& data();  // what follows is the map's value
+  [[nodiscard]] Element build() const { return element_; }
+
+ private:
+  void put(std::span<const std::uint8_t> bytes, std::size_t padded);
+  Element element_;
+  std::uint8_t* size_ = &element_.key_size;
+};
+
+// What the kernel is told of a set when it is made.
+struct SetInfo {
+  std::string_view name;           // "allow4"
+  std::span<const Component> key;
+  std::span<const Component> data;  // empty: a set
+  std::uint32_t size;               // elements at most; 0: intervals, unlimited
+  bool interval;
+  bool counter;  // each element counts packets and bytes
+};
+[[nodiscard]] const SetInfo& set_info(SetId id);
+[[nodiscard]] std::string_view set_name(SetId id);
+
+// A change of elements. Applied as one transaction: removals first.
+struct Delta {
+  std::vector<Element> remove;
+  std::vector<Element> add;
+  [[nodiscard]] bool empty() const { return remove.empty() && add.empty(); }
+};
+
+}  // namespace meshd::policy
+
+template <>
+struct std::hash<meshd::policy::Element> {
+  std::size_t operator()(const meshd::policy::Element& element) const noexcept {
+    return std::hash<std::string_view>{}(
+        {reinterpret_cast<const char*>(&element), sizeof element});
+  }
+};
+static_assert(sizeof(meshd::policy::Element) == 60, "no padding: hashed and compared as bytes");
