@@ -18,6 +18,7 @@ enum class ErrorCode {
   kUnsupported,  // the kernel or a library lacks the feature
   kExhausted,    // a pool, table or documented limit is full
   kSystem,       // a system call failed; sys_errno is set
+  kNotInForce,   // stored, but not in force on this node yet
   kInternal,     // our own invariant broke: a bug
 };
 

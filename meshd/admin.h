@@ -1,0 +1,41 @@
+// The two Unix sockets: control.sock (0600, everything that changes something) and
+// status.sock (0660, group meshd, everything that reads), served by gRPC.
+//
+// Threads:   gRPC's own threads only carry messages: each call becomes a Job that the
+//            main loop drains from jobs() and runs against its Api.
+// Owns:      the gRPC servers and the socket files.
+// Invariant: the sockets appear under a tight umask and are opened up afterwards, so that
+//            there is no moment at which the wrong user could connect.
+// Errors:    kConflict when another daemon serves this run_dir.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/mailbox.h"
+#include "base/result.h"
+#include "meshd/api.h"
+
+namespace meshd {
+
+class Admin {
+ public:
+  using Job = std::move_only_function<void(Api&)>;
+  // Calls in flight at most; one more is answered RESOURCE_EXHAUSTED. Far above what
+  // launchers on one node ask at once, small enough to bound memory.
+  static constexpr std::size_t kMaxJobs = 4096;
+  // `watch` clients at most.
+  static constexpr std::size_t kMaxWatchers = 64;
+
+  virtual ~Admin() = default;
+  // Binds both sockets in `run_dir`, which exists and is locked by the caller. Calls are
+  // taken at once and wait in jobs() until the loop runs.
+  [[nodiscard]] static Result<std::unique_ptr<Admin>> make(const std::string& run_dir);
+
+  [[nodiscard]] virtual Mailbox<Job>& jobs() = 0;
+  // Refuses new calls and ends streams; calls in jobs() still get their answers.
+  virtual void shutdown() = 0;
+};
+
+}  // namespace meshd

@@ -1,0 +1,50 @@
+// What the two sockets can ask of the daemon, free of transport: every call runs on the
+// main loop and answers through its Reply, at once or later.
+//
+// Threads: the main loop only. A Reply may be called from there once, and must be.
+// Errors:  a refused call changed nothing; its Error is the one line the user reads.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "base/result.h"
+#include "proto/node.pb.h"
+
+namespace meshd {
+
+template <class T>
+using Reply = std::move_only_function<void(Result<T>)>;
+
+// One `watch` client. It ends when the client leaves or the daemon stops.
+class EventStream {
+ public:
+  virtual ~EventStream() = default;
+  // False: the client is gone or too slow; drop the stream.
+  [[nodiscard]] virtual bool send(const mesh::v1::Event& event) = 0;
+};
+
+class Api {
+ public:
+  virtual ~Api() = default;
+
+  virtual void apply(const mesh::v1::ApplyRequest&, Reply<mesh::v1::ApplyReply>) = 0;
+  virtual void attach(const mesh::v1::AttachRequest&, Reply<mesh::v1::AttachReply>) = 0;
+  virtual void detach(const mesh::v1::WorkloadRequest&, Reply<mesh::v1::DetachReply>) = 0;
+  virtual void drain(const mesh::v1::WorkloadRequest&, Reply<mesh::v1::Empty>) = 0;
+  virtual void remove(const mesh::v1::DeleteRequest&, Reply<mesh::v1::Empty>) = 0;
+  virtual void release_name(const mesh::v1::NameRequest&, Reply<mesh::v1::Empty>) = 0;
+
+  virtual void plan(const mesh::v1::ApplyRequest&, Reply<mesh::v1::PlanReply>) = 0;
+  virtual void list_workloads(const mesh::v1::Empty&, Reply<mesh::v1::WorkloadList>) = 0;
+  virtual void list_services(const mesh::v1::Empty&, Reply<mesh::v1::ServiceList>) = 0;
+  virtual void list_flows(const mesh::v1::Empty&, Reply<mesh::v1::FlowList>) = 0;
+  virtual void list_published(const mesh::v1::Empty&, Reply<mesh::v1::PublishedList>) = 0;
+  virtual void explain(const mesh::v1::ExplainRequest&, Reply<mesh::v1::ExplainReply>) = 0;
+  virtual void resolve(const mesh::v1::ResolveRequest&, Reply<mesh::v1::ResolveReply>) = 0;
+  virtual void get_status(const mesh::v1::Empty&, Reply<mesh::v1::StatusReply>) = 0;
+  virtual void wait(const mesh::v1::WaitRequest&, Reply<mesh::v1::WaitReply>) = 0;
+  virtual void watch(const mesh::v1::WatchRequest&, std::shared_ptr<EventStream>) = 0;
+};
+
+}  // namespace meshd
