@@ -166,6 +166,7 @@ struct Settings {
   IpAddress resolver4[2], resolver6[2];
   std::vector<std::uint32_t> allow_uids;     // beside 0
   std::vector<IpAddress> publish_addresses;  // where node ports answer
+  std::uint16_t publish_first = 20000, publish_last = 29999;  // node ports to choose from
   std::vector<Prefix> publish_allow_from;    // default sources of raw publications
   std::vector<Prefix> proxies;               // sources of http publications
   std::vector<IpAddress> node_addresses;     // never reached by egress
@@ -179,6 +180,9 @@ struct Settings {
     return f == Family::kV4 ? vip_pool4 : vip_pool6;
   }
 };
+
+// Addresses that rest after their last use, and until when.
+using Quarantine = std::map<IpAddress, TimePoint>;
 
 struct World {
   Settings settings;

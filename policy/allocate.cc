@@ -1,0 +1,357 @@
+#include "policy/allocate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace meshd::policy {
+namespace {
+
+std::string key_text(const ServiceKey& key) {
+  return key.scope == Scope::kCluster ? key.name : key.name + " in workflow " + key.workflow;
+}
+
+std::unexpected<Error> refuse(ErrorCode code, const std::string& id, std::string_view reason) {
+  return fail(code, fmt::format("workload {}: {}", id, reason));
+}
+
+// One apply being checked. Sees the world as it would be afterwards.
+class Apply {
+ public:
+  Apply(const World& world, const Quarantine& resting, const ListeningPorts& listening,
+        Duration quarantine_time)
+      : world_(world), resting_(resting), listening_(listening), rest_(quarantine_time) {}
+
+  Status take(std::vector<Declaration> declarations) {
+    for (auto& declaration : declarations) {
+      const auto id = declaration.id;
+      if (!after_.try_emplace(id, std::move(declaration)).second) {
+        return refuse(ErrorCode::kInvalid, id, "id: declared twice in this apply");
+      }
+    }
+    return {};
+  }
+
+  Result<Outcome> finish() {
+    for (const auto& [id, declaration] : after_) {
+      CHECK_OK(check_identity(declaration));
+      const auto before = world_.workloads.find(id);
+      if (before != world_.workloads.end() && before->second.declaration == declaration) {
+        outcome_.unchanged.push_back(id);
+      } else {
+        outcome_.declarations.emplace(id, declaration);
+      }
+    }
+    CHECK_OK(check_owners());
+    CHECK_OK(settle_services());
+    CHECK_OK(settle_node_ports());
+    return std::move(outcome_);
+  }
+
+ private:
+  Status check_identity(const Declaration& declaration) const {
+    if (std::ranges::find(world_.settings.reserved_names, declaration.name) !=
+        world_.settings.reserved_names.end()) {
+      return refuse(ErrorCode::kInvalid, declaration.id,
+                    fmt::format("name: \"{}\" is reserved by names.reserved", declaration.name));
+    }
+    const auto before = world_.workloads.find(declaration.id);
+    if (before == world_.workloads.end() || !before->second.attachment) return {};
+    const auto& old = before->second.declaration;
+    if (old.owner != declaration.owner) {
+      return refuse(ErrorCode::kConflict, declaration.id,
+                    fmt::format("owner: stays {} while attached", old.owner));
+    }
+    if (old.workflow != declaration.workflow) {
+      return refuse(ErrorCode::kConflict, declaration.id,
+                    fmt::format("workflow: stays \"{}\" while attached", old.workflow));
+    }
+    return {};
+  }
+
+  // A workflow belongs to the first owner that declares in it.
+  Status check_owners() const {
+    std::map<std::string_view, const Declaration*> owners;
+    for (const auto& [id, workload] : world_.workloads) {
+      if (!after_.contains(id) && !workload.declaration.workflow.empty()) {
+        owners.emplace(workload.declaration.workflow, &workload.declaration);
+      }
+    }
+    for (const auto& [id, declaration] : after_) {
+      if (declaration.workflow.empty()) continue;
+      const auto [entry, first] = owners.emplace(declaration.workflow, &declaration);
+      if (!first && entry->second->owner != declaration.owner) {
+        return refuse(ErrorCode::kConflict, id,
+                      fmt::format("workflow: {} belongs to another owner", declaration.workflow));
+      }
+    }
+    return {};
+  }
+
+  // Every declaration of a service as it would be after the apply.
+  std::vector<const Declaration*> members_after(const ServiceKey& key) const {
+    std::vector<const Declaration*> result;
+    for (const auto& [id, workload] : world_.workloads) {
+      if (!after_.contains(id) && workload.declaration.service() == key) {
+        result.push_back(&workload.declaration);
+      }
+    }
+    for (const auto& [id, declaration] : after_) {
+      if (declaration.service() == key) result.push_back(&declaration);
+    }
+    return result;
+  }
+
+  static Status check_replicas(const std::vector<const Declaration*>& members) {
+    auto owners_of = [](const Declaration& d) {
+      return std::set<std::string>(d.admit_owners.begin(), d.admit_owners.end());
+    };
+    for (const auto* other : members) {
+      const auto& first = *members.front();
+      const char* field = nullptr;
+      if (other->owner != first.owner) field = "owner";
+      else if (other->admit != first.admit) field = "admit";
+      else if (owners_of(*other) != owners_of(first)) field = "admit_owners";
+      else if (other->hold != first.hold) field = "hold";
+      if (field == nullptr) continue;
+      return refuse(ErrorCode::kConflict, other->id,
+                    fmt::format("{}: replicas of {} must agree, and {} says otherwise", field,
+                                key_text(*first.service()), first.id));
+    }
+    return {};
+  }
+
+  Status settle_services() {
+    std::set<ServiceKey> concerned;
+    for (const auto& [id, declaration] : outcome_.declarations) {
+      if (const auto key = declaration.service()) concerned.insert(*key);
+      const auto before = world_.workloads.find(id);
+      if (before == world_.workloads.end()) continue;
+      if (const auto key = before->second.declaration.service()) concerned.insert(*key);
+    }
+    for (const auto& key : concerned) {
+      const auto members = members_after(key);
+      const auto known = world_.services.find(key);
+      if (members.empty()) {
+        if (key.scope == Scope::kWorkflow && known != world_.services.end()) drop(key);
+        continue;
+      }
+      CHECK_OK(check_replicas(members));
+      if (known == world_.services.end()) {
+        CHECK_OK(add_service(key, *members.front()));
+        continue;
+      }
+      if (known->second.owner != members.front()->owner) {
+        return refuse(ErrorCode::kConflict, members.front()->id,
+                      fmt::format("name: {} belongs to another owner", key_text(key)));
+      }
+      if (policy::members(world_, key).empty()) {
+        // Declared again after a pause: holds count from now.
+        auto service = known->second;
+        service.declared_at = world_.now;
+        outcome_.services.emplace(key, std::move(service));
+      }
+    }
+    return {};
+  }
+
+  void drop(const ServiceKey& key) {
+    const auto& service = world_.services.at(key);
+    for (const auto family : kFamilies) {
+      if (service.vip(family)) outcome_.quarantine[*service.vip(family)] = world_.now + rest_;
+    }
+    outcome_.services_gone.push_back(key);
+  }
+
+  Status add_service(const ServiceKey& key, const Declaration& first) {
+    Service service;
+    service.owner = first.owner;
+    service.declared_at = world_.now;
+    for (const auto family : kFamilies) {
+      const auto& pool = world_.settings.vip_pool(family);
+      if (!pool) continue;
+      const auto vip = free_vip(*pool, family);
+      if (!vip) {
+        return refuse(ErrorCode::kExhausted, first.id,
+                      fmt::format("name: no VIP is free in {}", pool->to_string()));
+      }
+      (family == Family::kV4 ? service.vip4 : service.vip6) = vip;
+    }
+    outcome_.services.emplace(key, std::move(service));
+    return {};
+  }
+
+  std::optional<IpAddress> free_vip(const Prefix& pool, Family family) {
+    auto& used = used_vips_[family == Family::kV4 ? 0 : 1];
+    if (used.empty()) {
+      for (const auto& [key, service] : world_.services) {
+        if (service.vip(family)) used.insert(*service.vip(family));
+      }
+    }
+    // The first and the last address of a prefix look like network and broadcast to people.
+    const std::uint64_t last = (std::uint64_t{1} << std::min(pool.host_bits(), 32)) - 2;
+    for (std::uint64_t index = 1; index <= last; ++index) {
+      const auto vip = pool.address().plus(index);
+      if (used.contains(vip)) continue;
+      const auto rests = resting_.find(vip);
+      if (rests != resting_.end() && rests->second > world_.now) continue;
+      used.insert(vip);
+      return vip;
+    }
+    return std::nullopt;
+  }
+
+  // Who holds which node port, without the workloads of this apply.
+  void read_taken_ports() {
+    for (const auto& [key, port] : world_.node_ports) {
+      if (!after_.contains(key.id)) taken_.emplace(std::pair(key.proto, port), key.id);
+    }
+  }
+
+  Status claim(const PublishKey& key, std::uint16_t port) {
+    const auto [entry, free] = taken_.emplace(std::pair(key.proto, port), key.id);
+    if (!free) {
+      return refuse(ErrorCode::kConflict, key.id,
+                    fmt::format("publish: node_port {}/{} is {}'s", port, proto_name(key.proto),
+                                entry->second));
+    }
+    if (listening_.contains({key.proto, port})) {
+      return refuse(ErrorCode::kConflict, key.id,
+                    fmt::format("publish: the node itself listens on {}/{}", port,
+                                proto_name(key.proto)));
+    }
+    const auto old = world_.node_ports.find(key);
+    if (old == world_.node_ports.end() || old->second != port) outcome_.node_ports[key] = port;
+    return {};
+  }
+
+  Status settle_node_ports() {
+    read_taken_ports();
+    std::vector<PublishKey> open;  // no port declared, none kept
+    // Declared ports first, then those kept, then new choices: a choice never takes what
+    // somebody else in the same apply asks for.
+    for (const auto& [id, declaration] : after_) {
+      for (const auto& publication : declaration.publish) {
+        if (!publication.node_port) continue;
+        CHECK_OK(claim({id, publication.proto, publication.port}, *publication.node_port));
+      }
+    }
+    for (const auto& [id, declaration] : after_) {
+      for (const auto& publication : declaration.publish) {
+        if (publication.node_port) continue;
+        const PublishKey key{id, publication.proto, publication.port};
+        const auto kept = world_.node_ports.find(key);
+        if (kept == world_.node_ports.end() ||
+            !taken_.emplace(std::pair(key.proto, kept->second), id).second) {
+          open.push_back(key);
+        }
+      }
+    }
+    for (const auto& key : open) CHECK_OK(choose(key));
+    drop_unpublished();
+    return {};
+  }
+
+  Status choose(const PublishKey& key) {
+    const auto& settings = world_.settings;
+    for (std::uint32_t port = settings.publish_first; port <= settings.publish_last; ++port) {
+      const std::pair wanted(key.proto, static_cast<std::uint16_t>(port));
+      if (taken_.contains(wanted) || listening_.contains(wanted)) continue;
+      return claim(key, wanted.second);
+    }
+    return refuse(ErrorCode::kExhausted, key.id,
+                  fmt::format("publish: no node port is free in {}-{}", settings.publish_first,
+                              settings.publish_last));
+  }
+
+  void drop_unpublished() {
+    for (const auto& [key, port] : world_.node_ports) {
+      const auto declaration = after_.find(key.id);
+      if (declaration == after_.end()) continue;
+      const bool kept = std::ranges::any_of(declaration->second.publish, [&](const auto& p) {
+        return p.proto == key.proto && p.port == key.port;
+      });
+      if (!kept) outcome_.node_ports_gone.push_back(key);
+    }
+  }
+
+  const World& world_;
+  const Quarantine& resting_;
+  const ListeningPorts& listening_;
+  const Duration rest_;
+  std::map<std::string, Declaration, std::less<>> after_;  // everything named in the apply
+  std::map<std::pair<Proto, std::uint16_t>, std::string> taken_;
+  std::set<IpAddress> used_vips_[2];
+  Outcome outcome_;
+};
+
+void give_up(const World& world, const ServiceKey& key, Duration rest, Outcome& outcome) {
+  const auto found = world.services.find(key);
+  if (found == world.services.end()) return;
+  for (const auto family : kFamilies) {
+    const auto& vip = found->second.vip(family);
+    if (vip) outcome.quarantine[*vip] = world.now + rest;
+  }
+  outcome.services_gone.push_back(key);
+}
+
+}  // namespace
+
+std::vector<std::string> members(const World& world, const ServiceKey& key) {
+  std::vector<std::string> result;
+  for (const auto& [id, workload] : world.workloads) {
+    if (workload.declaration.service() == key) result.push_back(id);
+  }
+  return result;
+}
+
+Result<Outcome> declare(const World& world, std::vector<Declaration> declarations,
+                        const Quarantine& resting, const ListeningPorts& listening,
+                        Duration quarantine_time) {
+  Apply apply(world, resting, listening, quarantine_time);
+  CHECK_OK(apply.take(std::move(declarations)));
+  return apply.finish();
+}
+
+Outcome forget(const World& world, const std::string& id, Duration quarantine_time) {
+  Outcome outcome;
+  outcome.forgotten.push_back(id);
+  for (const auto& [key, port] : world.node_ports) {
+    if (key.id == id) outcome.node_ports_gone.push_back(key);
+  }
+  const auto key = world.workloads.find(id)->second.declaration.service();
+  if (key && key->scope == Scope::kWorkflow && members(world, *key).size() == 1) {
+    give_up(world, *key, quarantine_time, outcome);
+  }
+  return outcome;
+}
+
+Result<Outcome> release(const World& world, const ServiceKey& key, Duration quarantine_time) {
+  if (key.scope != Scope::kCluster || !world.services.contains(key)) {
+    return fail(ErrorCode::kNotFound, "name release: no CLUSTER name " + key.name);
+  }
+  const auto declaring = members(world, key);
+  if (!declaring.empty()) {
+    return fail(ErrorCode::kConflict,
+                fmt::format("name release: {} is declared by {}", key.name, declaring.front()));
+  }
+  Outcome outcome;
+  give_up(world, key, quarantine_time, outcome);
+  return outcome;
+}
+
+void adopt(World& world, Quarantine& resting, Outcome outcome) {
+  for (auto& [id, declaration] : outcome.declarations) {
+    world.workloads[id].declaration = std::move(declaration);
+  }
+  for (const auto& id : outcome.forgotten) world.workloads.erase(id);
+  for (auto& [key, service] : outcome.services) {
+    world.services.insert_or_assign(key, std::move(service));
+  }
+  for (const auto& key : outcome.services_gone) world.services.erase(key);
+  for (const auto& key : outcome.node_ports_gone) world.node_ports.erase(key);
+  for (const auto& [key, port] : outcome.node_ports) world.node_ports[key] = port;
+  for (const auto& [address, until] : outcome.quarantine) resting[address] = until;
+}
+
+}  // namespace meshd::policy
