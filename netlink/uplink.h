@@ -1,0 +1,29 @@
+// What of the node's network leads outside: its global addresses and the links of its
+// default routes. Pure selections from dumps (link.h, address_route.h).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "netlink/address_route.h"
+#include "netlink/link.h"
+
+namespace meshd::netlink {
+
+// Addresses by which others can reach this node for good: of global scope, usable, neither
+// temporary nor deprecated, not on a link of the groups left out. Sorted, without repeats.
+[[nodiscard]] std::vector<IpAddress> global_addresses(std::span<const Link> links,
+                                                      std::span<const Address> addresses,
+                                                      std::span<const std::uint32_t> not_groups);
+
+// Links of the default routes of the main table, lowest metric first, without repeats.
+[[nodiscard]] std::vector<int> uplinks(std::span<const Route> routes, Family family);
+
+// Links that take router advertisements only while the node does not forward (accept_ra
+// is 1): with forwarding on they need 2, else they lose their default route. Neither lo
+// nor links of the groups left out.
+[[nodiscard]] std::vector<Link> links_losing_router(std::span<const Link> links,
+                                                    std::span<const std::uint32_t> not_groups);
+
+}  // namespace meshd::netlink
