@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Who may include what. The table below is the layers of docs/architecture.md as data: each folder's
+permissions, and for every refusal a reason that is printed with file and line."""
+
+import fnmatch
+import re
+
+import tree
+
+# A folder may include itself and these.
+MAY_INCLUDE = {
+    "base": set(),
+    "proto": set(),
+    "policy": {"base", "proto"},
+    "dns": {"base"},
+    "netlink": {"base"},
+    "meshd": {"base", "proto", "policy", "dns", "netlink"},
+    "controller": {"base", "proto", "policy"},
+    "meshctl": {"base", "proto"},
+    "engines": {"base", "proto"},
+    "bench": {"base", "proto", "policy", "dns", "netlink", "meshd", "controller", "meshctl"},
+    "tests": {"base", "proto", "policy", "dns", "netlink", "meshd", "controller", "meshctl",
+              "engines", "bench"},
+}
+SIBLINGS = "policy, dns and netlink do not know each other; meshd/lower_* brings them together"
+WHY_NOT = {
+    ("base", "*"): "base is the bottom: whatever it includes, everybody includes",
+    ("policy", "dns"): SIBLINGS, ("policy", "netlink"): SIBLINGS,
+    ("dns", "policy"): SIBLINGS, ("dns", "netlink"): SIBLINGS,
+    ("netlink", "policy"): SIBLINGS, ("netlink", "dns"): SIBLINGS,
+    ("dns", "proto"): "the resolver answers from snapshots and never sees a declaration",
+    ("netlink", "proto"): "netlink speaks the kernel's language only",
+    ("*", "meshd"): "nobody includes the daemon: clients speak to its sockets",
+    ("*", "controller"): "nobody includes the controller: nodes speak to it over gRPC",
+    ("meshctl", "*"): "meshctl is a thin client of the daemon's sockets; decisions live there",
+    ("engines", "*"): "the shims are thin clients of the daemon's sockets; decisions live there",
+    ("*", "tests"): "nobody sees the tests", ("*", "bench"): "nobody sees the benchmarks",
+    ("controller", "*"): "the controller decides on values; only nodes touch kernels and DNS",
+}
+
+# An include as it is written -> the files that may have it, and why only they.
+ONLY_IN = [
+    (r'"base/log\.h"', ["base/*", "meshd/*", "controller/*", "meshctl/*", "engines/*"],
+     "library folders never log: they return an Error, and the program logs it once"),
+    (r'"proto/.*\.grpc\.pb\.h"|<grpc(pp)?/.*>',
+     ["meshd/admin*.*", "meshd/controller_link.*", "meshctl/client.*", "controller/*", "engines/*"],
+     "gRPC costs seconds for each file that sees it: one file a program speaks it"),
+    (r'"proto/.*\.pb\.h"|<google/protobuf/.*>',
+     ["policy/from_proto.*", "policy/from_text.*", "meshd/*", "controller/*", "meshctl/*",
+      "engines/*"],
+     "policy is pure values; messages become values in from_proto and from_text, once"),
+    (r"<yaml-cpp/.*>", ["policy/read_yaml.cc"],
+     "one strict reader for declarations and configuration (docs/decisions/0003)"),
+    (r"<(netlink|libnl3|libnftnl|libmnl)/.*>", ["netlink/*.cc"],
+     "the C netlink libraries stay behind netlink/*.cc; in headers forward-declare the struct"),
+    (r"<ares[_a-z]*\.h>", ["dns/upstream.cc"], "c-ares stays behind dns/upstream.h"),
+    (r"<sqlite3\.h>", ["meshd/store.cc", "controller/store.cc"], "SQL lives in the store alone"),
+    (r"<systemd/.*>", ["meshd/loop.cc", "meshd/main.cc", "meshd/notify.cc", "controller/main.cc"],
+     "the event loop and the service manager stay behind loop.h and notify.h"),
+    (r"<spdlog/.*>", ["base/log.cc"], "the logger stays behind base/log.h"),
+    (r"<CLI/.*>", ["meshctl/*.cc", "engines/*.cc"],
+     "CLI11 costs 6 s a file: for command lines only"),
+    (r"<(mutex|shared_mutex|condition_variable|semaphore|pthread\.h)>", ["base/*"],
+     "threads meet in Mailbox and Published, nowhere else"),
+]
+# The standard library, the kernel's and the C library's headers, and fmt.
+SYSTEM = re.compile(r"<([a-z0-9_]+|[a-z0-9_]+\.h|fmt/\w+\.h"
+                    r"|(sys|linux|net|netinet|arpa|asm)/[\w/-]+\.h)>")
+FREE = ("tests", "bench")  # they see everything
+# docs/decisions/0001: a file more is a decision more.
+BASE = re.compile(r"base/((result|ip|log)\.(h|cc)|(strong|unique_fd|mailbox|published|clock)\.h)")
+LOCK = re.compile(r"\bstd::(\w*mutex|condition_variable\w*|\w*lock_guard|unique_lock)\b|\bpthread_")
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(<[^>\n]+>|"[^"\n]+")', re.MULTILINE)
+
+
+def reason(source, target):
+    for key in ((source, target), (source, "*"), ("*", target)):
+        if key in WHY_NOT:
+            return WHY_NOT[key]
+    return "an include may only point to a lower layer"
+
+
+def check_include(path, include):
+    folder = path.split("/")[0]
+    target = include.strip('<">')
+    target_folder = target.split("/")[0]
+    if include.startswith('"'):
+        if target_folder not in MAY_INCLUDE or "/" not in target:
+            return "ours are included by their path from the root; theirs in <>"
+        if target_folder != folder and target_folder not in MAY_INCLUDE[folder]:
+            return reason(folder, target_folder)
+    if folder in FREE:
+        return None
+    for pattern, allowed, why in ONLY_IN:
+        if re.fullmatch(pattern, include):
+            return None if any(fnmatch.fnmatch(path, a) for a in allowed) else why
+    if include.startswith("<") and not SYSTEM.fullmatch(include):
+        return "not among the libraries we chose; a new one needs a row in tools/check_layers.py"
+    return None
+
+
+def check(root):
+    problems, checked = [], 0
+    for path in tree.files(root, tree.CXX):
+        folder = path.split("/")[0]
+        text = tree.read(root, path)
+        code = tree.code_only(text)
+        checked += 1
+        if "/" not in path or folder not in MAY_INCLUDE:
+            problems.append(f"{path}:1: no such folder in the layers: see tools/check_layers.py")
+            continue
+        if folder == "base" and not BASE.fullmatch(path):
+            problems.append(f"{path}:1: base/ is a closed list of files (docs/decisions/0001)")
+        for match in INCLUDE.finditer(text):
+            if not code[match.start():].lstrip().startswith("#"):
+                continue  # inside a comment or a literal
+            why = check_include(path, match[1])
+            if why:
+                line = text.count("\n", 0, match.start(1)) + 1
+                problems.append(f"{path}:{line}: must not include {match[1]}: {why}")
+        for match in LOCK.finditer(code):
+            if folder != "base" and folder not in FREE:
+                line = code.count("\n", 0, match.start()) + 1
+                problems.append(f"{path}:{line}: {match[0]} outside base/: "
+                                "threads meet in Mailbox and Published, nowhere else")
+    return problems, checked
+
+
+if __name__ == "__main__":
+    tree.report("check_layers", *check(tree.root_argument()))
