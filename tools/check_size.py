@@ -49,6 +49,7 @@ def is_function(head):
     """Whether the text before a brace at namespace or class scope opens a function's body."""
     head = re.sub(r"\[\[.*?\]\]|\boperator\s*[^\s\w]+", " operator_ ", head, flags=re.DOTALL)
     head = re.sub(r"^\s*(public|private|protected)\s*:", "", head)
+    head = re.sub(r"^\s*template\s*<[^(){}]*>\s*", "", head)
     if re.search(r"(^|\s)\w+\s*=\s*|^\s*(class|struct|union|enum|namespace)\b", head):
         # `x = [](...) {` is a variable; a default argument stands inside parentheses.
         bare = re.sub(r"\([^()]*(\([^()]*\)[^()]*)*\)", "()", head)

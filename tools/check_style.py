@@ -35,7 +35,7 @@ CODE = [
 ]
 CODE_EXEMPT = {"tests/support/*": r"sleep"}
 # Lines of code put in a comment end the way code ends, and prose hardly ever does.
-DEAD_CODE = re.compile(r"^\s*//\s*(\w[\w:.>-]*\(.*\);|\}|\w.*[^.;\s)]\s*=\s*[^=].*;|return\b.*;"
+DEAD_CODE = re.compile(r"^\s*//\s*(\w[\w:.>-]*\(.*\);|\}|\w[\w:.>\[\] -]*\s=\s[^=].*;|return\b.*;"
                        r"|if \(.*\{)\s*$")
 
 
