@@ -6,7 +6,8 @@
 // Invariants: sequence numbers rise by one per message, so that an error from the kernel
 //             names the object that caused it. Only the last message asks for an
 //             acknowledgement: thousands of them would overflow the receive queue.
-// Errors:     put_* and del_*: kInvalid (a name, a length), kExhausted (kMaxBatchBytes).
+// Errors:     put_* and del_*: kInvalid (a name, a length), kExhausted (kMaxBatchBytes); the
+//             first one is kept and commit() returns it: half a change is never sent.
 //             commit(): the ruleset is as before, and the code is kExhausted (a set is
 //             full), kConflict (the generation is not the expected one) or kSystem with the
 //             kernel's errno; unless outcome_unknown(error): then read the table again.
@@ -16,6 +17,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -82,25 +84,32 @@ class NftBatch {
  private:
   struct Message {
     std::size_t offset = 0;    // in buffer_
-    std::string object;        // "set allow4"
+    std::string object;        // "add to set allow4"
     std::vector<KeyType> key;  // of elements, to name the one at fault
   };
-  struct Verdicts;
 
-  nlmsghdr* begin_message(std::uint16_t type, std::uint16_t flags);
-  Status end_message(const nlmsghdr* header, std::string object, std::vector<KeyType> key = {});
-  Status put_inline_set(const InSet& set, std::uint32_t id);
-  Status add_elements(const SetSpec& set, std::span<const ElementView> elements, bool remove);
-  void append_batch_end();
-  [[nodiscard]] std::string describe(std::uint32_t sequence,
-                                     std::optional<std::size_t> attribute) const;
+  // The put_* and del_* of above, without remember().
+  Status try_put_rule(std::string_view chain, const Exprs& exprs, std::string_view comment);
+  Status try_elements(const SetSpec& set, std::span<const ElementView> elements, bool remove);
+  Status name_only(std::uint16_t type, std::string_view kind, std::string_view name,
+                   std::uint16_t attribute);
+
+  Status put_inline_set(const InSet& set);
+  void put_set_message(const SetSpec& set, std::uint32_t flags, std::uint32_t id);
+  // A header for one message in scratch_; append() moves it into the batch.
+  nlmsghdr* begin(std::uint16_t type, std::uint16_t flags);
+  void append(const nlmsghdr* message, std::string object, std::vector<KeyType> key = {});
+  Status remember(Status status);
   [[nodiscard]] std::string element_at(const Message& message, std::size_t attribute) const;
+  [[nodiscard]] std::string describe(std::uint32_t sequence, std::size_t attribute) const;
+  [[nodiscard]] Status read_verdict(Socket& socket) const;
 
   std::string table_;
-  std::vector<std::byte> buffer_;  // always a whole batch, its end message included
-  std::vector<std::byte> scratch_;
+  std::vector<std::byte> buffer_;         // always a whole batch, its end message included
+  std::unique_ptr<std::byte[]> scratch_;  // one message being built
   std::vector<Message> messages_;
-  std::uint32_t inline_sets_ = 0;
+  std::uint32_t next_set_id_ = 1;
+  std::optional<Error> failed_;  // the first; a batch that lacks something is never sent
 };
 
 }  // namespace meshd::netlink

@@ -21,14 +21,14 @@
 namespace meshd::netlink {
 
 struct Immediate {
-  Reg to;
-  Bytes value;
+  Reg to = {};
+  Bytes value = {};
   auto operator<=>(const Immediate&) const = default;
 };
 enum class VerdictKind : std::uint8_t { kAccept, kDrop, kJump, kGoto, kReturn, kContinue };
 struct Verdict {
   VerdictKind kind{};
-  std::string chain;  // of kJump and kGoto
+  std::string chain = {};  // of kJump and kGoto
   auto operator<=>(const Verdict&) const = default;
 };
 
@@ -36,7 +36,7 @@ struct Counter {
   auto operator<=>(const Counter&) const = default;
 };
 struct CounterRef {
-  std::string name;
+  std::string name = {};
   auto operator<=>(const CounterRef&) const = default;
 };
 struct Limit {  // matches while below the rate; `over`: while above
@@ -55,17 +55,17 @@ struct Connlimit {  // matches while at most `count` connections; `over`: while 
 using ElementExpr = std::variant<Counter, Limit, Connlimit>;
 enum class DynsetOp : std::uint8_t { kAdd, kUpdate, kDelete };
 struct Dynset {
-  std::string set;
+  std::string set = {};
   DynsetOp op{};
-  Reg from;
+  Reg from = {};
   std::chrono::milliseconds timeout{0};  // 0: the set's default
-  std::vector<ElementExpr> exprs;
+  std::vector<ElementExpr> exprs = {};
   auto operator<=>(const Dynset&) const = default;
 };
 
 struct Log {  // to an NFLOG group
   std::uint16_t group = 0;
-  std::string prefix;  // at most 127 bytes
+  std::string prefix = {};  // at most 127 bytes
   std::uint32_t snaplen = 0;
   std::uint16_t queue_threshold = 0;
   auto operator<=>(const Log&) const = default;
@@ -87,7 +87,7 @@ inline constexpr std::uint32_t kNatRandom = 4, kNatPersistent = 8, kNatFullyRand
 struct Nat {
   NatKind kind{};
   bool v6 = false;
-  std::optional<Reg> address, port;
+  std::optional<Reg> address = {}, port = {};
   std::uint32_t flags = 0;
   auto operator<=>(const Nat&) const = default;
 };
@@ -100,7 +100,7 @@ struct Notrack {
 };
 // Something read from the kernel that is none of the above; it cannot be written.
 struct UnknownExpr {
-  std::string name;
+  std::string name = {};
   auto operator<=>(const UnknownExpr&) const = default;
 };
 

@@ -41,12 +41,12 @@ enum class MetaKey : std::uint8_t {
 };
 struct MetaLoad {
   MetaKey key{};
-  Reg to;
+  Reg to = {};
   auto operator<=>(const MetaLoad&) const = default;
 };
 struct MetaSet {
   MetaKey key{};
-  Reg from;
+  Reg from = {};
   auto operator<=>(const MetaSet&) const = default;
 };
 
@@ -54,7 +54,7 @@ enum class PayloadBase : std::uint8_t { kLink, kNetwork, kTransport };
 struct PayloadLoad {
   PayloadBase base{};
   std::uint32_t offset = 0, length = 0;
-  Reg to;
+  Reg to = {};
   auto operator<=>(const PayloadLoad&) const = default;
 };
 // An IPv6 extension header: a field of it, or (present) one byte, 1 when it is there.
@@ -62,18 +62,18 @@ struct ExthdrLoad {
   std::uint8_t header = 0;  // IANA protocol number; 44: fragment
   std::uint32_t offset = 0, length = 1;
   bool present = false;
-  Reg to;
+  Reg to = {};
   auto operator<=>(const ExthdrLoad&) const = default;
 };
 enum class CtKey : std::uint8_t { kState, kDirection, kStatus, kMark };
 struct CtLoad {
   CtKey key{};
-  Reg to;
+  Reg to = {};
   auto operator<=>(const CtLoad&) const = default;
 };
 // A number in [offset, offset + modulus), new for each packet; host order.
 struct NumgenRandom {
-  Reg to;
+  Reg to = {};
   std::uint32_t modulus = 1, offset = 0;
   auto operator<=>(const NumgenRandom&) const = default;
 };
@@ -87,24 +87,24 @@ enum class CompareOp : std::uint8_t {
   kGreaterEqual
 };
 struct Compare {
-  Reg from;
+  Reg from = {};
   CompareOp op{};
-  Bytes value;
+  Bytes value = {};
   auto operator<=>(const Compare&) const = default;
 };
 struct Range {
-  Reg from;
+  Reg from = {};
   bool inverted = false;
-  Bytes first, last;  // inclusive; compared as big-endian numbers
+  Bytes first = {}, last = {};  // inclusive; compared as big-endian numbers
   auto operator<=>(const Range&) const = default;
 };
 struct Bitwise {  // to = (from & mask) ^ flip
-  Reg from, to;
-  Bytes mask, flip;  // of one length
+  Reg from = {}, to = {};
+  Bytes mask = {}, flip = {};  // of one length
   auto operator<=>(const Bitwise&) const = default;
 };
 struct Byteorder {  // converts `length` bytes in units of `unit` (2, 4 or 8)
-  Reg from, to;
+  Reg from = {}, to = {};
   bool to_network = true;
   std::uint32_t length = 4, unit = 4;
   auto operator<=>(const Byteorder&) const = default;
@@ -112,18 +112,18 @@ struct Byteorder {  // converts `length` bytes in units of `unit` (2, 4 or 8)
 // Goes on when the key at `from` is (inverted: is not) in the named set; with `to`, the
 // map's value is put there; a verdict map acts at once.
 struct Lookup {
-  std::string set;
-  Reg from;
-  std::optional<Reg> to;
+  std::string set = {};
+  Reg from = {};
+  std::optional<Reg> to = {};
   bool verdict = false;
   bool inverted = false;
   auto operator<=>(const Lookup&) const = default;
 };
 // The same with the keys written in the rule: `{ tcp, udp }`. Of one or more components.
 struct InSet {
-  Reg from;
-  std::vector<KeyType> types;
-  std::vector<Bytes> keys;  // sorted and unique
+  Reg from = {};
+  std::vector<KeyType> types = {};
+  std::vector<Bytes> keys = {};  // sorted and unique
   bool inverted = false;
   auto operator<=>(const InSet&) const = default;
 };

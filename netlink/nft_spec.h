@@ -30,8 +30,8 @@ using ByteSpan = std::span<const std::uint8_t>;
 inline constexpr std::size_t kMaxNameBytes = 128;
 // NFT_DATA_VALUE_MAXLEN: the registers hold no more.
 inline constexpr std::size_t kMaxKeyBytes = 64;
-// NFT_REG32_COUNT: one concatenation cannot have more fields.
-inline constexpr std::size_t kMaxComponents = 16;
+// nft packs the type numbers into 32 bits, six each, so it cannot show more of them.
+inline constexpr std::size_t kMaxComponents = 5;
 
 // The data types of nft; the values are nft's own numbers, which travel in the set's key
 // type so that `nft list` can print it.
@@ -63,12 +63,12 @@ enum class KeyType : std::uint8_t {
 [[nodiscard]] std::string key_text(ByteSpan key, std::span<const KeyType> types);
 
 struct SetSpec {
-  std::string name;
-  std::vector<KeyType> key;
-  std::vector<KeyType> data;  // empty: a set, not a map
-  std::uint32_t size = 0;     // elements at most (a hard cap in the kernel); 0: no limit
-  bool interval = false;      // elements may have a key_end
-  bool dynamic = false;       // filled by rules (Dynset)
+  std::string name = {};
+  std::vector<KeyType> key = {};
+  std::vector<KeyType> data = {};  // empty: a set, not a map
+  std::uint32_t size = 0;          // elements at most (a hard cap in the kernel); 0: no limit
+  bool interval = false;           // elements may have a key_end
+  bool dynamic = false;            // filled by rules (Dynset)
   bool has_timeout = false;
   std::chrono::milliseconds timeout{0};  // default of each element; needs has_timeout
   bool counter = false;                  // each element counts packets and bytes
@@ -82,9 +82,9 @@ struct SetSpec {
 
 // One element, borrowed: the spans must outlive the call that takes it.
 struct ElementView {
-  ByteSpan key;
-  ByteSpan key_end;                      // last key of an interval, inclusive; empty: the key alone
-  ByteSpan data;                         // a map's value; empty in a set
+  ByteSpan key = {};
+  ByteSpan key_end = {};                 // last key of an interval, inclusive; empty: the key alone
+  ByteSpan data = {};                    // a map's value; empty in a set
   std::chrono::milliseconds timeout{0};  // 0: the set's default
   std::uint64_t packets = 0, bytes = 0;  // read only
 };
@@ -102,8 +102,8 @@ struct BaseChain {
 };
 
 struct ChainSpec {
-  std::string name;
-  std::optional<BaseChain> base;  // absent: a chain that rules jump to
+  std::string name = {};
+  std::optional<BaseChain> base = {};  // absent: a chain that rules jump to
   auto operator<=>(const ChainSpec&) const = default;
 };
 
