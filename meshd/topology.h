@@ -1,0 +1,80 @@
+// Links, addresses, routes, neighbours and sysctls: what makes a container's interface
+// reach the node and nothing else before the table lets it.
+//
+//   container                        node
+//   eth0 A/32, A6/128      veth      meshN (group 77, no ARP, no addresses)
+//   169.254.1.1, fe80::1 ─────────── permanent neighbours on both sides
+//   default via those                A, A6 dev meshN; mesh ranges dev lo (worst metric)
+//                                    lo: the resolver's addresses
+//
+// Threads:    the main loop only; container-side work runs in a thread thrown away.
+// Owns:       the route channel.
+// Invariants: a link of ours carries group 77 from its creation, which the table refuses
+//             until its elements are there. Nothing without our group, our protocol number
+//             or our resolver's addresses is ever changed, but for the two forwarding
+//             sysctls and accept_ra of uplinks, whose old values are handed to the caller.
+// Errors:     the first failure, with the object's name and the kernel's words.
+// Source:     measured on kernel 6.18: with permanent neighbours on both sides no ARP or ND
+//             is needed; routes to lo let the node itself use VIPs, where `unreachable`
+//             made connects fail before any rule was asked.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "meshd/kernel.h"
+#include "netlink/address_route.h"
+#include "netlink/channel.h"
+#include "netlink/link.h"
+#include "policy/types.h"
+
+namespace meshd {
+
+// The interface group of every container link. Fixed: the table's rules name it, and an
+// older meshd's links must be recognised.
+inline constexpr std::uint32_t kLinkGroup = 77;
+
+// What the node's sysctls were before us, so that --purge can put them back.
+struct OldSysctl {
+  std::string key, value;
+};
+
+class Topology {
+ public:
+  [[nodiscard]] static Result<Topology> make(const policy::Settings& settings);
+
+  // The node's own part: resolver addresses, mesh routes, forwarding.
+  [[nodiscard]] Result<Repairs> ensure_node(std::vector<OldSysctl>& changed);
+  [[nodiscard]] Status connect(const LinkPlan& plan, int netns_fd);
+  [[nodiscard]] Status disconnect(const std::string& host_ifname);
+  [[nodiscard]] Result<bool> link_exists(const std::string& host_ifname);
+  [[nodiscard]] Result<Repairs> audit(const std::vector<LinkPlan>& links);
+  // Everything of ours, whatever daemon made it; needs no settings.
+  [[nodiscard]] static Status purge(const std::vector<OldSysctl>& restore);
+
+  // Facts about the node.
+  [[nodiscard]] Result<std::vector<IpAddress>> node_addresses();  // all, any scope
+  [[nodiscard]] Result<std::vector<IpAddress>> global_addresses();
+  [[nodiscard]] Result<std::vector<Prefix>> routes();  // of others: may overlap our pools
+  [[nodiscard]] Result<std::uint32_t> uplink_mtu();    // 1500 without a default route
+
+ private:
+  Topology(netlink::Channel channel, policy::Settings settings)
+      : channel_(std::move(channel)), settings_(std::move(settings)) {}
+  Status connect_host_side(const LinkPlan& plan, const netlink::Link& link);
+  Status connect_container_side(const LinkPlan& plan, int netns_fd) const;
+  [[nodiscard]] std::vector<netlink::Address> resolver_addresses() const;
+  [[nodiscard]] std::vector<netlink::Route> mesh_routes() const;
+  Status sweep_strangers(const std::vector<LinkPlan>& links,
+                         const std::vector<netlink::Link>& have, Repairs& repairs);
+  Status repair_links(const std::vector<LinkPlan>& links, const std::vector<netlink::Link>& have,
+                      Repairs& repairs);
+  Status sweep_routes(const std::vector<netlink::Route>& wanted, Repairs& repairs);
+
+  netlink::Channel channel_;
+  policy::Settings settings_;
+};
+
+}  // namespace meshd
