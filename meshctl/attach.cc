@@ -1,0 +1,116 @@
+#include "meshctl/attach.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "meshctl/netns.h"
+#include "meshctl/resolv_conf.h"
+#include "meshctl/signals.h"
+
+namespace meshd::ctl {
+namespace {
+
+// The daemon finds the namespace by our pid and descriptor and compares its identity;
+// `netns` stays open until the answer is there.
+pb::AttachRequest request_for(const std::string& id, const Netns& netns) {
+  pb::AttachRequest request;
+  request.set_id(id);
+  request.set_pid(getpid());
+  request.set_fd(netns.fd.get());
+  request.set_netns_dev(netns.dev);
+  request.set_netns_ino(netns.ino);
+  request.set_netns(netns.path);
+  request.set_ifname("eth0");
+  return request;
+}
+
+Outcome<pb::AttachReply> attach_prepared(ControlClient& client, const std::string& id,
+                                         const std::string& path, bool made_now) {
+  const auto netns = TRY(open_netns(path));
+  auto request = request_for(id, netns);
+  request.set_prepared(made_now);
+  return client.attach(request);
+}
+
+Outcome<bool> is_attached_at(const std::string& id, const std::string& path,
+                             const std::string& run_dir, const Timeouts& timeouts) {
+  auto client = TRY(StatusClient::connect(run_dir, timeouts));
+  const auto list = TRY(client.workloads());
+  for (const auto& workload : list.workloads()) {
+    if (workload.declaration().id() == id) return workload.attachment().netns() == path;
+  }
+  return false;
+}
+
+}  // namespace
+
+Outcome<pb::AttachReply> attach(ControlClient& client, const Attach& command) {
+  auto netns = command.netns.empty() ? open_netns_of(command.pid) : open_netns(command.netns);
+  if (!netns) return std::unexpected(std::move(netns).error().in("attach " + command.id));
+  auto request = request_for(command.id, *netns);
+  request.set_ifname(command.ifname);
+  request.set_no_default_route(command.no_default_route);
+  auto reply = TRY(client.attach(request));
+  if (command.resolv_conf.empty()) return reply;
+  const ResolvConf conf{.nameservers = {reply.resolvers().begin(), reply.resolvers().end()},
+                        .search = {reply.search().begin(), reply.search().end()}};
+  if (auto written = write_resolv_conf(command.resolv_conf, conf); !written) {
+    // Not undone: it may have been attached before, and repeating the command is harmless.
+    return std::unexpected(std::move(written).error().in(
+        fmt::format("attach {}: it is attached, but has no resolv.conf", command.id)));
+  }
+  return reply;
+}
+
+Outcome<pb::AttachReply> prepare(ControlClient& client, const Prepare& command,
+                                 const std::string& netns_dir, const std::string& run_dir,
+                                 const Timeouts& timeouts) {
+  const auto where = "prepare " + command.id;
+  const auto path = named_netns_path(netns_dir, command.id);
+  if (!path) return fail(Exit::kUsage, fmt::format("prepare: {}", path.error().what));
+  // Killed in between, the namespace would stay behind with nobody to own it.
+  const SignalsHeld held;
+  if (auto made = create_named_netns(*path); !made) {
+    if (made.error().code != ErrorCode::kConflict) {
+      return std::unexpected(std::move(made).error().in(where));
+    }
+    if (TRY(is_attached_at(command.id, *path, run_dir, timeouts))) {
+      return attach_prepared(client, command.id, *path, false);
+    }
+    return fail(Exit::kRefused, fmt::format("{}: {} exists and is not this workload's; attach it "
+                                            "with --netns, or `ip netns delete {}` first",
+                                            where, *path, command.id));
+  }
+  auto reply = attach_prepared(client, command.id, *path, true);
+  if (reply) return reply;
+  // Whatever the daemon did after we lost it, a namespace that vanishes is a detach.
+  if (const auto removed = remove_named_netns(*path); !removed) {
+    reply.error().what +=
+        fmt::format("; moreover {} is left over: {}", *path, removed.error().what);
+  }
+  return reply;
+}
+
+Outcome<pb::DetachReply> detach(ControlClient& client, const Detach& command,
+                                const std::string& netns_dir) {
+  const SignalsHeld held;
+  pb::WorkloadRequest request;
+  request.set_id(command.id);
+  auto reply = TRY(client.detach(request));
+  if (!reply.prepared()) return reply;
+  // The path comes from the daemon's store. Only what prepare() can have made is removed.
+  const auto path = named_netns_path(netns_dir, command.id);
+  if (!path || *path != reply.netns()) {
+    return fail(Exit::kRefused,
+                fmt::format("detach {}: it is detached; {} was left, since prepare would have "
+                            "made it in {}",
+                            command.id, reply.netns(), netns_dir));
+  }
+  if (auto removed = remove_named_netns(*path); !removed) {
+    return std::unexpected(std::move(removed).error().in(
+        fmt::format("detach {}: it is detached, but its namespace is left", command.id)));
+  }
+  return reply;
+}
+
+}  // namespace meshd::ctl
