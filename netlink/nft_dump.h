@@ -35,8 +35,9 @@ class ElementList {
 
   // Lengths are at most kMaxKeyBytes; false when the list is full.
   bool add(const ElementView& element, bool interval_end = false);
-  // Of an interval set with one component: joins start and end elements; then sorts.
-  // A half interval is dropped and counted, since it cannot have been ours.
+  // Sorts by key. In interval sets every element then has a key_end; start and end elements
+  // of a single component are joined.
+  // Returns how many half intervals were dropped: we do not make any.
   std::size_t finish(const SetSpec& set);
 
  private:
@@ -47,7 +48,7 @@ class ElementList {
     std::uint32_t timeout_ms = 0;
     std::uint64_t packets = 0, bytes = 0;
   };
-  void join_intervals();
+  std::size_t join_intervals();
 
   std::vector<std::uint8_t> bytes_;
   std::vector<Entry> entries_;
