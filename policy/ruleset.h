@@ -24,43 +24,43 @@ namespace meshd::policy {
 // Every set and map that holds elements of ours. The table's dynamic sets (limits) are
 // the kernel's own business and stand in base_table.h only.
 enum class SetId : std::uint8_t {
-  kBind4,       // ifname . ether . source address: what a veth may send
+  kBind4,  // ifname . ether . source address: what a veth may send
   kBind6,
-  kLocal4,      // addresses of containers on this node
+  kLocal4,  // addresses of containers on this node
   kLocal6,
-  kSelf4,       // (a, a): a container that reaches itself through a VIP
+  kSelf4,  // (a, a): a container that reaches itself through a VIP
   kSelf6,
-  kAllow4,      // consumer . provider . proto . port
+  kAllow4,  // consumer . provider . proto . port
   kAllow6,
   kAllow4Block,  // the same for aligned blocks of 16 ports
   kAllow6Block,
-  kPair4,       // a . b and b . a: ping and errors where some flow is allowed
+  kPair4,  // a . b and b . a: ping and errors where some flow is allowed
   kPair6,
-  kHold4,       // consumer . vip . proto . port: wait, do not refuse
+  kHold4,  // consumer . vip . proto . port: wait, do not refuse
   kHold6,
   kHold4Block,
   kHold6Block,
-  kDrain4,      // addresses that take no new connections
+  kDrain4,  // addresses that take no new connections
   kDrain6,
-  kVip4,        // vip . proto . port . slot : endpoint address
+  kVip4,  // vip . proto . port . slot : endpoint address
   kVip6,
   kVip4Block,
   kVip6Block,
-  kPub4,        // node address . proto . node port : container address . port
+  kPub4,  // node address . proto . node port : container address . port
   kPub6,
   kPubProfile4,  // container address . proto . port : source profile
   kPubProfile6,
-  kSource4,     // source profile . prefix
+  kSource4,  // source profile . prefix
   kSource6,
   kEgressProfile4,  // container address : egress profile
   kEgressProfile6,
-  kEgress4,     // egress profile . prefix . proto . ports
+  kEgress4,  // egress profile . prefix . proto . ports
   kEgress6,
-  kMesh4,       // container and VIP ranges
+  kMesh4,  // container and VIP ranges
   kMesh6,
-  kNever4,      // never reached by egress
+  kNever4,  // never reached by egress
   kNever6,
-  kUsers,       // uids on the node that reach containers
+  kUsers,  // uids on the node that reach containers
 };
 inline constexpr std::size_t kSetCount = static_cast<std::size_t>(SetId::kUsers) + 1;
 
@@ -69,7 +69,18 @@ inline constexpr std::uint16_t kBlock = 16;
 // Slots per VIP port: each holds one endpoint, a new connection picks one at random.
 inline constexpr std::uint32_t kSlots = 16;
 
-enum class Component : std::uint8_t { kIfname, kEther, kAddr4, kAddr6, kProto, kPort, kMark, kSlot, kUid };
+enum class Component : std::uint8_t {
+  kIfname,
+  kEther,
+  kAddr4,
+  kAddr6,
+  kProto,
+  kPort,
+  kMark,
+  kSlot,
+  kUid
+};
+[[nodiscard]] std::size_t component_size(Component component);  // bytes, unpadded
 
 // One element, small enough to be kept by the hundred thousand.
 struct Element {
@@ -93,7 +104,8 @@ struct Element {
 };
 
 // Builds an Element component by component: ElementBuilder(id).addr(a).addr(b).proto(p)
-// .port(n).build(). The caller's components must be those of set_info(id).
+// .port(n).build(). The caller's components must be those of set_info(id): see
+// is_well_formed().
 class ElementBuilder {
  public:
   explicit ElementBuilder(SetId set) { element_.set = set; }
@@ -104,27 +116,29 @@ class ElementBuilder {
   ElementBuilder& proto(Proto p) { return proto(static_cast<std::uint8_t>(p)); }
   ElementBuilder& port(std::uint16_t port);
   ElementBuilder& number(std::uint32_t value);  // mark, slot, uid
-  ElementBuilder& end();   // what follows is the interval's last key
-  ElementBuilder& data();  // what follows is the map's value
+  ElementBuilder& end();                        // what follows is the interval's last key
+  ElementBuilder& data();                       // what follows is the map's value
   [[nodiscard]] Element build() const { return element_; }
 
  private:
   void put(std::span<const std::uint8_t> bytes, std::size_t padded);
   Element element_;
-  std::uint8_t* size_ = &element_.key_size;
+  std::uint8_t Element::* size_ = &Element::key_size;  // what put() adds to
 };
 
 // What the kernel is told of a set when it is made.
 struct SetInfo {
-  std::string_view name;           // "allow4"
+  std::string_view name;  // "allow4"
   std::span<const Component> key;
   std::span<const Component> data;  // empty: a set
-  std::uint32_t size;               // elements at most; 0: intervals, unlimited
+  std::uint32_t size;               // elements at most; 0: few, and bounded by the settings
   bool interval;
   bool counter;  // each element counts packets and bytes
 };
 [[nodiscard]] const SetInfo& set_info(SetId id);
 [[nodiscard]] std::string_view set_name(SetId id);
+// Whether key, end and data have the lengths that set_info() says.
+[[nodiscard]] bool is_well_formed(const Element& element);
 
 // A change of elements. Applied as one transaction: removals first.
 struct Delta {
@@ -138,8 +152,7 @@ struct Delta {
 template <>
 struct std::hash<meshd::policy::Element> {
   std::size_t operator()(const meshd::policy::Element& element) const noexcept {
-    return std::hash<std::string_view>{}(
-        {reinterpret_cast<const char*>(&element), sizeof element});
+    return std::hash<std::string_view>{}({reinterpret_cast<const char*>(&element), sizeof element});
   }
 };
 static_assert(sizeof(meshd::policy::Element) == 60, "no padding: hashed and compared as bytes");
