@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Who may include what. The table below is the layers of docs/architecture.md as data: each folder's
-permissions, and for every refusal a reason that is printed with file and line."""
+"""Who may include what. The layers of docs/architecture.md as data: each folder's permissions,
+and for every refusal a reason, which is printed with file and line."""
 
 import fnmatch
 import re

@@ -25,7 +25,8 @@ def main(program, corpus, crashes):
         code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
         kept = [n for n in sorted(os.listdir(scratch)) if n != "found"]
         for name in kept:
-            print(f"crashing input kept: {shutil.move(os.path.join(scratch, name), os.path.join(crashes, name))}")
+            kept_as = shutil.move(os.path.join(scratch, name), os.path.join(crashes, name))
+            print(f"crashing input kept: {kept_as}")
     return 1 if code or kept else 0
 
 

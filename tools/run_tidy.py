@@ -18,7 +18,9 @@ import time
 
 import tree
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOOL = "clang-tidy-19"
+RULES = (".clang-tidy", "tests/.clang-tidy")
 KEEP_SECONDS = 30 * 24 * 3600  # marks not used for a month belong to code long gone
 TIMEOUT_SECONDS = 300          # a file takes 3 to 40 s; past this clang-tidy hangs
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
@@ -37,7 +39,7 @@ def reached(root, path, seen):
 def key(root, path, command, version):
     seen = set()
     reached(root, path, seen)
-    rules = [r for r in (".clang-tidy", "tests/.clang-tidy") if os.path.exists(os.path.join(root, r))]
+    rules = [r for r in RULES if os.path.exists(os.path.join(root, r))]
     digest = hashlib.sha256()
     # The same file in another clone is the same file.
     for text in (version, command.replace(root, ""), *sorted(seen),
@@ -78,14 +80,14 @@ def prune(cache):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", default=os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    parser.add_argument("--root", default=ROOT)
     parser.add_argument("--build", required=True, help="where compile_commands.json lies")
     parser.add_argument("--cache", required=True, help="where the marks of clean files lie")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("paths", nargs="*", help="only these files")
     options = parser.parse_args()
     root = os.path.abspath(options.root)
-    version = subprocess.run([TOOL, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    version = subprocess.check_output([TOOL, "--version"], text=True)
     os.makedirs(options.cache, exist_ok=True)
     prune(options.cache)
 
@@ -102,7 +104,8 @@ def main():
     print(f"clang-tidy: {clean} files known to be clean, {len(todo)} to check", flush=True)
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        running = {pool.submit(tidy, root, options.build, path): (path, mark) for path, mark in todo}
+        running = {pool.submit(tidy, root, options.build, path): (path, mark)
+                   for path, mark in todo}
         for number, future in enumerate(concurrent.futures.as_completed(running), 1):
             path, mark = running[future]
             output = future.result()
