@@ -32,6 +32,7 @@ enum class MetaKey : std::uint8_t {
   kOif,
   kIifname,
   kOifname,
+  kIiftype,  // ARPHRD_ number, 2 bytes, host order; nft wants it before a link-layer field
   kIifgroup,
   kOifgroup,
   kPkttype,

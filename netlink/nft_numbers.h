@@ -23,7 +23,7 @@ namespace meshd::netlink {
 template <class E, std::size_t N>
 using NumberTable = std::array<std::pair<E, std::uint32_t>, N>;
 
-inline constexpr NumberTable<MetaKey, 14> kMetaKeys = {{
+inline constexpr NumberTable<MetaKey, 15> kMetaKeys = {{
     {MetaKey::kProtocol, NFT_META_PROTOCOL},
     {MetaKey::kNfproto, NFT_META_NFPROTO},
     {MetaKey::kL4proto, NFT_META_L4PROTO},
@@ -32,6 +32,7 @@ inline constexpr NumberTable<MetaKey, 14> kMetaKeys = {{
     {MetaKey::kOif, NFT_META_OIF},
     {MetaKey::kIifname, NFT_META_IIFNAME},
     {MetaKey::kOifname, NFT_META_OIFNAME},
+    {MetaKey::kIiftype, NFT_META_IIFTYPE},
     {MetaKey::kIifgroup, NFT_META_IIFGROUP},
     {MetaKey::kOifgroup, NFT_META_OIFGROUP},
     {MetaKey::kPkttype, NFT_META_PKTTYPE},
