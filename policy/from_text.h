@@ -1,0 +1,34 @@
+// Text into a protobuf message, strictly: what the message does not know is an error that
+// names file, line, field and reason. Used for declarations and for the configuration.
+//
+// Rules:   field names as in the .proto file; enums by name; whole numbers unquoted;
+//          durations "120s"; a null or an empty list where absence has a meaning is
+//          refused (everywhere for nulls; `ports` and `allow_from` for lists).
+// Threads: any.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace google::protobuf {
+class Message;
+}
+
+namespace meshd::policy {
+
+struct ParsedFile {
+  std::string file;
+  std::map<std::string, int, std::less<>> lines;  // field path -> line
+
+  // "FILE:LINE" of a field, "workloads[0].peers[2].ports[0].port"; of the nearest field
+  // around it where it is not in the text itself.
+  [[nodiscard]] std::string where(std::string_view path) const;
+};
+
+[[nodiscard]] Result<ParsedFile> parse_text(std::string_view file, std::string_view text,
+                                            google::protobuf::Message& into);
+
+}  // namespace meshd::policy
