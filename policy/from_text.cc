@@ -129,7 +129,7 @@ class Reader {
         reflection->SetString(&into, &field, TRY(text(node, path)));
         return {};
       case pb::FieldDescriptor::CPPTYPE_UINT32:
-        reflection->SetUInt32(&into, &field, TRY(number(node, path)));
+        reflection->SetUInt32(&into, &field, TRY(number(node, field, path)));
         return {};
       case pb::FieldDescriptor::CPPTYPE_BOOL:
         reflection->SetBool(&into, &field, TRY(boolean(node, path)));
@@ -148,7 +148,8 @@ class Reader {
     return node.text;
   }
 
-  Result<std::uint32_t> number(const YamlNode& node, const std::string& path) const {
+  Result<std::uint32_t> number(const YamlNode& node, const pb::FieldDescriptor& field,
+                               const std::string& path) const {
     if (node.kind != YamlNode::Kind::kScalar) return wrong_kind(node, path, "a number");
     std::uint32_t value = 0;
     const auto* end = node.text.data() + node.text.size();
@@ -157,6 +158,10 @@ class Reader {
     const bool octal = node.text.size() > 1 && node.text.front() == '0';
     if (node.quoted || error != std::errc() || stop != end || octal) {
       return refuse(node, path, "must be a whole number, not " + quote(node.text));
+    }
+    // Here and not later: an explicit 0 looks like an absent field in the message.
+    if (field.name().ends_with("port") && (value == 0 || value > 65535)) {
+      return refuse(node, path, fmt::format("must be 1 to 65535, not {}", value));
     }
     return value;
   }
