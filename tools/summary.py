@@ -3,6 +3,7 @@
 failed and what was left out and why, and fails when anything failed or when nothing ran."""
 
 import collections
+import pathlib
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -45,6 +46,7 @@ def main(paths):
         if not results:
             failed.append(f"{path}: no test ran")
         for name, outcome, reason in results:
+            name = f"{pathlib.Path(path).stem}: {name}"  # one test runs in several presets
             if outcome == "passed":
                 passed += 1
             elif outcome == "failed":

@@ -39,16 +39,16 @@ class SummaryTest(unittest.TestCase):
         self.assertEqual((0, ["1 passed, 0 failed"]), run(PASSED))
 
     def test_fails_and_names_what_failed(self):
-        self.assertEqual((1, ["failed: a.C", "1 passed, 1 failed"]), run(PASSED, FAILED))
+        self.assertEqual((1, ["failed: r: a.C", "1 passed, 1 failed"]), run(PASSED, FAILED))
 
     def test_what_is_not_built_or_disabled_has_failed(self):
-        self.assertEqual((1, ["failed: a.E", "1 passed, 1 failed"]), run(PASSED, NOT_BUILT))
-        self.assertEqual((1, ["failed: a.F", "1 passed, 1 failed"]), run(PASSED, DISABLED))
+        self.assertEqual((1, ["failed: r: a.E", "1 passed, 1 failed"]), run(PASSED, NOT_BUILT))
+        self.assertEqual((1, ["failed: r: a.F", "1 passed, 1 failed"]), run(PASSED, DISABLED))
 
     def test_names_what_was_left_out_and_why(self):
         code, lines = run(PASSED, SKIPPED)
         self.assertEqual(0, code)
-        self.assertEqual("left out: 1 (no user namespaces): a.D", lines[0])
+        self.assertEqual("left out: 1 (no user namespaces): r: a.D", lines[0])
         self.assertEqual("1 passed, 0 failed, 1 left out", lines[1])
 
     def test_nothing_run_is_a_failure(self):
