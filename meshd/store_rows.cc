@@ -1,0 +1,352 @@
+#include "meshd/store_rows.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "policy/from_proto.h"
+#include "proto/workload.pb.h"
+
+namespace meshd {
+namespace {
+
+using policy::FamilyReady;
+using schema::Table;
+
+// --- values to columns ---------------------------------------------------------------
+
+Value whole(std::uint64_t number) {  // SQLite's integers are signed: only the bits count
+  return static_cast<std::int64_t>(number);
+}
+Value time(TimePoint when) { return std::int64_t{when.time_since_epoch().count()}; }
+Value bytes(std::span<const std::uint8_t> data) { return Blob{{data.begin(), data.end()}}; }
+Value address(const std::optional<IpAddress>& ip) {
+  return ip ? bytes(ip->bytes()) : Value(std::monostate{});
+}
+
+std::string ports_text(const std::map<std::uint16_t, FamilyReady>& ports) {
+  std::string text;
+  for (const auto& [port, families] : ports) {
+    text += fmt::format("{}{}:{}{}", text.empty() ? "" : " ", port, families.v4 ? "4" : "",
+                        families.v6 ? "6" : "");
+  }
+  return text;
+}
+
+Row key_row(const policy::ServiceKey& key) {
+  return {whole(std::to_underlying(key.scope)), key.workflow, key.name};
+}
+Row key_row(const policy::PublishKey& key) {
+  return {key.id, whole(std::to_underlying(key.proto)), whole(key.port)};
+}
+
+template <class... More>
+Row with(Row row, More... more) {
+  (row.push_back(std::move(more)), ...);
+  return row;
+}
+
+RowWrite put(Table table, Row row) { return {table, RowAction::kPut, std::move(row)}; }
+RowWrite drop(Table table, Row key) { return {table, RowAction::kDrop, std::move(key)}; }
+
+using Writes = std::vector<RowWrite>;
+
+Writes attachment_gone(const std::string& id) {
+  return {drop(Table::kReady, {id}), drop(Table::kDraining, {id}), drop(Table::kAttachments, {id})};
+}
+
+struct ToRows {
+  std::int64_t wall_s;
+
+  Writes operator()(const PutDeclaration& c) const {
+    return {put(Table::kDeclarations, {c.id, Blob{encode_declaration(c.declaration)}, wall_s})};
+  }
+  Writes operator()(const DropDeclaration& c) const {
+    auto writes = attachment_gone(c.id);
+    writes.push_back({Table::kNodePorts, RowAction::kDropAll, {c.id}});
+    writes.push_back(drop(Table::kDeclarations, {c.id}));
+    return writes;
+  }
+  Writes operator()(const PutAttachment& c) const {
+    const auto& a = c.attachment;
+    auto writes = attachment_gone(c.id);
+    writes.pop_back();  // the row itself is replaced
+    writes.push_back(put(Table::kAttachments,
+                         {c.id, whole(a.netns.dev), whole(a.netns.ino), a.netns_path, a.ifname,
+                          a.host_ifname, bytes(a.mac.bytes), address(a.v4), address(a.v6),
+                          whole(a.default_route), whole(a.prepared), time(a.attached_at)}));
+    return writes;
+  }
+  Writes operator()(const DropAttachment& c) const { return attachment_gone(c.id); }
+  Writes operator()(const PutDraining& c) const {
+    return {c.draining ? put(Table::kDraining, {c.id}) : drop(Table::kDraining, {c.id})};
+  }
+  Writes operator()(const PutReady& c) const {
+    return {put(Table::kReady, {c.id, whole(c.ready), ports_text(c.tcp_ready)})};
+  }
+  Writes operator()(const PutService& c) const {
+    const auto& s = c.service;
+    return {
+        put(Table::kServices, with(key_row(c.key), Value(s.owner), address(s.vip4), address(s.vip6),
+                                   time(s.declared_at), time(s.endpoint_lost_at)))};
+  }
+  Writes operator()(const DropService& c) const { return {drop(Table::kServices, key_row(c.key))}; }
+  Writes operator()(const PutNodePort& c) const {
+    return {put(Table::kNodePorts, with(key_row(c.key), whole(c.node_port)))};
+  }
+  Writes operator()(const DropNodePort& c) const {
+    return {drop(Table::kNodePorts, key_row(c.key))};
+  }
+  Writes operator()(const PutQuarantine& c) const {
+    return {put(Table::kQuarantine, {bytes(c.address.bytes()), time(c.until)})};
+  }
+  Writes operator()(const DropQuarantine& c) const {
+    return {drop(Table::kQuarantine, {bytes(c.address.bytes())})};
+  }
+};
+
+// --- columns to values ---------------------------------------------------------------
+
+// Takes a row's columns in order. What does not fit is remembered and told once by
+// finish(), so that the readers below can be read.
+class Columns {
+ public:
+  explicit Columns(const Row& row) : row_(row) {}
+
+  std::string text() { return take<std::string>(); }
+  std::string blob() { return take<Blob>().bytes; }
+  std::uint64_t number() { return static_cast<std::uint64_t>(take<std::int64_t>()); }
+  template <class T>
+  T number_up_to(T limit) {
+    const auto n = number();
+    if (n > limit) bad();
+    return static_cast<T>(n);
+  }
+  bool flag() { return number_up_to<std::uint8_t>(1) == 1; }
+  TimePoint time() { return TimePoint(Duration(take<std::int64_t>())); }
+  std::uint16_t port() { return number_up_to(std::numeric_limits<std::uint16_t>::max()); }
+  IpAddress address() { return ip_of(blob()); }
+  std::optional<IpAddress> maybe_address() {
+    if (next_ < row_.size() && std::holds_alternative<std::monostate>(row_[next_])) {
+      ++next_;
+      return std::nullopt;
+    }
+    return address();
+  }
+  Mac mac() {
+    const auto data = blob();
+    Mac result;
+    if (data.size() != result.bytes.size()) {
+      bad();
+    } else {
+      std::ranges::copy(data, result.bytes.begin());
+    }
+    return result;
+  }
+  Proto proto() {
+    const auto n = number();
+    if (n != 6 && n != 17) bad();
+    return n == 17 ? Proto::kUdp : Proto::kTcp;
+  }
+  policy::Scope scope() {
+    return number_up_to<std::uint8_t>(1) == 0 ? policy::Scope::kWorkflow : policy::Scope::kCluster;
+  }
+  std::map<std::uint16_t, FamilyReady> ports();
+
+  void bad() { bad_ = std::min(bad_, next_); }
+  Status finish() {
+    if (next_ != row_.size()) bad();
+    if (bad_ == kNone) return {};
+    return fail(ErrorCode::kInvalid, fmt::format("column {}: not a value of ours", bad_));
+  }
+
+ private:
+  template <class T>
+  T take() {
+    if (next_ >= row_.size() || !std::holds_alternative<T>(row_[next_])) {
+      ++next_;
+      bad();
+      return {};
+    }
+    return std::get<T>(row_[next_++]);
+  }
+  IpAddress ip_of(const std::string& data) {
+    const auto* const first = reinterpret_cast<const std::uint8_t*>(data.data());
+    if (data.size() == 4) return IpAddress::v4(std::span<const std::uint8_t, 4>(first, 4));
+    if (data.size() == 16) return IpAddress::v6(std::span<const std::uint8_t, 16>(first, 16));
+    bad();
+    return {};
+  }
+
+  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+  const Row& row_;
+  std::size_t next_ = 0;
+  std::size_t bad_ = kNone;
+};
+
+std::map<std::uint16_t, FamilyReady> Columns::ports() {
+  const auto all = text();
+  std::map<std::uint16_t, FamilyReady> result;
+  const char* at = all.data();
+  const char* const end = at + all.size();
+  while (at != end) {
+    std::uint16_t port = 0;
+    const auto [after, error] = std::from_chars(at, end, port);
+    if (error != std::errc{} || after == end || *after != ':') {
+      bad();
+      return result;
+    }
+    const char* const stop = std::find(after, end, ' ');
+    const std::string_view families(after + 1, stop);
+    result[port] = {families.contains('4'), families.contains('6')};
+    at = stop == end ? end : stop + 1;
+  }
+  return result;
+}
+
+// The workload that a row belongs to; its declaration was read before.
+policy::Workload* workload_of(StoredState& state, const std::string& id, Columns& columns) {
+  const auto found = state.workloads.find(id);
+  if (found != state.workloads.end()) return &found->second;
+  columns.bad();
+  return nullptr;
+}
+
+Status read_declaration(Columns& columns, StoredState& into) {
+  const auto id = columns.text();
+  const auto workload = columns.blob();
+  [[maybe_unused]] const auto declared_at = columns.number();  // for people only
+  CHECK_OK(columns.finish());
+  auto declaration = decode_declaration(workload);
+  if (!declaration) return std::unexpected(std::move(declaration).error().in(id));
+  if (declaration->id != id) {
+    return fail(ErrorCode::kInvalid, fmt::format("{}: holds workload {}", id, declaration->id));
+  }
+  into.workloads[id].declaration = std::move(*declaration);
+  return {};
+}
+
+void read_attachment(Columns& columns, StoredState& into) {
+  const auto id = columns.text();
+  policy::Attachment a;
+  a.netns = {columns.number(), columns.number()};
+  a.netns_path = columns.text();
+  a.ifname = columns.text();
+  a.host_ifname = columns.text();
+  a.mac = columns.mac();
+  a.v4 = columns.maybe_address();
+  a.v6 = columns.maybe_address();
+  a.default_route = columns.flag();
+  a.prepared = columns.flag();
+  a.attached_at = columns.time();
+  if (auto* const workload = workload_of(into, id, columns)) workload->attachment = std::move(a);
+}
+
+void read_ready(Columns& columns, StoredState& into) {
+  auto* const workload = workload_of(into, columns.text(), columns);
+  const bool ready = columns.flag();
+  auto ports = columns.ports();
+  if (workload == nullptr) return;
+  workload->ready = ready;
+  workload->tcp_ready = std::move(ports);
+}
+
+void read_service(Columns& columns, StoredState& into) {
+  policy::ServiceKey key;
+  key.scope = columns.scope();
+  key.workflow = columns.text();
+  key.name = columns.text();
+  auto& service = into.services[key];
+  service.owner = columns.text();
+  service.vip4 = columns.maybe_address();
+  service.vip6 = columns.maybe_address();
+  service.declared_at = columns.time();
+  service.endpoint_lost_at = columns.time();
+}
+
+void read_node_port(Columns& columns, StoredState& into) {
+  policy::PublishKey key;
+  key.id = columns.text();
+  key.proto = columns.proto();
+  key.port = columns.port();
+  into.node_ports[key] = columns.port();
+}
+
+}  // namespace
+
+std::vector<RowWrite> rows_of(const StoreChange& change, std::int64_t wall_s) {
+  return std::visit(ToRows{wall_s}, change);
+}
+
+Status read_row(schema::Table table, const Row& row, StoredState& into) {
+  Columns columns(row);
+  switch (table) {
+    case Table::kDeclarations:
+      return read_declaration(columns, into);
+    case Table::kAttachments:
+      read_attachment(columns, into);
+      break;
+    case Table::kDraining:
+      if (auto* const workload = workload_of(into, columns.text(), columns)) {
+        workload->draining = true;
+      }
+      break;
+    case Table::kReady:
+      read_ready(columns, into);
+      break;
+    case Table::kServices:
+      read_service(columns, into);
+      break;
+    case Table::kNodePorts:
+      read_node_port(columns, into);
+      break;
+    case Table::kQuarantine: {
+      const auto resting = columns.address();
+      into.quarantine[resting] = columns.time();
+      break;
+    }
+  }
+  return columns.finish();
+}
+
+std::string encode_declaration(const policy::Declaration& declaration) {
+  return policy::to_proto(declaration).SerializeAsString();
+}
+
+Result<policy::Declaration> decode_declaration(const std::string& bytes) {
+  mesh::v1::Workload workload;
+  if (!workload.ParseFromString(bytes)) return fail(ErrorCode::kInvalid, "not a declaration");
+  return policy::from_proto(workload);
+}
+
+std::uint32_t row_sum(std::string_view table, const Row& row) {
+  std::uint32_t sum = 0x811c9dc5;
+  const auto add = [&](std::string_view data) {
+    for (const char c : data) sum = (sum ^ static_cast<unsigned char>(c)) * 0x01000193;
+  };
+  const auto add_number = [&](std::uint64_t n) {
+    for (int shift = 0; shift < 64; shift += 8) {
+      sum = (sum ^ static_cast<std::uint8_t>(n >> shift)) * 0x01000193;
+    }
+  };
+  add(table);
+  for (const auto& value : row) {
+    add_number(value.index());
+    if (const auto* n = std::get_if<std::int64_t>(&value)) {
+      add_number(static_cast<std::uint64_t>(*n));
+    } else if (const auto* text = std::get_if<std::string>(&value)) {
+      add_number(text->size());
+      add(*text);
+    } else if (const auto* blob = std::get_if<Blob>(&value)) {
+      add_number(blob->bytes.size());
+      add(blob->bytes);
+    }
+  }
+  return sum;
+}
+
+}  // namespace meshd
