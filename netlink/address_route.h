@@ -33,7 +33,7 @@ enum class Scope : std::uint8_t { kGlobal = 0, kSite = 200, kLink = 253, kHost =
 
 struct Address {
   int ifindex = 0;
-  IpAddress address;
+  IpAddress address = {};
   int prefix_length = 0;
   Scope scope = Scope::kGlobal;  // of an IPv6 address the kernel decides it
   bool deprecated = false;       // preferred_lft 0: never chosen as a source by itself
@@ -55,23 +55,24 @@ enum class RouteType : std::uint8_t {
 };
 
 struct Route {
-  Prefix destination;
+  Prefix destination = {};
   int ifindex = 0;  // of a multipath route: the first next hop's
-  std::optional<IpAddress> gateway;
-  bool onlink = false;           // the gateway is reached by the link, whatever the addresses say
-  Scope scope = Scope::kGlobal;  // IPv4 only
+  std::optional<IpAddress> gateway = {};
+  bool onlink = false;  // the gateway is reached by the link, whatever the addresses say
+  Scope scope =
+      Scope::kGlobal;  // IPv4 only; the gateway of a kGlobal route needs a kLink route to it
   std::uint32_t metric = 0;
   RouteType type = RouteType::kUnicast;
   std::uint32_t table = kMainTable;
   std::uint8_t protocol = kOurProtocol;
-  std::optional<IpAddress> source;  // RTA_PREFSRC
-  std::vector<int> further_links;   // of the other next hops of a multipath route; read only
+  std::optional<IpAddress> source = {};  // RTA_PREFSRC
+  std::vector<int> further_links = {};   // of the other next hops of a multipath route; read only
   bool operator==(const Route&) const = default;
   [[nodiscard]] std::string to_string() const;
 };
 
 struct SourceRule {  // packets from `from` look into `table`
-  Prefix from;
+  Prefix from = {};
   std::uint32_t table = kMainTable;
   std::uint32_t priority = 0;
   std::uint8_t protocol = kOurProtocol;
@@ -81,8 +82,8 @@ struct SourceRule {  // packets from `from` look into `table`
 
 struct Neighbour {
   int ifindex = 0;
-  IpAddress address;
-  Mac mac;
+  IpAddress address = {};
+  Mac mac = {};
   bool permanent = true;
   std::uint8_t protocol = kOurProtocol;
   bool operator==(const Neighbour&) const = default;
@@ -91,9 +92,9 @@ struct Neighbour {
 
 // Absent: everything.
 struct RouteFilter {
-  std::optional<std::uint8_t> protocol;
-  std::optional<std::uint32_t> table;
-  std::optional<int> ifindex;
+  std::optional<std::uint8_t> protocol = {};
+  std::optional<std::uint32_t> table = {};
+  std::optional<int> ifindex = {};
 };
 
 [[nodiscard]] Result<std::vector<Address>> list_addresses(Channel& channel, int ifindex = 0);

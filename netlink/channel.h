@@ -1,5 +1,5 @@
-// One netlink socket for questions to the kernel: a change and its acknowledgement, or a
-// dump. Used for rtnetlink, conntrack and sock_diag.
+// One netlink socket for questions to the kernel: a change and its acknowledgement, a dump,
+// or the kernel's own reports. Used for rtnetlink, conntrack, sock_diag and nflog.
 //
 // Threads:    not thread-safe; one owner. The socket belongs to the network namespace of
 //             the thread that opened it (see netns.h) and works from any thread.
@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -69,6 +70,14 @@ class Channel {
   // `restart` is called before each attempt: forget what earlier ones have shown.
   [[nodiscard]] Status dump(Message message, std::string_view what,
                             const std::function<void()>& restart, const Visit& visit);
+
+  // For sockets that listen. Groups by RTNLGRP_ number.
+  [[nodiscard]] Status join_group(unsigned group);
+  // As much as is allowed up to `bytes`.
+  void set_receive_queue(int bytes);
+  // The next datagram, valid until the next call; nothing when none is there. ENOBUFS:
+  // some were lost, the next call goes on.
+  [[nodiscard]] Result<std::optional<ByteView>> receive_now();
 
  private:
   struct Close {

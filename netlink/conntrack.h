@@ -48,8 +48,8 @@ struct Translation {
 };
 
 struct EraseWish {
-  std::vector<IpAddress> addresses;  // any entry with one of these in either direction
-  std::vector<Translation> translations;
+  std::vector<IpAddress> addresses = {};  // any entry with one of these in either direction
+  std::vector<Translation> translations = {};
 };
 
 // The wish prepared for many look-ups.

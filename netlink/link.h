@@ -65,13 +65,13 @@ struct VethSpec {
 // What a link should be like; what is absent is left as it is. A rename needs the link to
 // be down on kernels before 6.2.
 struct LinkWish {
-  std::optional<bool> up;
-  std::optional<bool> arp;
-  std::optional<bool> no_link_local;
-  std::optional<std::string> name;
-  std::optional<Mac> mac;
-  std::optional<std::uint32_t> mtu;
-  std::optional<std::uint32_t> group;
+  std::optional<bool> up = {};
+  std::optional<bool> arp = {};
+  std::optional<bool> no_link_local = {};
+  std::optional<std::string> name = {};
+  std::optional<Mac> mac = {};
+  std::optional<std::uint32_t> mtu = {};
+  std::optional<std::uint32_t> group = {};
 };
 // True when something had to be changed. Changes of addressing go before coming up.
 [[nodiscard]] Result<bool> ensure_link(Channel& channel, const Link& link, const LinkWish& wish);

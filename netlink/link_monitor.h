@@ -14,8 +14,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "base/unique_fd.h"
-#include "netlink/wire.h"
+#include "netlink/channel.h"
 
 namespace meshd::netlink {
 
@@ -40,18 +39,18 @@ class LinkMonitor {
   // `our_group`: the interface group whose links count as ours.
   [[nodiscard]] static Result<LinkMonitor> open(std::uint32_t our_group);
 
-  [[nodiscard]] int fd() const { return fd_.get(); }
-  // Non-blocking. Equal events in a row come once; neighbours that are merely learnt or
-  // expire do not come at all.
+  [[nodiscard]] int fd() const { return channel_.fd(); }
+  // Non-blocking. Sorted, equal events once; neighbours that are merely learnt or expire
+  // do not come at all.
   [[nodiscard]] Result<std::vector<LinkEvent>> read();
-  void set_receive_queue_for_test(int bytes);
+  void set_receive_queue_for_test(int bytes) { channel_.set_receive_queue(bytes); }
 
  private:
-  LinkMonitor(UniqueFd fd, std::uint32_t our_group);
+  LinkMonitor(Channel channel, std::uint32_t our_group)
+      : channel_(std::move(channel)), our_group_(our_group) {}
 
-  UniqueFd fd_;
+  Channel channel_;
   std::uint32_t our_group_;
-  std::vector<std::byte> buffer_;
 };
 
 // The pure half: one datagram in, events appended.

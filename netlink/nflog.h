@@ -16,8 +16,7 @@
 
 #include "base/ip.h"
 #include "base/result.h"
-#include "base/unique_fd.h"
-#include "netlink/wire.h"
+#include "netlink/channel.h"
 
 namespace meshd::netlink {
 
@@ -47,18 +46,17 @@ class NflogReader {
   // Of the calling thread's namespace; through call_in_netns() of another.
   [[nodiscard]] static Result<NflogReader> open(std::uint16_t group);
 
-  [[nodiscard]] int fd() const { return fd_.get(); }
+  [[nodiscard]] int fd() const { return channel_.fd(); }
   // Non-blocking; empty when there is nothing.
   [[nodiscard]] Result<std::vector<LogPacket>> read();
   // How often packets were lost because we were slow; how many is not known.
   [[nodiscard]] std::uint64_t overruns() const { return overruns_; }
-  void set_receive_queue_for_test(int bytes);
+  void set_receive_queue_for_test(int bytes) { channel_.set_receive_queue(bytes); }
 
  private:
-  explicit NflogReader(UniqueFd fd);
+  explicit NflogReader(Channel channel) : channel_(std::move(channel)) {}
 
-  UniqueFd fd_;
-  std::vector<std::byte> buffer_;
+  Channel channel_;
   std::uint64_t overruns_ = 0;
 };
 

@@ -21,7 +21,7 @@
 namespace meshd::netlink {
 
 struct Listener {
-  IpAddress address;  // 0.0.0.0 or :: for any
+  IpAddress address;  // 0.0.0.0 or :: for any; a v4-mapped one is the IPv4 address it means
   std::uint16_t port = 0;
   bool v6_only = false;       // of an IPv6 listener: "::" without it serves IPv4 as well
   std::uint32_t ifindex = 0;  // bound to this link only; 0: to none

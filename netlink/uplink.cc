@@ -1,0 +1,60 @@
+#include "netlink/uplink.h"
+
+#include <algorithm>
+#include <map>
+
+namespace meshd::netlink {
+namespace {
+
+bool in_group_of(const Link& link, std::span<const std::uint32_t> groups) {
+  return std::ranges::find(groups, link.group) != groups.end();
+}
+
+}  // namespace
+
+std::vector<IpAddress> global_addresses(std::span<const Link> links,
+                                        std::span<const Address> addresses,
+                                        std::span<const std::uint32_t> not_groups) {
+  std::vector<IpAddress> global;
+  for (const Address& one : addresses) {
+    const auto link =
+        std::ranges::find_if(links, [&one](const Link& l) { return l.index == one.ifindex; });
+    // An address on a link that the list does not have is newer than the list: left out,
+    // the event that made it brings the next reading.
+    if (link == links.end() || in_group_of(*link, not_groups)) continue;
+    if (one.scope != Scope::kGlobal || one.deprecated || one.tentative || one.temporary) continue;
+    global.push_back(one.address);
+  }
+  std::ranges::sort(global);
+  const auto repeats = std::ranges::unique(global);
+  global.erase(repeats.begin(), repeats.end());
+  return global;
+}
+
+std::vector<int> uplinks(std::span<const Route> routes, Family family) {
+  std::multimap<std::uint32_t, int> by_metric;
+  for (const Route& route : routes) {
+    if (route.destination.length() != 0 || route.destination.family() != family) continue;
+    if (route.table != kMainTable || route.type != RouteType::kUnicast) continue;
+    if (route.ifindex == kLoopbackIndex || route.ifindex == 0) continue;
+    by_metric.emplace(route.metric, route.ifindex);
+    for (const int further : route.further_links) by_metric.emplace(route.metric, further);
+  }
+  std::vector<int> links;
+  for (const auto& [metric, ifindex] : by_metric) {
+    if (std::ranges::find(links, ifindex) == links.end()) links.push_back(ifindex);
+  }
+  return links;
+}
+
+std::vector<Link> links_losing_router(std::span<const Link> links,
+                                      std::span<const std::uint32_t> not_groups) {
+  std::vector<Link> losing;
+  for (const Link& link : links) {
+    if (link.loopback || in_group_of(link, not_groups)) continue;
+    if (link.accept_ra == 1) losing.push_back(link);
+  }
+  return losing;
+}
+
+}  // namespace meshd::netlink
