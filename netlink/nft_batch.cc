@@ -22,11 +22,17 @@ extern "C" {
 namespace meshd::netlink {
 namespace {
 
-// The longest message: 64 expressions of less than 512 bytes, or a list of elements, whose
+// The longest message: 64 expressions of kMaxExprBytes, or a list of elements, whose
 // attribute has a length of 16 bits.
 constexpr std::size_t kScratchBytes = 72 * 1024;
-// What one list of elements may take; the longest element is below 300 bytes.
-constexpr std::size_t kMaxListBytes = 0xffff - 512;
+// An element with its interval's end: four values of 64 bytes, their headers, a timeout.
+constexpr std::size_t kMaxElementBytes = 384;
+// What one list of elements may take; the last one begun must still fit.
+constexpr std::size_t kMaxListBytes = 0xffff - kMaxElementBytes;
+
+// What a message without expressions and elements takes at most: three names, some numbers.
+constexpr std::size_t kMaxObjectBytes = 1024;
+constexpr std::size_t kMaxExprBytes = 512;
 
 constexpr std::uint32_t kBeginSequence = 1;
 constexpr std::uint32_t kFirstSequence = 2;
@@ -140,10 +146,16 @@ NftBatch::NftBatch(std::string table, std::optional<std::uint32_t> generation)
   buffer_.assign(scratch_.get(), scratch_.get() + first->nlmsg_len);
   nlmsghdr* last = put_header(scratch_.get(), NFNL_MSG_BATCH_END, AF_UNSPEC, 0, kFirstSequence);
   buffer_.insert(buffer_.end(), scratch_.get(), scratch_.get() + last->nlmsg_len);
-  if (auto named = check_name("table", table_); !named) failed_ = named.error();
+  if (auto named = check_name("table", table_); !named) {
+    failed_ = named.error();
+    table_.clear();  // nothing of it may reach a message: they have room for checked names
+  }
 }
 
-nlmsghdr* NftBatch::begin(std::uint16_t type, std::uint16_t flags) {
+nlmsghdr* NftBatch::begin(std::uint16_t type, std::uint16_t flags, std::size_t room) {
+  // libmnl 1.0.4 leaves the padding behind attributes as it finds it: equal input would
+  // give different bytes, and what the memory held before would go to the kernel.
+  std::memset(scratch_.get(), 0, std::min(room, kScratchBytes));
   const auto sequence = kFirstSequence + static_cast<std::uint32_t>(messages_.size());
   return put_header(scratch_.get(), static_cast<std::uint16_t>(NFNL_SUBSYS_NFTABLES << 8 | type),
                     NFPROTO_INET, flags, sequence);
@@ -177,6 +189,7 @@ Status NftBatch::remember(Status status) {
                   fmt::format("a transaction of more than {} bytes", kMaxBatchBytes));
   }
   if (!status && !failed_) failed_ = status.error();
+  if (status && failed_) return std::unexpected(*failed_);
   return status;
 }
 
@@ -184,14 +197,14 @@ Status NftBatch::put_table(std::uint32_t flags) {
   auto table = new_table();
   nftnl_table_set_str(table.get(), NFTNL_TABLE_NAME, table_.c_str());
   nftnl_table_set_u32(table.get(), NFTNL_TABLE_FLAGS, flags);
-  nlmsghdr* message = begin(NFT_MSG_NEWTABLE, NLM_F_CREATE);
+  nlmsghdr* message = begin(NFT_MSG_NEWTABLE, NLM_F_CREATE, kMaxObjectBytes);
   nftnl_table_nlmsg_build_payload(message, table.get());
   append(message, "table " + table_);
   return remember({});
 }
 
 Status NftBatch::delete_table() {
-  nlmsghdr* message = begin(NFT_MSG_DELTABLE, 0);
+  nlmsghdr* message = begin(NFT_MSG_DELTABLE, 0, kMaxObjectBytes);
   mnl_attr_put_strz(message, NFTA_TABLE_NAME, table_.c_str());
   append(message, "delete table " + table_);
   return remember({});
@@ -211,7 +224,7 @@ Status NftBatch::put_chain(const ChainSpec& chain) {
     nftnl_chain_set_u32(object.get(), NFTNL_CHAIN_POLICY,
                         base.policy == Policy::kAccept ? NF_ACCEPT : NF_DROP);
   }
-  nlmsghdr* message = begin(NFT_MSG_NEWCHAIN, NLM_F_CREATE);
+  nlmsghdr* message = begin(NFT_MSG_NEWCHAIN, NLM_F_CREATE, kMaxObjectBytes);
   nftnl_chain_nlmsg_build_payload(message, object.get());
   append(message, "chain " + chain.name);
   return remember({});
@@ -221,7 +234,7 @@ Status NftBatch::put_chain(const ChainSpec& chain) {
 Status NftBatch::name_only(std::uint16_t type, std::string_view kind, std::string_view name,
                            std::uint16_t attribute) {
   CHECK_OK(check_name(kind, name));
-  nlmsghdr* message = begin(type, 0);
+  nlmsghdr* message = begin(type, 0, kMaxObjectBytes);
   // The table's attribute has number 1 in every kind of message (NFTA_CHAIN_TABLE, ...).
   mnl_attr_put_strz(message, NFTA_CHAIN_TABLE, table_.c_str());
   mnl_attr_put_strz(message, attribute, std::string(name).c_str());
@@ -238,7 +251,7 @@ Status NftBatch::flush_chain(std::string_view chain) {
 }
 
 Status NftBatch::flush_rules() {
-  nlmsghdr* message = begin(NFT_MSG_DELRULE, 0);
+  nlmsghdr* message = begin(NFT_MSG_DELRULE, 0, kMaxObjectBytes);
   mnl_attr_put_strz(message, NFTA_RULE_TABLE, table_.c_str());
   append(message, "flush rules of table " + table_);
   return remember({});
@@ -261,7 +274,7 @@ Status NftBatch::put_counter(std::string_view name) {
   // The kernel wants the object's data, be it zeros.
   nftnl_obj_set_u64(object.get(), NFTNL_OBJ_CTR_PKTS, 0);
   nftnl_obj_set_u64(object.get(), NFTNL_OBJ_CTR_BYTES, 0);
-  nlmsghdr* message = begin(NFT_MSG_NEWOBJ, NLM_F_CREATE);
+  nlmsghdr* message = begin(NFT_MSG_NEWOBJ, NLM_F_CREATE, kMaxObjectBytes);
   nftnl_obj_nlmsg_build_payload(message, object.get());
   append(message, fmt::format("counter {}", name));
   return remember({});
@@ -269,7 +282,7 @@ Status NftBatch::put_counter(std::string_view name) {
 
 Status NftBatch::delete_counter(std::string_view name) {
   CHECK_OK(remember(check_name("counter", name)));
-  nlmsghdr* message = begin(NFT_MSG_DELOBJ, 0);
+  nlmsghdr* message = begin(NFT_MSG_DELOBJ, 0, kMaxObjectBytes);
   mnl_attr_put_strz(message, NFTA_OBJ_TABLE, table_.c_str());
   mnl_attr_put_strz(message, NFTA_OBJ_NAME, std::string(name).c_str());
   mnl_attr_put_u32(message, NFTA_OBJ_TYPE, htonl(NFT_OBJECT_COUNTER));
@@ -285,7 +298,9 @@ Status NftBatch::try_put_rule(std::string_view chain, const Exprs& exprs,
                               std::string_view comment) {
   CHECK_OK(check_name("chain", chain));
   auto checked = check_exprs(exprs);
-  if (!checked) return std::unexpected(std::move(checked.error()).in(chain).in("rule in chain"));
+  if (!checked) {
+    return std::unexpected(std::move(checked.error()).in(fmt::format("rule in chain {}", chain)));
+  }
   const bool clean = std::ranges::all_of(comment, [](char c) { return c >= ' ' && c <= '~'; });
   if (comment.size() > kMaxCommentBytes || !clean) {
     return fail(ErrorCode::kInvalid,
@@ -305,7 +320,8 @@ Status NftBatch::try_put_rule(std::string_view chain, const Exprs& exprs,
     nftnl_rule_set_data(rule.get(), NFTNL_RULE_USERDATA, data.data(),
                         static_cast<std::uint32_t>(data.size()));
   }
-  nlmsghdr* message = begin(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
+  nlmsghdr* message = begin(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND,
+                            kMaxObjectBytes + exprs.size() * kMaxExprBytes);
   nftnl_rule_nlmsg_build_payload(message, rule.get());
   append(message, comment.empty() ? fmt::format("rule in chain {}", chain)
                                   : fmt::format("rule \"{}\" in chain {}", comment, chain));
@@ -345,7 +361,7 @@ void NftBatch::put_set_message(const SetSpec& set, std::uint32_t flags, std::uin
                        static_cast<std::uint32_t>(lengths.size()));
   }
   if (set.counter) nftnl_set_add_expr(object.get(), new_expr("counter").release());
-  nlmsghdr* message = begin(NFT_MSG_NEWSET, NLM_F_CREATE);
+  nlmsghdr* message = begin(NFT_MSG_NEWSET, NLM_F_CREATE, kMaxObjectBytes);
   nftnl_set_nlmsg_build_payload(message, object.get());
   append(message, "set " + set.name);
 }
@@ -361,7 +377,8 @@ Status NftBatch::put_inline_set(const InSet& set) {
   spec.size = static_cast<std::uint32_t>(set.keys.size());
   const std::uint32_t id = next_set_id_++;
   put_set_message(spec, NFT_SET_ANONYMOUS | NFT_SET_CONSTANT, id);
-  nlmsghdr* message = begin(NFT_MSG_NEWSETELEM, NLM_F_CREATE);
+  nlmsghdr* message =
+      begin(NFT_MSG_NEWSETELEM, NLM_F_CREATE, kMaxObjectBytes + set.keys.size() * kMaxElementBytes);
   mnl_attr_put_strz(message, NFTA_SET_ELEM_LIST_TABLE, table_.c_str());
   mnl_attr_put_strz(message, NFTA_SET_ELEM_LIST_SET, spec.name.c_str());
   mnl_attr_put_u32(message, NFTA_SET_ELEM_LIST_SET_ID, htonl(id));
@@ -393,8 +410,9 @@ Status NftBatch::try_elements(const SetSpec& set, std::span<const ElementView> e
   const std::string object = (remove ? "delete from set " : "add to set ") + set.name;
   for (std::size_t i = 0; i < elements.size();) {
     if (buffer_.size() > kMaxBatchBytes) break;  // remember() makes an error of it
+    const std::size_t room = kMaxObjectBytes + (elements.size() - i) * kMaxElementBytes;
     nlmsghdr* message =
-        remove ? begin(NFT_MSG_DELSETELEM, 0) : begin(NFT_MSG_NEWSETELEM, NLM_F_CREATE);
+        remove ? begin(NFT_MSG_DELSETELEM, 0, room) : begin(NFT_MSG_NEWSETELEM, NLM_F_CREATE, room);
     mnl_attr_put_strz(message, NFTA_SET_ELEM_LIST_TABLE, table_.c_str());
     mnl_attr_put_strz(message, NFTA_SET_ELEM_LIST_SET, set.name.c_str());
     nlattr* list = mnl_attr_nest_start(message, NFTA_SET_ELEM_LIST_ELEMENTS);

@@ -7,7 +7,8 @@
 //             names the object that caused it. Only the last message asks for an
 //             acknowledgement: thousands of them would overflow the receive queue.
 // Errors:     put_* and del_*: kInvalid (a name, a length), kExhausted (kMaxBatchBytes); the
-//             first one is kept and commit() returns it: half a change is never sent.
+//             first one is kept, and all later calls and commit() return it: half a change
+//             is never sent.
 //             commit(): the ruleset is as before, and the code is kExhausted (a set is
 //             full), kConflict (the generation is not the expected one) or kSystem with the
 //             kernel's errno; unless outcome_unknown(error): then read the table again.
@@ -96,8 +97,8 @@ class NftBatch {
 
   Status put_inline_set(const InSet& set);
   void put_set_message(const SetSpec& set, std::uint32_t flags, std::uint32_t id);
-  // A header for one message in scratch_; append() moves it into the batch.
-  nlmsghdr* begin(std::uint16_t type, std::uint16_t flags);
+  // A header for a message of at most `room` bytes in scratch_; append() moves it into the batch.
+  nlmsghdr* begin(std::uint16_t type, std::uint16_t flags, std::size_t room);
   void append(const nlmsghdr* message, std::string object, std::vector<KeyType> key = {});
   Status remember(Status status);
   [[nodiscard]] std::string element_at(const Message& message, std::size_t attribute) const;
