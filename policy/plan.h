@@ -67,14 +67,16 @@ class Compiler {
   Compiler& operator=(Compiler&&) noexcept;
 
   // Brings the plan up to `world`, which differs from the last one in what `touched`
-  // names (and in `now`). The settings are those of the first call for good.
+  // names (and in `now`). Its settings are those of the last rebuild().
   [[nodiscard]] PlanDelta update(const World& world, const Touched& touched);
-  // Everything as if from nothing; the delta is still against what was planned before.
+  // Everything as if from nothing, with the world's settings; the delta is still against
+  // what was planned before. The first call of a compiler's life.
   [[nodiscard]] PlanDelta rebuild(const World& world);
 
   // All elements that should be in the kernel, sorted.
   [[nodiscard]] std::vector<Element> elements() const;
   [[nodiscard]] std::size_t element_count(SetId set) const;
+  [[nodiscard]] bool contains(const Element& element) const;
   [[nodiscard]] std::vector<std::shared_ptr<const ViewPlan>> views() const;
   // When the next hold ends: call update() then, with that time as world.now and due().
   [[nodiscard]] std::optional<TimePoint> next_deadline() const;

@@ -1,0 +1,243 @@
+#include <algorithm>
+#include <array>
+#include <unordered_map>
+
+#include "policy/fragment.h"
+#include "policy/plan.h"
+#include "policy/truth.h"
+
+namespace meshd::policy {
+namespace {
+
+// What an indexed workload refers to, so that it can be taken out of the index again.
+struct References {
+  std::optional<ServiceKey> service;
+  std::vector<ServiceKey> peers;
+  std::vector<std::string> peer_ids;
+};
+
+template <class Key>
+void erase_from(std::map<Key, std::set<std::string>>& index, const Key& key,
+                const std::string& id) {
+  const auto found = index.find(key);
+  if (found == index.end()) return;
+  found->second.erase(id);
+  if (found->second.empty()) index.erase(found);
+}
+
+}  // namespace
+
+struct Compiler::State {
+  Index index;
+  std::map<std::string, References> references;
+  Fragment base;
+  std::map<std::string, Fragment> workloads;
+  std::map<ServiceKey, Fragment> services;
+  std::set<std::pair<TimePoint, std::string>> deadlines;
+  std::unordered_map<Element, std::uint32_t> uses;  // by how many fragments
+  std::array<std::size_t, kSetCount> counts{};
+  Profiles profiles;
+
+  // Takes one fragment's place; what that changes is collected, and settled by settle().
+  void replace(const Fragment& before, const Fragment& after) {
+    std::ranges::set_difference(after.elements, before.elements, std::back_inserter(added_));
+    std::ranges::set_difference(before.elements, after.elements, std::back_inserter(removed_));
+  }
+
+  // Additions first: an element that moves from one fragment to another never goes to zero.
+  Delta settle() {
+    Delta delta;
+    for (const auto& element : added_) {
+      if (uses[element]++ == 0) {
+        delta.add.push_back(element);
+        ++counts[static_cast<std::size_t>(element.set)];
+      }
+    }
+    for (const auto& element : removed_) {
+      const auto entry = uses.find(element);
+      if (--entry->second > 0) continue;
+      uses.erase(entry);
+      delta.remove.push_back(element);
+      --counts[static_cast<std::size_t>(element.set)];
+    }
+    added_.clear();
+    removed_.clear();
+    std::ranges::sort(delta.add);
+    std::ranges::sort(delta.remove);
+    return delta;
+  }
+
+  // Brings the index up to date for one workload and notes whom that concerns.
+  void reindex(const World& world, const std::string& id, Touched& affected) {
+    note_neighbours(id, affected);
+    unindex(id);
+    const auto found = world.workloads.find(id);
+    if (found != world.workloads.end()) add_to_index(found->second.declaration);
+    note_neighbours(id, affected);
+  }
+
+  void note_neighbours(const std::string& id, Touched& affected) const {
+    affected.workloads.insert(id);
+    if (const auto users = index.id_consumers.find(id); users != index.id_consumers.end()) {
+      affected.workloads.insert(users->second.begin(), users->second.end());
+    }
+    const auto known = references.find(id);
+    if (known != references.end() && known->second.service) {
+      affected.services.insert(*known->second.service);
+    }
+  }
+
+  // A service concerns itself, whoever calls it, and its members' views of it.
+  void note_service(const ServiceKey& key, Touched& affected) const {
+    for (const auto* side : {&index.consumers, &index.members}) {
+      const auto found = side->find(key);
+      if (found == side->end()) continue;
+      affected.workloads.insert(found->second.begin(), found->second.end());
+    }
+  }
+
+  void unindex(const std::string& id) {
+    const auto known = references.find(id);
+    if (known == references.end()) return;
+    const auto& old = known->second;
+    if (old.service) erase_from(index.members, *old.service, id);
+    for (const auto& key : old.peers) erase_from(index.consumers, key, id);
+    for (const auto& peer : old.peer_ids) erase_from(index.id_consumers, peer, id);
+    references.erase(known);
+  }
+
+  void add_to_index(const Declaration& declaration) {
+    auto& refers = references[declaration.id];
+    refers.service = declaration.service();
+    if (refers.service) index.members[*refers.service].insert(declaration.id);
+    for (const auto& peer : declaration.peers) {
+      if (const auto key = peer_service(declaration, peer)) {
+        refers.peers.push_back(*key);
+        index.consumers[*key].insert(declaration.id);
+      } else {
+        refers.peer_ids.push_back(peer.id);
+        index.id_consumers[peer.id].insert(declaration.id);
+      }
+    }
+  }
+
+  void redo_workload(const World& world, const std::string& id, PlanDelta& delta) {
+    auto after = workload_fragment(world, index, id, profiles);
+    auto& before = workloads[id];
+    for (const auto number : before.profiles) profiles.release(number);
+    replace(before, after);
+    if (before.deadline) deadlines.erase({*before.deadline, id});
+    if (after.deadline) deadlines.insert({*after.deadline, id});
+    note_view(before.view, after.view, delta);
+    before = std::move(after);
+    if (before.elements.empty() && !before.view) workloads.erase(id);
+  }
+
+  static void note_view(const std::shared_ptr<const ViewPlan>& before,
+                        std::shared_ptr<const ViewPlan>& after, PlanDelta& delta) {
+    if (before && after && *before == *after) {
+      after = before;  // the same: nobody needs to hear of it
+      return;
+    }
+    if (before) {
+      for (const auto& address : before->addresses) {
+        const bool kept = after && std::ranges::find(after->addresses, address) !=
+                                       after->addresses.end();
+        if (!kept) delta.views_gone.push_back(address);
+      }
+    }
+    if (after) delta.views.push_back(after);
+  }
+
+  void redo_service(const World& world, const ServiceKey& key) {
+    auto after = service_fragment(world, index, key);
+    auto& before = services[key];
+    replace(before, after);
+    before = std::move(after);
+    if (before.elements.empty()) services.erase(key);
+  }
+
+ private:
+  std::vector<Element> added_, removed_;
+};
+
+Compiler::Compiler() : state_(std::make_unique<State>()) {}
+Compiler::~Compiler() = default;
+Compiler::Compiler(Compiler&&) noexcept = default;
+Compiler& Compiler::operator=(Compiler&&) noexcept = default;
+
+PlanDelta Compiler::update(const World& world, const Touched& touched) {
+  Touched affected = touched;
+  for (const auto& id : touched.workloads) state_->reindex(world, id, affected);
+  for (const auto& key : Touched(affected).services) state_->note_service(key, affected);
+  PlanDelta delta;
+  for (const auto& key : affected.services) state_->redo_service(world, key);
+  for (const auto& id : affected.workloads) state_->redo_workload(world, id, delta);
+  delta.elements = state_->settle();
+  // An address that passed from one container to another has a view again.
+  std::erase_if(delta.views_gone, [&](const IpAddress& address) {
+    return std::ranges::any_of(delta.views, [&](const auto& view) {
+      return std::ranges::find(view->addresses, address) != view->addresses.end();
+    });
+  });
+  return delta;
+}
+
+PlanDelta Compiler::rebuild(const World& world) {
+  auto base = settings_fragment(world.settings);
+  state_->replace(state_->base, base);
+  state_->base = std::move(base);
+  Touched all;
+  for (const auto& [id, workload] : world.workloads) all.workloads.insert(id);
+  for (const auto& [id, fragment] : state_->workloads) all.workloads.insert(id);
+  for (const auto& [key, service] : world.services) all.services.insert(key);
+  for (const auto& [key, fragment] : state_->services) all.services.insert(key);
+  return update(world, all);
+}
+
+std::vector<Element> Compiler::elements() const {
+  std::vector<Element> all;
+  all.reserve(state_->uses.size());
+  for (const auto& [element, count] : state_->uses) all.push_back(element);
+  std::ranges::sort(all);
+  return all;
+}
+
+std::size_t Compiler::element_count(SetId set) const {
+  return state_->counts[static_cast<std::size_t>(set)];
+}
+
+bool Compiler::contains(const Element& element) const { return state_->uses.contains(element); }
+
+std::vector<std::shared_ptr<const ViewPlan>> Compiler::views() const {
+  std::vector<std::shared_ptr<const ViewPlan>> all;
+  for (const auto& [id, fragment] : state_->workloads) {
+    if (fragment.view) all.push_back(fragment.view);
+  }
+  return all;
+}
+
+std::optional<TimePoint> Compiler::next_deadline() const {
+  if (state_->deadlines.empty()) return std::nullopt;
+  return state_->deadlines.begin()->first;
+}
+
+Touched Compiler::due(TimePoint now) const {
+  Touched touched;
+  for (const auto& [when, id] : state_->deadlines) {
+    if (when > now) break;
+    touched.workloads.insert(id);
+  }
+  return touched;
+}
+
+std::vector<std::string> Compiler::endpoints(const World& world, const ServiceKey& key,
+                                             Proto proto, std::uint16_t port,
+                                             Family family) const {
+  std::vector<std::string> ids;
+  const auto found = endpoints_of(world, state_->index, key, {proto, port, false});
+  for (const auto* workload : found.on(family)) ids.push_back(workload->declaration.id);
+  return ids;
+}
+
+}  // namespace meshd::policy

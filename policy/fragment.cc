@@ -1,0 +1,375 @@
+#include "policy/fragment.h"
+
+#include <algorithm>
+
+#include "policy/truth.h"
+
+namespace meshd::policy {
+namespace {
+
+SetId pick(Family family, SetId v4, SetId v6) { return family == Family::kV4 ? v4 : v6; }
+
+Element interval(SetId set, const Prefix& prefix) {
+  return ElementBuilder(set).addr(prefix.address()).end().addr(prefix.last()).build();
+}
+
+// The elements of one attached workload.
+class WorkloadBuilder {
+ public:
+  WorkloadBuilder(const World& world, const Index& index, const std::string& id,
+                  Profiles& profiles)
+      : world_(world),
+        index_(index),
+        workload_(world.workloads.find(id)->second),
+        attachment_(*workload_.attachment),
+        declaration_(workload_.declaration),
+        profiles_(profiles) {}
+
+  Fragment build() {
+    identity();
+    for (const auto& id : providers_of(world_, index_, declaration_)) {
+      edges(world_.workloads.find(id)->second);
+    }
+    holds();
+    egress();
+    publications();
+    auto& elements = fragment_.elements;
+    std::ranges::sort(elements);
+    elements.erase(std::ranges::unique(elements).begin(), elements.end());
+    return std::move(fragment_);
+  }
+
+ private:
+  void add(const ElementBuilder& builder) { fragment_.elements.push_back(builder.build()); }
+
+  void identity() {
+    for (const auto family : kFamilies) {
+      if (!attachment_.address(family)) continue;
+      const auto& address = *attachment_.address(family);
+      add(ElementBuilder(pick(family, SetId::kBind4, SetId::kBind6))
+              .ifname(attachment_.host_ifname)
+              .ether(attachment_.mac)
+              .addr(address));
+      add(ElementBuilder(pick(family, SetId::kLocal4, SetId::kLocal6)).addr(address));
+      add(ElementBuilder(pick(family, SetId::kSelf4, SetId::kSelf6)).addr(address).addr(address));
+      if (workload_.draining) {
+        add(ElementBuilder(pick(family, SetId::kDrain4, SetId::kDrain6)).addr(address));
+      }
+    }
+  }
+
+  // What this workload may send to one provider on the node.
+  void edges(const Workload& provider) {
+    if (!provider.attachment) return;
+    const auto granted = granted_ranges(declaration_, provider.declaration);
+    for (const auto family : kFamilies) {
+      const auto& from = attachment_.address(family);
+      const auto& to = provider.attachment->address(family);
+      if (!from || !to) continue;
+      for (const auto& range : granted) {
+        for (const auto& unit : units_of(range)) {
+          const auto set = unit.block
+                               ? pick(family, SetId::kAllow4Block, SetId::kAllow6Block)
+                               : pick(family, SetId::kAllow4, SetId::kAllow6);
+          add(ElementBuilder(set).addr(*from).addr(*to).proto(unit.proto).port(unit.first));
+        }
+      }
+      const auto pair = pick(family, SetId::kPair4, SetId::kPair6);
+      add(ElementBuilder(pair).addr(*from).addr(*to));
+      add(ElementBuilder(pair).addr(*to).addr(*from));
+    }
+  }
+
+  // Services that nobody is ready to answer for yet: wait, but not for ever.
+  void holds() {
+    for (const auto& peer : declaration_.peers) {
+      const auto key = peer_service(declaration_, peer);
+      if (!key) continue;
+      const auto service = world_.services.find(*key);
+      const auto members = index_.members.find(*key);
+      if (service == world_.services.end() || members == index_.members.end()) continue;
+      const auto& first = world_.workloads.find(*members->second.begin())->second.declaration;
+      const auto until = std::max({attachment_.attached_at, service->second.declared_at,
+                                   service->second.endpoint_lost_at}) +
+                         first.hold;
+      if (world_.now >= until) continue;
+      if (hold(*key, service->second, members->second)) {
+        fragment_.deadline = std::min(until, fragment_.deadline.value_or(until));
+      }
+    }
+  }
+
+  // True when something is held.
+  bool hold(const ServiceKey& key, const Service& service, const std::set<std::string>& members) {
+    std::vector<PortRange> granted;
+    for (const auto& id : members) {
+      const auto ranges =
+          granted_ranges(declaration_, world_.workloads.find(id)->second.declaration);
+      granted.insert(granted.end(), ranges.begin(), ranges.end());
+    }
+    bool held = false;
+    for (const auto& range : normalise(std::move(granted))) {
+      for (const auto& unit : units_of(range)) {
+        if (!endpoints_of(world_, index_, key, unit).none()) continue;
+        held = true;
+        for (const auto family : kFamilies) {
+          if (!attachment_.address(family) || !service.vip(family)) continue;
+          const auto set = unit.block ? pick(family, SetId::kHold4Block, SetId::kHold6Block)
+                                      : pick(family, SetId::kHold4, SetId::kHold6);
+          add(ElementBuilder(set)
+                  .addr(*attachment_.address(family))
+                  .addr(*service.vip(family))
+                  .proto(unit.proto)
+                  .port(unit.first));
+        }
+      }
+    }
+    return held;
+  }
+
+  std::uint32_t profile(const std::string& content) {
+    const auto number = profiles_.acquire(content);
+    fragment_.profiles.push_back(number);
+    return number;
+  }
+
+  void egress() {
+    const auto pieces = normalise(declaration_.egress);
+    if (pieces.empty()) return;
+    const auto number = profile(content_of(pieces));
+    for (const auto& piece : pieces) {
+      add(ElementBuilder(pick(piece.prefix.family(), SetId::kEgress4, SetId::kEgress6))
+              .number(number)
+              .addr(piece.prefix.address())
+              .proto(piece.proto)
+              .port(piece.first)
+              .end()
+              .number(number)
+              .addr(piece.prefix.last())
+              .proto(piece.proto)
+              .port(piece.last));
+    }
+    for (const auto family : kFamilies) {
+      if (!attachment_.address(family)) continue;
+      add(ElementBuilder(pick(family, SetId::kEgressProfile4, SetId::kEgressProfile6))
+              .addr(*attachment_.address(family))
+              .data()
+              .number(number));
+    }
+  }
+
+  void publications() {
+    const auto& settings = world_.settings;
+    for (const auto& publication : declaration_.publish) {
+      const auto port =
+          world_.node_ports.find({declaration_.id, publication.proto, publication.port});
+      if (port == world_.node_ports.end()) continue;
+      const auto sources = normalise(publication.http         ? settings.proxies
+                                     : publication.allow_from ? *publication.allow_from
+                                                              : settings.publish_allow_from);
+      const auto number = profile(content_of(sources));
+      for (const auto& source : sources) {
+        add(ElementBuilder(pick(source.family(), SetId::kSource4, SetId::kSource6))
+                .number(number)
+                .addr(source.address())
+                .end()
+                .number(number)
+                .addr(source.last()));
+      }
+      publish(publication, port->second, number);
+    }
+  }
+
+  void publish(const Publication& publication, std::uint16_t node_port, std::uint32_t number) {
+    for (const auto family : kFamilies) {
+      if (!attachment_.address(family)) continue;
+      const auto& own = *attachment_.address(family);
+      add(ElementBuilder(pick(family, SetId::kPubProfile4, SetId::kPubProfile6))
+              .addr(own)
+              .proto(publication.proto)
+              .port(publication.port)
+              .data()
+              .number(number));
+      for (const auto& address : world_.settings.publish_addresses) {
+        if (address.family() != family) continue;
+        add(ElementBuilder(pick(family, SetId::kPub4, SetId::kPub6))
+                .addr(address)
+                .proto(publication.proto)
+                .port(node_port)
+                .data()
+                .addr(own)
+                .port(publication.port));
+      }
+    }
+  }
+
+  const World& world_;
+  const Index& index_;
+  const Workload& workload_;
+  const Attachment& attachment_;
+  const Declaration& declaration_;
+  Profiles& profiles_;
+  Fragment fragment_;
+};
+
+// Nothing that belongs to the node or to the link is ever reached by egress.
+constexpr std::string_view kNever[] = {"127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4",
+                                       "240.0.0.0/4", "0.0.0.0/8",      "::1/128",
+                                       "fe80::/10",   "ff00::/8"};
+
+}  // namespace
+
+std::vector<PortUnit> units_of(const PortRange& range) {
+  std::vector<PortUnit> units;
+  for (int port = range.first; port <= range.last;) {
+    const bool block = port % kBlock == 0 && port + kBlock - 1 <= range.last;
+    units.push_back({range.proto, static_cast<std::uint16_t>(port), block});
+    port += block ? kBlock : 1;
+  }
+  return units;
+}
+
+bool is_endpoint(const Workload& workload, const PortUnit& unit, Family family) {
+  if (!workload.attachment || !workload.attachment->address(family) || workload.draining) {
+    return false;
+  }
+  const auto& declaration = workload.declaration;
+  // The whole unit must be served, possibly by several entries: they do not overlap.
+  int next = unit.first;
+  bool single = false;
+  for (bool found = true; found && next <= unit.last();) {
+    found = false;
+    for (const auto& served : declaration.serves) {
+      if (next > unit.last() ||
+          !served.ports.contains(unit.proto, static_cast<std::uint16_t>(next))) {
+        continue;
+      }
+      single = single || served.ports.single();
+      next = served.ports.last + 1;
+      found = true;
+    }
+  }
+  if (next <= unit.last()) return false;
+  if (declaration.ready == ReadyMode::kNone) return true;
+  const bool http = declaration.ready == ReadyMode::kHttp;
+  // Ranges and UDP are ready at attach; the kernel lists listeners of TCP ports only.
+  if (!http && (unit.proto == Proto::kUdp || !single)) return true;
+  const auto seen =
+      workload.tcp_ready.find(http ? declaration.ready_http_port : unit.first);
+  return seen != workload.tcp_ready.end() && seen->second.on(family);
+}
+
+Endpoints endpoints_of(const World& world, const Index& index, const ServiceKey& key,
+                       const PortUnit& unit) {
+  Endpoints endpoints;
+  const auto members = index.members.find(key);
+  if (members == index.members.end()) return endpoints;
+  for (const auto& id : members->second) {
+    const auto& workload = world.workloads.find(id)->second;
+    if (is_endpoint(workload, unit, Family::kV4)) endpoints.v4.push_back(&workload);
+    if (is_endpoint(workload, unit, Family::kV6)) endpoints.v6.push_back(&workload);
+  }
+  return endpoints;
+}
+
+std::vector<PortUnit> service_units(const World& world, const Index& index,
+                                    const ServiceKey& key) {
+  std::vector<PortUnit> units;
+  const auto members = index.members.find(key);
+  if (members == index.members.end()) return units;
+  for (const auto& id : members->second) {
+    for (const auto& served : world.workloads.find(id)->second.declaration.serves) {
+      const auto more = units_of(served.ports);
+      units.insert(units.end(), more.begin(), more.end());
+    }
+  }
+  std::ranges::sort(units);
+  units.erase(std::ranges::unique(units).begin(), units.end());
+  return units;
+}
+
+std::vector<std::string> providers_of(const World& world, const Index& index,
+                                      const Declaration& consumer) {
+  std::vector<std::string> ids;
+  for (const auto& peer : consumer.peers) {
+    if (!peer.id.empty()) {
+      if (world.workloads.contains(peer.id)) ids.push_back(peer.id);
+      continue;
+    }
+    const auto members = index.members.find(*peer_service(consumer, peer));
+    if (members == index.members.end()) continue;
+    ids.insert(ids.end(), members->second.begin(), members->second.end());
+  }
+  std::ranges::sort(ids);
+  ids.erase(std::ranges::unique(ids).begin(), ids.end());
+  std::erase_if(ids, [&](const std::string& id) {
+    return granted_ranges(consumer, world.workloads.find(id)->second.declaration).empty();
+  });
+  return ids;
+}
+
+Fragment settings_fragment(const Settings& settings) {
+  Fragment fragment;
+  auto& elements = fragment.elements;
+  std::vector<Prefix> mesh, never;
+  for (const auto& range :
+       {settings.pool4, settings.vip_pool4, settings.pool6, settings.vip_pool6}) {
+    if (range) mesh.push_back(*range);
+  }
+  for (const auto text : kNever) never.push_back(Prefix::parse(text).value());
+  for (const auto& address : settings.node_addresses) {
+    never.push_back(Prefix::of(address, address.is_v4() ? 32 : 128));
+  }
+  for (const auto& prefix : normalise(std::move(mesh))) {
+    elements.push_back(interval(pick(prefix.family(), SetId::kMesh4, SetId::kMesh6), prefix));
+  }
+  for (const auto& prefix : normalise(std::move(never))) {
+    elements.push_back(interval(pick(prefix.family(), SetId::kNever4, SetId::kNever6), prefix));
+  }
+  elements.push_back(ElementBuilder(SetId::kUsers).number(0).build());
+  for (const auto uid : settings.allow_uids) {
+    elements.push_back(ElementBuilder(SetId::kUsers).number(uid).build());
+  }
+  std::ranges::sort(elements);
+  elements.erase(std::ranges::unique(elements).begin(), elements.end());
+  return fragment;
+}
+
+Fragment service_fragment(const World& world, const Index& index, const ServiceKey& key) {
+  Fragment fragment;
+  const auto service = world.services.find(key);
+  if (service == world.services.end()) return fragment;
+  for (const auto& unit : service_units(world, index, key)) {
+    const auto endpoints = endpoints_of(world, index, key, unit);
+    for (const auto family : kFamilies) {
+      const auto& targets = endpoints.on(family);
+      if (targets.empty() || !service->second.vip(family)) continue;
+      const auto set = unit.block ? pick(family, SetId::kVip4Block, SetId::kVip6Block)
+                                  : pick(family, SetId::kVip4, SetId::kVip6);
+      for (std::uint32_t slot = 0; slot < kSlots; ++slot) {
+        fragment.elements.push_back(
+            ElementBuilder(set)
+                .addr(*service->second.vip(family))
+                .proto(unit.proto)
+                .port(unit.first)
+                .number(slot)
+                .data()
+                .addr(*targets[slot % targets.size()]->attachment->address(family))
+                .build());
+      }
+    }
+  }
+  std::ranges::sort(fragment.elements);
+  return fragment;
+}
+
+Fragment workload_fragment(const World& world, const Index& index, const std::string& id,
+                           Profiles& profiles) {
+  const auto found = world.workloads.find(id);
+  if (found == world.workloads.end() || !found->second.attachment) return {};
+  auto fragment = WorkloadBuilder(world, index, id, profiles).build();
+  fragment.view = std::make_shared<const ViewPlan>(view_of(world, index, id));
+  return fragment;
+}
+
+}  // namespace meshd::policy
