@@ -1,0 +1,135 @@
+#include "policy/changes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "policy/name.h"
+#include "policy/truth.h"
+
+namespace meshd::policy {
+namespace {
+
+using Kind = Change::Kind;
+
+std::string ports_text(const PortRange& range) {
+  return range.single() ? fmt::format("{}/{}", proto_name(range.proto), range.first)
+                        : fmt::format("{}/{}-{}", proto_name(range.proto), range.first, range.last);
+}
+
+class Describer {
+ public:
+  Describer(const World& before, const Outcome& outcome) : before_(before), outcome_(outcome) {
+    for (const auto& [id, workload] : before.workloads) after_[id] = &workload.declaration;
+    for (const auto& id : outcome.forgotten) after_.erase(id);
+    for (const auto& [id, declaration] : outcome.declarations) after_[id] = &declaration;
+  }
+
+  std::vector<Change> describe() {
+    workloads();
+    names();
+    ports();
+    for (const auto& [id, declaration] : outcome_.declarations) flows(id, declaration);
+    std::ranges::sort(changes_);
+    changes_.erase(std::ranges::unique(changes_).begin(), changes_.end());
+    return std::move(changes_);
+  }
+
+ private:
+  const Declaration* before(const std::string& id) const {
+    const auto found = before_.workloads.find(id);
+    return found == before_.workloads.end() ? nullptr : &found->second.declaration;
+  }
+
+  void workloads() {
+    for (const auto& [id, declaration] : outcome_.declarations) {
+      const bool added = before(id) == nullptr;
+      changes_.push_back({added ? Kind::kWorkloadAdded : Kind::kWorkloadChanged, id, {}});
+      undeclared_peers(declaration);
+    }
+    for (const auto& id : outcome_.unchanged) {
+      changes_.push_back({Kind::kWorkloadUnchanged, id, {}});
+    }
+  }
+
+  void undeclared_peers(const Declaration& declaration) {
+    for (const auto& peer : declaration.peers) {
+      const bool known = std::ranges::any_of(after_, [&](const auto& entry) {
+        return resolves_to(declaration, peer, *entry.second);
+      });
+      if (known) continue;
+      const auto key = peer_service(declaration, peer);
+      changes_.push_back({Kind::kPeerUndeclared, declaration.id,
+                          key ? service_text(*key) : peer.id});
+    }
+  }
+
+  void names() {
+    for (const auto& [key, service] : outcome_.services) {
+      if (before_.services.contains(key)) continue;
+      changes_.push_back({Kind::kNameAdded, service_fqdn(before_.settings.zone, key), {}});
+    }
+    for (const auto& key : outcome_.services_gone) {
+      changes_.push_back({Kind::kNameRemoved, service_fqdn(before_.settings.zone, key), {}});
+    }
+  }
+
+  void ports() {
+    for (const auto& [key, port] : outcome_.node_ports) {
+      changes_.push_back({Kind::kPortPublished,
+                          fmt::format("{} {}/{}", key.id, proto_name(key.proto), key.port),
+                          fmt::format("node port {}", port)});
+    }
+    for (const auto& key : outcome_.node_ports_gone) {
+      changes_.push_back({Kind::kPortWithdrawn,
+                          fmt::format("{} {}/{}", key.id, proto_name(key.proto), key.port), {}});
+    }
+  }
+
+  // Everything that the change of one declaration means for its flows, both ways.
+  void flows(const std::string& id, const Declaration& declaration) {
+    std::set<std::string> others;
+    for (const auto& [other, unused] : after_) others.insert(other);
+    for (const auto& other : others) {
+      const auto* theirs = after_.at(other);
+      compare(id, other, before(id), before(other), &declaration, theirs);
+      if (other != id) compare(other, id, before(other), before(id), theirs, &declaration);
+    }
+  }
+
+  void compare(const std::string& consumer, const std::string& provider,
+               const Declaration* consumer_before, const Declaration* provider_before,
+               const Declaration* consumer_after, const Declaration* provider_after) {
+    std::vector<PortRange> had, has;
+    if (consumer_before != nullptr && provider_before != nullptr) {
+      had = granted_ranges(*consumer_before, *provider_before);
+    }
+    has = granted_ranges(*consumer_after, *provider_after);
+    if (consumer == provider || had == has) return;
+    const auto note = [&](Kind kind, const PortRange& range) {
+      changes_.push_back({kind, fmt::format("{} -> {} {}", consumer, provider, ports_text(range)),
+                          {}});
+    };
+    for (const auto& range : has) {
+      if (std::ranges::find(had, range) == had.end()) note(Kind::kFlowAdded, range);
+    }
+    for (const auto& range : had) {
+      if (std::ranges::find(has, range) != has.end()) continue;
+      note(Kind::kFlowRemoved, range);
+    }
+  }
+
+  const World& before_;
+  const Outcome& outcome_;
+  std::map<std::string, const Declaration*> after_;
+  std::vector<Change> changes_;
+};
+
+}  // namespace
+
+std::vector<Change> describe(const World& before, const Outcome& outcome) {
+  return Describer(before, outcome).describe();
+}
+
+}  // namespace meshd::policy

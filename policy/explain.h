@@ -1,0 +1,32 @@
+// Why a flow is allowed, refused or held, in the declarations' own terms. Asks the truth
+// function, never the kernel.
+//
+// Errors: kNotFound: an id, name or address that means nothing here. Those texts are for
+//         the operator at the node; containers get theirs from their view.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "policy/types.h"
+
+namespace meshd::policy {
+
+enum class Verdict { kRefused, kAllowed, kHeld };
+
+struct Explanation {
+  Verdict verdict = Verdict::kRefused;
+  std::string reason;              // one line
+  std::vector<std::string> lines;  // what decides: declarations, states
+  std::string missing;             // the declaration that would allow it, if one would
+};
+
+// `source` is an id, a service's name or an address; `destination` also a name as the
+// source would write it, a full name, or any address.
+[[nodiscard]] Result<Explanation> explain(const World& world, std::string_view source,
+                                          std::string_view destination, Proto proto,
+                                          std::uint16_t port);
+
+}  // namespace meshd::policy
