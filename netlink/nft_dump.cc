@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <map>
 #include <utility>
 
@@ -110,16 +111,16 @@ Status read_chains(Socket& socket, NftDump& dump) {
 }
 
 Status read_rules(Socket& socket, NftDump& dump) {
-  bool full = false;
+  // The kernel goes by its own order of chains; within one, the order is what matters.
+  std::map<std::string, std::vector<RuleDump>> chains;
+  std::size_t count = 0;
   CHECK_OK(dump_of(socket, NFT_MSG_GETRULE, dump.table, [&](AttributeBytes payload) {
     auto info = decode_rule(payload);
     if (!info || info->table != dump.table || info->family != NFPROTO_INET) return;
-    full = full || dump.rules.size() >= kMaxDumpedRules;
-    if (!full) dump.rules.push_back(std::move(info->rule));
+    if (++count <= kMaxDumpedRules) chains[info->rule.chain].push_back(std::move(info->rule));
   }));
-  if (full) return std::unexpected(too_many("rules", kMaxDumpedRules));
-  // The kernel goes by its own order of chains; within one, the order is what matters.
-  std::ranges::stable_sort(dump.rules, {}, &RuleDump::chain);
+  if (count > kMaxDumpedRules) return std::unexpected(too_many("rules", kMaxDumpedRules));
+  for (auto& [chain, rules] : chains) std::ranges::move(rules, std::back_inserter(dump.rules));
   return {};
 }
 
