@@ -1,0 +1,352 @@
+#include "meshd/config.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <pwd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <limits>
+
+#include "base/unique_fd.h"
+#include "policy/from_text.h"
+#include "policy/limits.h"
+#include "policy/name.h"
+#include "proto/config.pb.h"
+
+namespace meshd {
+namespace {
+
+using mesh::v1::NodeConfig;
+
+// Every error below begins with the field; read() puts file and line in front.
+std::unexpected<Error> wrong(std::string_view field, std::string_view reason) {
+  return fail(ErrorCode::kInvalid, fmt::format("{}: {}", field, reason));
+}
+
+std::string lower(std::string text) {
+  std::ranges::transform(text, text.begin(), [](char c) {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  });
+  return text;
+}
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+template <class T>
+std::optional<T> parse_number(std::string_view text) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+// Each entry of a list through `parse`, which gives a Result.
+template <class T, class List, class Parse>
+Result<std::vector<T>> parse_list(std::string_view field, const List& list, Parse parse) {
+  if (static_cast<std::size_t>(list.size()) > kMaxConfigEntries) {
+    return wrong(field, fmt::format("{} entries, at most {}", list.size(), kMaxConfigEntries));
+  }
+  std::vector<T> result;
+  for (int i = 0; i < list.size(); ++i) {
+    auto value = parse(list[i]);
+    if (!value) return wrong(fmt::format("{}[{}]", field, i), value.error().what);
+    result.push_back(std::move(*value));
+  }
+  return result;
+}
+
+Result<Prefix> parse_prefix(const std::string& text) { return Prefix::parse(text); }
+Result<IpAddress> parse_address(const std::string& text) { return IpAddress::parse(text); }
+
+// 0 stands for "not given": an explicit one was refused before.
+Status take_number(std::string_view field, std::uint32_t value, std::uint32_t most,
+                   std::uint32_t& into) {
+  if (value > most) return wrong(field, fmt::format("{} is not between 1 and {}", value, most));
+  if (value != 0) into = value;
+  return {};
+}
+
+// --- sections ------------------------------------------------------------------------
+
+// Lower case; what a host name may have and a label may not becomes '-'.
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (gethostname(name.data(), name.size() - 1) != 0) return "node";
+  auto text = lower(name.data());
+  text.resize(std::min(text.find('.'), std::min<std::size_t>(text.size(), 63)));
+  std::ranges::replace_if(
+      text, [](char c) { return !is_digit(c) && !(c >= 'a' && c <= 'z'); }, '-');
+  const auto first = text.find_first_not_of('-');
+  if (first == std::string::npos) return "node";
+  return text.substr(first, text.find_last_not_of('-') - first + 1);
+}
+
+Result<std::uint32_t> parse_user(const std::string& text) {
+  // The last number means "no user" to the kernel (setuid(2)).
+  constexpr auto kMaxUid = std::numeric_limits<std::uint32_t>::max() - 1;
+  if (!text.empty() && std::ranges::all_of(text, is_digit)) {
+    const auto uid = parse_number<std::uint32_t>(text);
+    if (uid && *uid <= kMaxUid) return *uid;
+    return fail(ErrorCode::kInvalid, fmt::format("{} is not a uid", text));
+  }
+  passwd entry{};
+  passwd* found = nullptr;
+  std::vector<char> buffer(16 << 10);
+  int error = 0;
+  // A directory service's entry may be larger; one over a megabyte is none.
+  while ((error = getpwnam_r(text.c_str(), &entry, buffer.data(), buffer.size(), &found)) ==
+             ERANGE &&
+         buffer.size() < (1 << 20)) {
+    buffer.resize(buffer.size() * 2);
+  }
+  if (found != nullptr) return std::uint32_t{entry.pw_uid};
+  if (error == 0 || error == ENOENT || error == ESRCH) {
+    return fail(ErrorCode::kInvalid, fmt::format("no user '{}' on this host", text));
+  }
+  return fail_errno(fmt::format("look up user '{}'", text), error);
+}
+
+Status read_node(const NodeConfig& from, Config& to) {
+  to.node_name = from.node().name().empty() ? host_name() : from.node().name();
+  if (const auto why = policy::label_problem(policy::LabelKind::kPortName, to.node_name);
+      !why.empty()) {
+    return wrong("node.name", why);
+  }
+  to.allow_uids =
+      TRY(parse_list<std::uint32_t>("node.allow_users", from.node().allow_users(), parse_user));
+  std::ranges::sort(to.allow_uids);
+  const auto again = std::ranges::unique(to.allow_uids);
+  to.allow_uids.erase(again.begin(), again.end());
+  std::erase(to.allow_uids, 0U);
+  return {};
+}
+
+Status read_zone(const NodeConfig& from, Config& to) {
+  if (from.zone().empty()) return {};
+  auto zone = lower(from.zone());
+  if (zone.ends_with('.')) zone.pop_back();
+  if (const auto why = policy::zone_problem(zone); !why.empty()) return wrong("zone", why);
+  // Others answer for these, and clients ask them without us: mDNS (RFC 6762 section 3),
+  // Tor (RFC 7686), themselves (RFC 6761), the reverse trees.
+  for (const auto* taken : {"local", "onion", "localhost", "arpa", "invalid"}) {
+    if (zone.ends_with(std::string(".") + taken)) {
+      return wrong("zone", fmt::format("clients do not ask a DNS server for names in '{}'", taken));
+    }
+  }
+  to.zone = std::move(zone);
+  return {};
+}
+
+Status read_dns(const NodeConfig::Dns& from, Config& to) {
+  to.upstreams =
+      TRY(parse_list<Upstream>("dns.upstreams", from.upstreams(),
+                               [](const std::string& text) { return parse_upstream(text); }));
+  if (to.upstreams.size() > kMaxUpstreams) {
+    return wrong("dns.upstreams", fmt::format("{} servers, at most {} are asked",
+                                              to.upstreams.size(), kMaxUpstreams));
+  }
+  CHECK_OK(take_number("dns.cache_mib", from.cache_mib(), kMaxCacheMib, to.dns_cache_mib));
+  CHECK_OK(take_number("dns.workers", from.workers(), kMaxDnsWorkers, to.dns_workers));
+  CHECK_OK(take_number("dns.client_rate", from.client_rate(), kMaxClientRate, to.dns_client_rate));
+  to.engine_prefixes =
+      TRY(parse_list<Prefix>("dns.engine_prefixes", from.engine_prefixes(), parse_prefix));
+  return {};
+}
+
+Status read_ports(const std::string& text, Config& to) {
+  if (text.empty()) return {};
+  const auto dash = std::min(text.find('-'), text.size());
+  const auto first = parse_number<std::uint16_t>(std::string_view(text).substr(0, dash));
+  const auto last =
+      parse_number<std::uint16_t>(std::string_view(text).substr(std::min(dash + 1, text.size())));
+  if (!first || !last) return wrong("publish.ports", fmt::format("'{}' is not FIRST-LAST", text));
+  // Below 1024 are the ports of the node's own services.
+  if (*first < 1024 || *last < *first) {
+    return wrong("publish.ports", fmt::format("'{}' is not a range within 1024-65535", text));
+  }
+  to.publish_first = *first;
+  to.publish_last = *last;
+  return {};
+}
+
+Status read_publish(const NodeConfig::Publish& from, Config& to) {
+  to.publish_addresses =
+      TRY(parse_list<IpAddress>("publish.addresses", from.addresses(), parse_address));
+  CHECK_OK(read_ports(from.ports(), to));
+  to.publish_allow_from =
+      TRY(parse_list<Prefix>("publish.allow_from", from.allow_from(), parse_prefix));
+  to.proxies = TRY(parse_list<Prefix>("publish.proxies", from.proxies(), parse_prefix));
+  return {};
+}
+
+Status read_names(const NodeConfig::Names& from, Config& to) {
+  to.reserved_names = TRY(parse_list<std::string>(
+      "names.reserved", from.reserved(), [](const std::string& text) -> Result<std::string> {
+        const auto why = policy::label_problem(policy::LabelKind::kPortName, text);
+        if (!why.empty()) return fail(ErrorCode::kInvalid, fmt::format("'{}' {}", text, why));
+        return text;
+      }));
+  std::ranges::sort(to.reserved_names);
+  if (from.idle_release_days() > kMaxIdleDays) {
+    return wrong("names.idle_release_days",
+                 fmt::format("{} is more than {}", from.idle_release_days(), kMaxIdleDays));
+  }
+  to.idle_release_days = from.idle_release_days();
+  return {};
+}
+
+Status read_path(std::string_view field, const std::string& text, std::size_t longest,
+                 std::string& into) {
+  if (text.empty()) return {};
+  if (!text.starts_with('/')) return wrong(field, "must be an absolute path");
+  if (text.size() > longest) return wrong(field, fmt::format("longer than {} bytes", longest));
+  if (std::ranges::any_of(text, [](char c) { return (c >= 0 && c < ' ') || c == 0x7f; })) {
+    return wrong(field, "holds a control character");
+  }
+  if ((text + "/").find("/../") != std::string::npos) return wrong(field, "must not go up by '..'");
+  into = text.substr(0, text.find_last_not_of('/') + 1);
+  if (into.empty()) return wrong(field, "the root directory cannot be it");
+  return {};
+}
+
+Status read_paths(const NodeConfig& from, Config& to) {
+  constexpr std::size_t kLongest = 1024;  // well below PATH_MAX with our file names behind
+  CHECK_OK(read_path("state_dir", from.state_dir(), kLongest, to.state_dir));
+  CHECK_OK(read_path("run_dir", from.run_dir(), kMaxRunDirBytes, to.run_dir));
+  if (to.state_dir == to.run_dir) {
+    return wrong(from.run_dir().empty() ? "state_dir" : "run_dir",
+                 "state_dir and run_dir are the same, and run_dir does not outlive a stop");
+  }
+  return {};
+}
+
+void read_log(const NodeConfig::Log& from, Config& to) {
+  switch (from.level()) {
+    case NodeConfig::Log::Level::DEBUG:
+      to.log_level = log::Level::kDebug;
+      break;
+    case NodeConfig::Log::Level::WARNING:
+      to.log_level = log::Level::kWarning;
+      break;
+    case NodeConfig::Log::Level::ERROR:
+      to.log_level = log::Level::kError;
+      break;
+    default:
+      to.log_level = log::Level::kInfo;
+  }
+  if (from.format() == NodeConfig::Log::Format::TEXT) to.log_format = log::Format::kText;
+  if (from.format() == NodeConfig::Log::Format::JSON) to.log_format = log::Format::kJson;
+}
+
+void read_engines(const NodeConfig::Engines& from, Config& to) {
+  switch (from.undeclared()) {
+    case NodeConfig::Engines::Undeclared::CLOSED:
+      to.undeclared = Undeclared::kClosed;
+      break;
+    case NodeConfig::Engines::Undeclared::REFUSE:
+      to.undeclared = Undeclared::kRefuse;
+      break;
+    default:
+      to.undeclared = Undeclared::kIgnore;
+  }
+}
+
+// --- the whole -----------------------------------------------------------------------
+
+// An empty text and a 0 cannot be told from an absent field in the message; in the file
+// they are a mistake, and must not quietly mean the default.
+Status check_given(const NodeConfig& from, const policy::ParsedFile& parsed) {
+  const std::array fields = {
+      std::pair{"node.name", from.node().name().empty()},
+      std::pair{"zone", from.zone().empty()},
+      std::pair{"pool.ipv4", from.pool().ipv4().empty()},
+      std::pair{"pool.ipv6", from.pool().ipv6().empty()},
+      std::pair{"pool.vip4", from.pool().vip4().empty()},
+      std::pair{"pool.vip6", from.pool().vip6().empty()},
+      std::pair{"dns.cache_mib", from.dns().cache_mib() == 0},
+      std::pair{"dns.workers", from.dns().workers() == 0},
+      std::pair{"dns.client_rate", from.dns().client_rate() == 0},
+      std::pair{"publish.ports", from.publish().ports().empty()},
+      std::pair{"state_dir", from.state_dir().empty()},
+      std::pair{"run_dir", from.run_dir().empty()},
+  };
+  for (const auto& [field, unset] : fields) {
+    if (unset && parsed.lines.contains(field)) {
+      return wrong(field, "is empty; leave it out for the default");
+    }
+  }
+  return {};
+}
+
+Result<Config> to_config(const NodeConfig& from) {
+  Config config;
+  CHECK_OK(read_node(from, config));
+  CHECK_OK(read_zone(from, config));
+  config.pools = TRY(
+      parse_pools(from.pool().ipv4(), from.pool().ipv6(), from.pool().vip4(), from.pool().vip6()));
+  CHECK_OK(read_dns(from.dns(), config));
+  CHECK_OK(read_publish(from.publish(), config));
+  CHECK_OK(read_names(from.names(), config));
+  CHECK_OK(read_paths(from, config));
+  read_engines(from.engines(), config);
+  read_log(from.log(), config);
+  return config;
+}
+
+// Absent: there is no such file.
+Result<std::optional<std::string>> read_file(const std::string& path) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) {
+    if (errno == ENOENT) return std::optional<std::string>();
+    return fail_errno("read " + path, errno);
+  }
+  // One byte more than the reader takes, so that it is the one to refuse.
+  std::string text(policy::kMaxFileBytes + 1, '\0');
+  std::size_t size = 0;
+  while (size < text.size()) {
+    const auto got = read(fd.get(), text.data() + size, text.size() - size);
+    if (got < 0) return fail_errno("read " + path, errno);
+    if (got == 0) break;
+    size += static_cast<std::size_t>(got);
+  }
+  text.resize(size);
+  return std::optional(std::move(text));
+}
+
+}  // namespace
+
+Result<Config> parse_config(std::string_view file, std::string_view text) {
+  NodeConfig message;
+  const auto parsed = TRY(policy::parse_text(file, text, message));
+  auto status = check_given(message, parsed);
+  auto config = status ? to_config(message) : std::unexpected(std::move(status).error());
+  if (config) return config;
+  const auto& what = config.error().what;
+  return std::unexpected(
+      std::move(config).error().in(parsed.where(what.substr(0, what.find(": ")))));
+}
+
+Result<Config> default_config() { return to_config({}); }
+
+Result<Config> load_config(const std::string& path, bool required) {
+  const auto text = TRY(read_file(path));
+  if (text) return parse_config(path, *text);
+  if (required) return fail_errno("read " + path, ENOENT);
+  return default_config();
+}
+
+log::Format journal_or_text() {
+  const char* const stream = std::getenv("JOURNAL_STREAM");  // "DEVICE:INODE" of stderr
+  struct stat info{};
+  if (stream == nullptr || fstat(STDERR_FILENO, &info) != 0) return log::Format::kText;
+  const bool same = fmt::format("{}:{}", info.st_dev, info.st_ino) == stream;
+  return same ? log::Format::kJournal : log::Format::kText;
+}
+
+}  // namespace meshd
