@@ -2,6 +2,7 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <grpc/grpc.h>
 #include <grpc/support/log.h>
 #include <grpcpp/create_channel_posix.h>
 #include <grpcpp/grpcpp.h>
@@ -49,9 +50,13 @@ Outcome<UniqueFd> connect_socket(const std::string& path) {
   return fd;
 }
 
-// gRPC writes its own lines to stderr otherwise, beside the one that we promise.
-void silence_grpc() {
+void prepare_grpc() {
+  // It writes its own lines to stderr otherwise, beside the one that we promise.
   if (std::getenv("GRPC_VERBOSITY") == nullptr) gpr_set_log_function([](gpr_log_func_args*) {});
+  // A reference that is never given back, so that gRPC is not shut down before the process
+  // ends: after a large write its shutdown was seen to wait for a poller for 10 s (1.51).
+  static const bool kKept = (grpc_init(), true);
+  static_cast<void>(kKept);
 }
 
 struct Connection {
@@ -62,7 +67,7 @@ struct Connection {
 
 Outcome<Connection> open_connection(std::string path, const Timeouts& timeouts) {
   auto fd = TRY(connect_socket(path));
-  silence_grpc();
+  prepare_grpc();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxReplyBytes);
   // The channel closes the descriptor; it never connects again by itself.

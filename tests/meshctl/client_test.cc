@@ -9,8 +9,9 @@
 
 #include <thread>
 
+#include "base/unique_fd.h"
 #include "tests/meshctl/fake_daemon.h"
-#include "tests/meshctl/support.h"
+#include "tests/support/temp_dir.h"
 
 namespace meshd::ctl {
 namespace {
@@ -197,13 +198,13 @@ TEST(ClientTest, WaitGetsItsOwnTimeOnTopOfTheGrace) {
 class WatchTest : public testing::Test {
  protected:
   void SetUp() override {
-    daemon_.script.watch = [](grpc::ServerContext* context, grpc::ServerWriter<pb::Event>* writer) {
+    daemon_.script.watch = [this](grpc::ServerWriter<pb::Event>* writer) {
       for (const auto* id : {"one", "two"}) {
         pb::Event event;
         event.set_id(id);
         writer->Write(event);
       }
-      while (!context->IsCancelled()) usleep(1000);
+      daemon_.wait_for_stop();
     };
   }
   Outcome<void> watch(const StatusClient::OnEvent& on_event) {

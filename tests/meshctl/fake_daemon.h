@@ -4,9 +4,10 @@
 
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -17,26 +18,31 @@
 
 namespace meshd::ctl {
 
+namespace pb = mesh::v1;
+
 // What a test sets before the call and reads after it. Handlers run on gRPC's threads; a
 // test sets them before it connects.
 struct Script {
   grpc::Status status = grpc::Status::OK;  // of every unary call without a handler of its own
-  std::function<grpc::Status(const mesh::v1::AttachRequest&, mesh::v1::AttachReply*)> attach;
-  std::function<void(grpc::ServerContext*, grpc::ServerWriter<mesh::v1::Event>*)> watch;
-  mesh::v1::ApplyReply apply_reply;
-  mesh::v1::DetachReply detach_reply;
-  mesh::v1::WorkloadList workloads;
-  mesh::v1::FlowList flows;
-  mesh::v1::ServiceList services;
-  mesh::v1::PublishedList published;
-  mesh::v1::ExplainReply explain_reply;
-  mesh::v1::ResolveReply resolve_reply;
-  mesh::v1::StatusReply status_reply;
-  mesh::v1::WaitReply wait_reply;
-  std::atomic<bool> hang = false;  // answer only when the client has given up
+  std::function<grpc::Status(const pb::AttachRequest&, pb::AttachReply*)> attach;
+  std::function<void(grpc::ServerWriter<pb::Event>*)> watch;
+  pb::ApplyReply apply_reply;
+  pb::DetachReply detach_reply;
+  pb::WorkloadList workloads;
+  pb::FlowList flows;
+  pb::ServiceList services;
+  pb::PublishedList published;
+  pb::ExplainReply explain_reply;
+  pb::ResolveReply resolve_reply;
+  pb::StatusReply status_reply;
+  pb::WaitReply wait_reply;
+  std::atomic<bool> hang = false;  // answer only at stop()
 };
 
 class FakeDaemon {
+  template <class T>
+  using In = const T*;
+
  public:
   explicit FakeDaemon(const std::string& run_dir) : control_(*this), status_(*this) {
     control_server_ = serve(run_dir + "/control.sock", control_);
@@ -46,10 +52,22 @@ class FakeDaemon {
   FakeDaemon& operator=(const FakeDaemon&) = delete;
   ~FakeDaemon() { stop(); }
 
+  // Ends what hangs, then every call and both sockets.
   void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopped_ = true;
+    }
+    stopping_.notify_all();
     const auto now = std::chrono::system_clock::now();
     control_server_->Shutdown(now);
     status_server_->Shutdown(now);
+  }
+
+  // For handlers: keeps a call open until the test stops the daemon.
+  void wait_for_stop() {
+    std::unique_lock lock(mutex_);
+    stopping_.wait_for(lock, std::chrono::seconds(60), [this] { return stopped_; });
   }
 
   Script script;
@@ -61,110 +79,98 @@ class FakeDaemon {
   }
 
  private:
-  grpc::Status note(grpc::ServerContext* context, std::string call) {
+  grpc::Status note(std::string call) {
     {
       const std::lock_guard lock(mutex_);
       calls_.push_back(std::move(call));
     }
-    while (script.hang && !context->IsCancelled()) usleep(1000);
+    if (script.hang) wait_for_stop();
     return script.status;
   }
 
-  class Control final : public mesh::v1::Control::Service {
+  class Control final : public pb::Control::Service {
    public:
     explicit Control(FakeDaemon& daemon) : daemon_(daemon) {}
-    template <class T>
-    using In = const T*;
-    grpc::Status Apply(grpc::ServerContext* c, In<mesh::v1::ApplyRequest> in,
-                       mesh::v1::ApplyReply* out) override {
+    grpc::Status Apply(grpc::ServerContext*, In<pb::ApplyRequest> in,
+                       pb::ApplyReply* out) override {
       std::string call = "apply";
       for (const auto& file : in->files()) call += " " + file.name() + "=" + file.text();
       *out = daemon_.script.apply_reply;
-      return daemon_.note(c, call);
+      return daemon_.note(call);
     }
-    grpc::Status Attach(grpc::ServerContext* c, In<mesh::v1::AttachRequest> in,
-                        mesh::v1::AttachReply* out) override {
-      auto status = daemon_.note(c, "attach " + in->id());
+    grpc::Status Attach(grpc::ServerContext*, In<pb::AttachRequest> in,
+                        pb::AttachReply* out) override {
+      auto status = daemon_.note("attach " + in->id());
       return daemon_.script.attach ? daemon_.script.attach(*in, out) : status;
     }
-    grpc::Status Detach(grpc::ServerContext* c, In<mesh::v1::WorkloadRequest> in,
-                        mesh::v1::DetachReply* out) override {
+    grpc::Status Detach(grpc::ServerContext*, In<pb::WorkloadRequest> in,
+                        pb::DetachReply* out) override {
       *out = daemon_.script.detach_reply;
-      return daemon_.note(c, "detach " + in->id());
+      return daemon_.note("detach " + in->id());
     }
-    grpc::Status Drain(grpc::ServerContext* c, In<mesh::v1::WorkloadRequest> in,
-                       mesh::v1::Empty*) override {
-      return daemon_.note(c, "drain " + in->id());
+    grpc::Status Drain(grpc::ServerContext*, In<pb::WorkloadRequest> in, pb::Empty*) override {
+      return daemon_.note("drain " + in->id());
     }
-    grpc::Status Delete(grpc::ServerContext* c, In<mesh::v1::DeleteRequest> in,
-                        mesh::v1::Empty*) override {
-      return daemon_.note(c, "delete " + in->id() + (in->force() ? " force" : ""));
+    grpc::Status Delete(grpc::ServerContext*, In<pb::DeleteRequest> in, pb::Empty*) override {
+      return daemon_.note("delete " + in->id() + (in->force() ? " force" : ""));
     }
-    grpc::Status ReleaseName(grpc::ServerContext* c, In<mesh::v1::NameRequest> in,
-                             mesh::v1::Empty*) override {
-      return daemon_.note(c, "release " + in->name());
+    grpc::Status ReleaseName(grpc::ServerContext*, In<pb::NameRequest> in, pb::Empty*) override {
+      return daemon_.note("release " + in->name());
     }
 
    private:
     FakeDaemon& daemon_;
   };
 
-  class Status final : public mesh::v1::Status::Service {
+  class Status final : public pb::Status::Service {
    public:
     explicit Status(FakeDaemon& daemon) : daemon_(daemon) {}
-    template <class T>
-    using In = const T*;
-    grpc::Status Plan(grpc::ServerContext* c, In<mesh::v1::ApplyRequest>,
-                      mesh::v1::PlanReply* out) override {
+    grpc::Status Plan(grpc::ServerContext*, In<pb::ApplyRequest>, pb::PlanReply* out) override {
       *out->mutable_changes() = daemon_.script.apply_reply.changes();
-      return daemon_.note(c, "plan");
+      return daemon_.note("plan");
     }
-    grpc::Status ListWorkloads(grpc::ServerContext* c, In<mesh::v1::Empty>,
-                               mesh::v1::WorkloadList* out) override {
+    grpc::Status ListWorkloads(grpc::ServerContext*, In<pb::Empty>,
+                               pb::WorkloadList* out) override {
       *out = daemon_.script.workloads;
-      return daemon_.note(c, "list workloads");
+      return daemon_.note("list workloads");
     }
-    grpc::Status ListServices(grpc::ServerContext* c, In<mesh::v1::Empty>,
-                              mesh::v1::ServiceList* out) override {
+    grpc::Status ListServices(grpc::ServerContext*, In<pb::Empty>, pb::ServiceList* out) override {
       *out = daemon_.script.services;
-      return daemon_.note(c, "list services");
+      return daemon_.note("list services");
     }
-    grpc::Status ListFlows(grpc::ServerContext* c, In<mesh::v1::Empty>,
-                           mesh::v1::FlowList* out) override {
+    grpc::Status ListFlows(grpc::ServerContext*, In<pb::Empty>, pb::FlowList* out) override {
       *out = daemon_.script.flows;
-      return daemon_.note(c, "list flows");
+      return daemon_.note("list flows");
     }
-    grpc::Status ListPublished(grpc::ServerContext* c, In<mesh::v1::Empty>,
-                               mesh::v1::PublishedList* out) override {
+    grpc::Status ListPublished(grpc::ServerContext*, In<pb::Empty>,
+                               pb::PublishedList* out) override {
       *out = daemon_.script.published;
-      return daemon_.note(c, "list published");
+      return daemon_.note("list published");
     }
-    grpc::Status Explain(grpc::ServerContext* c, In<mesh::v1::ExplainRequest> in,
-                         mesh::v1::ExplainReply* out) override {
+    grpc::Status Explain(grpc::ServerContext*, In<pb::ExplainRequest> in,
+                         pb::ExplainReply* out) override {
       *out = daemon_.script.explain_reply;
-      return daemon_.note(c, "explain " + in->src() + " " + in->dst() + " " +
-                                 std::to_string(in->port()) + "/" +
-                                 mesh::v1::Protocol::Value_Name(in->protocol()));
+      return daemon_.note("explain " + in->src() + " " + in->dst() + " " +
+                          std::to_string(in->port()) + "/" +
+                          pb::Protocol::Value_Name(in->protocol()));
     }
-    grpc::Status Resolve(grpc::ServerContext* c, In<mesh::v1::ResolveRequest> in,
-                         mesh::v1::ResolveReply* out) override {
+    grpc::Status Resolve(grpc::ServerContext*, In<pb::ResolveRequest> in,
+                         pb::ResolveReply* out) override {
       *out = daemon_.script.resolve_reply;
-      return daemon_.note(c, "resolve " + in->id() + " " + in->name() + " " + in->type());
+      return daemon_.note("resolve " + in->id() + " " + in->name() + " " + in->type());
     }
-    grpc::Status GetStatus(grpc::ServerContext* c, In<mesh::v1::Empty>,
-                           mesh::v1::StatusReply* out) override {
+    grpc::Status GetStatus(grpc::ServerContext*, In<pb::Empty>, pb::StatusReply* out) override {
       *out = daemon_.script.status_reply;
-      return daemon_.note(c, "status");
+      return daemon_.note("status");
     }
-    grpc::Status Wait(grpc::ServerContext* c, In<mesh::v1::WaitRequest> in,
-                      mesh::v1::WaitReply* out) override {
+    grpc::Status Wait(grpc::ServerContext*, In<pb::WaitRequest> in, pb::WaitReply* out) override {
       *out = daemon_.script.wait_reply;
-      return daemon_.note(c, "wait " + in->target() + " " + std::to_string(in->timeout_ms()));
+      return daemon_.note("wait " + in->target() + " " + std::to_string(in->timeout_ms()));
     }
-    grpc::Status Watch(grpc::ServerContext* c, In<mesh::v1::WatchRequest> in,
-                       grpc::ServerWriter<mesh::v1::Event>* writer) override {
-      const auto status = daemon_.note(c, in->refused_only() ? "watch refused" : "watch");
-      if (daemon_.script.watch) daemon_.script.watch(c, writer);
+    grpc::Status Watch(grpc::ServerContext*, In<pb::WatchRequest> in,
+                       grpc::ServerWriter<pb::Event>* writer) override {
+      const auto status = daemon_.note(in->refused_only() ? "watch refused" : "watch");
+      if (daemon_.script.watch) daemon_.script.watch(writer);
       return status;
     }
 
@@ -182,6 +188,8 @@ class FakeDaemon {
   }
 
   std::mutex mutex_;
+  std::condition_variable stopping_;
+  bool stopped_ = false;
   std::vector<std::string> calls_;
   Control control_;
   Status status_;

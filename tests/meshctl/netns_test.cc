@@ -3,14 +3,16 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
 
 #include "tests/meshctl/sandbox.h"
-#include "tests/meshctl/support.h"
+#include "tests/support/temp_dir.h"
 
 namespace meshd::ctl {
 namespace {
@@ -77,74 +79,67 @@ TEST(NetnsTest, ANameMustBeALabel) {
   EXPECT_FALSE(named_netns_path("/run/netns", std::string(64, 'a')));
 }
 
-// Each of these mounts, so each runs in a mount namespace of its own.
-void expect_in_sandbox(const std::function<std::string()>& body) {
-  const auto result = in_mount_sandbox(body);
-  if (!result) GTEST_SKIP() << "no mount namespaces for this user";
-  EXPECT_EQ(*result, "");
-}
-
-TEST(NamedNetnsTest, AMadeNamespaceIsFreshAndIsRemovedWithoutTrace) {
-  const TempDir dir;
-  expect_in_sandbox([&]() -> std::string {
-    const auto path = dir / "netns/web";
-    if (const auto made = create_named_netns(path); !made) return made.error().what;
+class NamedNetnsTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto sandbox = MountSandbox::make();
+    if (!sandbox) GTEST_SKIP() << sandbox.error().what;
+    sandbox_ = std::move(*sandbox);
+    path_ = *sandbox_ / "netns/web";
+  }
+  static std::uint64_t inode_of(const std::string& path) {
     const auto netns = open_netns(path);
-    if (!netns) return netns.error().what;
-    const auto own = open_netns("/proc/self/ns/net");
-    if (!own || own->ino == netns->ino) return "it is our own namespace";
-    if (const auto removed = remove_named_netns(path); !removed) return removed.error().what;
-    if (std::filesystem::exists(path)) return "the file is still there";
-    const auto again = remove_named_netns(path);
-    return again ? "" : "removing it twice fails: " + again.error().what;
-  });
+    return netns ? netns->ino : 0;
+  }
+
+  std::unique_ptr<MountSandbox> sandbox_;
+  std::string path_;
+};
+
+TEST_F(NamedNetnsTest, AMadeNamespaceIsFreshAndIsRemovedWithoutTrace) {
+  const auto made = create_named_netns(path_);
+  ASSERT_TRUE(made) << made.error().what;
+  EXPECT_NE(inode_of(path_), 0U);
+  EXPECT_NE(inode_of(path_), inode_of("/proc/thread-self/ns/net"));
+  const auto removed = remove_named_netns(path_);
+  EXPECT_TRUE(removed) << removed.error().what;
+  EXPECT_FALSE(std::filesystem::exists(path_));
+  EXPECT_TRUE(remove_named_netns(path_)) << "a second time";
 }
 
-TEST(NamedNetnsTest, ASecondOneFitsBesideTheFirst) {
-  const TempDir dir;
-  expect_in_sandbox([&]() -> std::string {
-    for (const auto* name : {"netns/a", "netns/b"}) {
-      if (const auto made = create_named_netns(dir / name); !made) return made.error().what;
-    }
-    const auto a = open_netns(dir / "netns/a");
-    const auto b = open_netns(dir / "netns/b");
-    if (!a || !b) return "one of them is no namespace";
-    return a->ino != b->ino ? "" : "both are the same namespace";
-  });
+TEST_F(NamedNetnsTest, ASecondOneFitsBesideTheFirst) {
+  ASSERT_TRUE(create_named_netns(path_));
+  ASSERT_TRUE(create_named_netns(*sandbox_ / "netns/db"));
+  EXPECT_NE(inode_of(*sandbox_ / "netns/db"), 0U);
+  EXPECT_NE(inode_of(*sandbox_ / "netns/db"), inode_of(path_));
 }
 
-TEST(NamedNetnsTest, ATakenNameIsAConflictAndLeftAlone) {
-  const TempDir dir;
-  expect_in_sandbox([&]() -> std::string {
-    const auto path = dir / "netns/web";
-    if (!create_named_netns(path)) return "cannot make the first";
-    const auto first = open_netns(path);
-    const auto second = create_named_netns(path);
-    if (second || second.error().code != ErrorCode::kConflict) return "no conflict";
-    const auto still = open_netns(path);
-    return first && still && first->ino == still->ino ? "" : "the first one changed";
-  });
+TEST_F(NamedNetnsTest, ATakenNameIsAConflictAndLeftAlone) {
+  ASSERT_TRUE(create_named_netns(path_));
+  const auto before = inode_of(path_);
+  const auto again = create_named_netns(path_);
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code, ErrorCode::kConflict);
+  EXPECT_EQ(inode_of(path_), before);
 }
 
-TEST(NamedNetnsTest, AFileThatIsNoNamespaceIsNotRemoved) {
-  const TempDir dir;
-  std::ofstream(dir / "web") << "precious";
-  const auto removed = remove_named_netns(dir / "web");
+TEST_F(NamedNetnsTest, AFileThatIsNoNamespaceIsNotRemoved) {
+  const auto path = *sandbox_ / "web";
+  std::ofstream(path) << "precious";
+  const auto removed = remove_named_netns(path);
   ASSERT_FALSE(removed);
   EXPECT_THAT(removed.error().what, HasSubstr("left alone"));
-  EXPECT_TRUE(std::filesystem::exists(dir / "web"));
+  EXPECT_TRUE(std::filesystem::exists(path));
 }
 
-TEST(NamedNetnsTest, AFailedMountLeavesNoFile) {
-  const TempDir dir;
-  expect_in_sandbox([&]() -> std::string {
-    const auto path = dir / "netns/web";
-    if (!create_named_netns(dir / "netns/first")) return "cannot make the first";
-    // Without /proc there is nothing to bind.
-    if (mount("none", "/proc", "tmpfs", 0, nullptr) != 0) return "cannot hide /proc";
-    if (create_named_netns(path)) return "it was made out of nothing";
-    return std::filesystem::exists(path) ? "a file is left" : "";
-  });
+TEST_F(NamedNetnsTest, AFailedMountLeavesNoFile) {
+  ASSERT_TRUE(create_named_netns(*sandbox_ / "netns/first"));
+  // Without /proc there is nothing to bind.
+  ASSERT_EQ(mount("none", "/proc", "tmpfs", 0, nullptr), 0);
+  const auto made = create_named_netns(path_);
+  umount2("/proc", MNT_DETACH);
+  EXPECT_FALSE(made);
+  EXPECT_FALSE(std::filesystem::exists(path_));
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 #include <sstream>
 
 #include "tests/meshctl/sandbox.h"
-#include "tests/meshctl/support.h"
+#include "tests/support/temp_dir.h"
 
 namespace meshd::ctl {
 namespace {
@@ -89,21 +89,17 @@ TEST(ResolvConfTest, AMissingDirectoryIsAnErrorThatNamesIt) {
 }
 
 TEST(ResolvConfTest, AMountPointIsWrittenInPlace) {
-  const TempDir dir;
-  const auto result = in_mount_sandbox([&]() -> std::string {
-    const auto path = dir / "resolv.conf";
-    std::ofstream(path) << "under the mount";
-    std::ofstream(dir / "engines")
-        << "old and much longer than the new one" << std::string(999, 'x');
-    if (mount((dir / "engines").c_str(), path.c_str(), nullptr, MS_BIND, nullptr) != 0) {
-      return "cannot mount";
-    }
-    if (const auto written = write_resolv_conf(path, kConf); !written) return written.error().what;
-    if (slurp(dir / "engines") != kText) return "the mounted file is: " + slurp(dir / "engines");
-    return entries(dir.path()) == 2 ? "" : "something is left in the directory";
-  });
-  if (!result) GTEST_SKIP() << "no mount namespaces for this user";
-  EXPECT_EQ(*result, "");
+  const auto sandbox = MountSandbox::make();
+  if (!sandbox) GTEST_SKIP() << sandbox.error().what;
+  const auto& dir = **sandbox;
+  const auto path = dir / "resolv.conf";
+  std::ofstream(path) << "under the mount";
+  std::ofstream(dir / "engines") << "old and much longer than the new one" << std::string(999, 'x');
+  ASSERT_EQ(mount((dir / "engines").c_str(), path.c_str(), nullptr, MS_BIND, nullptr), 0);
+  const auto written = write_resolv_conf(path, kConf);
+  ASSERT_TRUE(written) << written.error().what;
+  EXPECT_EQ(slurp(dir / "engines"), kText);
+  EXPECT_EQ(entries(dir.path()), 2U);
 }
 
 }  // namespace

@@ -5,15 +5,21 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 
+#include <algorithm>
+#include <array>
+#include <filesystem>
 #include <fstream>
+#include <memory>
 #include <sstream>
 
+#include "tests/meshctl/capture.h"
 #include "tests/meshctl/fake_daemon.h"
 #include "tests/meshctl/sandbox.h"
-#include "tests/meshctl/support.h"
+#include "tests/support/temp_dir.h"
 
 namespace meshd::ctl {
 namespace {
@@ -25,11 +31,16 @@ using testing::IsEmpty;
 class RunTest : public testing::Test {
  protected:
   Outcome<Exit> run_line(const std::string& line) {
+    environment_.out = out_.fd();
+    return run_here(line);
+  }
+
+  // With the stdout that the test has set.
+  Outcome<Exit> run_here(const std::string& line) {
     std::istringstream stream(line);
     std::vector<std::string> args;
     for (std::string word; stream >> word;) args.push_back(word);
     const auto command = TRY(parse(args, dir_.path()));
-    environment_.out = out_.fd();
     environment_.netns_dir = dir_ / "netns";
     environment_.stop_fd = stop_.get();
     return run(command, environment_);
@@ -155,32 +166,37 @@ TEST_F(RunTest, WaitEndsWithOneAndTheReasonWhenTimeRanOut) {
   EXPECT_THAT(daemon_.calls(), ElementsAre("wait db 1500", "wait db 60000"));
 }
 
-TEST_F(RunTest, WatchPrintsALineForEachEventAndEndsWell) {
-  script_.watch = [this](grpc::ServerContext* context, grpc::ServerWriter<pb::Event>* writer) {
+TEST_F(RunTest, WatchPrintsEachEventWhileTheStreamIsOpenAndEndsWell) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
+  const UniqueFd reader(ends[0]);
+  const UniqueFd writer(ends[1]);
+  std::string first;
+  script_.watch = [&](grpc::ServerWriter<pb::Event>* stream) {
     pb::Event event;
     event.set_id("db");
-    writer->Write(event);
-    event.set_id("web");
-    writer->Write(event);
-    // Both lines have to be out while the stream is open: nothing may sit in a buffer.
-    while (!out_.text().contains("web") && !context->IsCancelled()) usleep(1000);
+    stream->Write(event);
+    // The line must be out before the next event or the end could push it out.
+    std::array<char, 4096> buffer{};
+    pollfd ready{reader.get(), POLLIN, 0};
+    if (poll(&ready, 1, 10'000) == 1) {
+      const auto got = read(reader.get(), buffer.data(), buffer.size());
+      first.assign(buffer.data(), static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    }
     eventfd_write(stop_.get(), 1);
-    while (!context->IsCancelled()) usleep(1000);
+    daemon_.wait_for_stop();
   };
-  EXPECT_EQ(run_line("watch --refused -o json"), Exit::kDone);
-  EXPECT_EQ(out_.text(),
-            R"({"kind":"ATTACHED","time":"","id":"db","peer":"","detail":"","missing":""})"
-            "\n"
-            R"({"kind":"ATTACHED","time":"","id":"web","peer":"","detail":"","missing":""})"
-            "\n");
+  environment_.out = writer.get();
+  EXPECT_EQ(run_here("watch --refused -o json"), Exit::kDone);
+  EXPECT_EQ(first, R"({"kind":"ATTACHED","time":"","id":"db","peer":"","detail":"","missing":""})"
+                   "\n");
   EXPECT_THAT(daemon_.calls(), ElementsAre("watch refused"));
 }
 
 TEST_F(RunTest, AnAnswerThatCannotBeWrittenIsAFailure) {
   const UniqueFd full(open("/dev/full", O_WRONLY | O_CLOEXEC));
-  const auto command = parse(std::vector<std::string>{"version"}, "");
   environment_.out = full.get();
-  const auto outcome = run(*command, environment_);
+  const auto outcome = run_here("version");
   ASSERT_FALSE(outcome);
   EXPECT_EQ(outcome.error().what, "writing the answer: No space left on device");
 }
@@ -242,126 +258,120 @@ TEST_F(RunTest, AttachOfWhatIsNoNamespaceNeverReachesTheDaemon) {
   EXPECT_THAT(daemon_.calls(), IsEmpty());
 }
 
-// prepare and the detach after it mount, so gRPC's client runs in a child in a mount
-// namespace; the fake daemon is started there as well, since threads do not survive fork().
 class PrepareTest : public testing::Test {
  protected:
-  struct World {
-    FakeDaemon daemon;
-    Environment environment;
-    Capture out;
-    std::string run_dir;
-    explicit World(const std::string& dir) : daemon(dir), run_dir(dir) {
-      environment.out = out.fd();
-      environment.netns_dir = dir + "/netns";
-    }
-    Outcome<Exit> go(Action action) {
-      return run({.run_dir = run_dir, .action = std::move(action)}, environment);
-    }
-    [[nodiscard]] bool exists() const { return std::filesystem::exists(run_dir + "/netns/web"); }
-  };
-
-  void expect(const std::function<std::string(World&)>& body) {
-    const auto result = in_mount_sandbox([&] {
-      World world(dir_.path());
-      return body(world);
-    });
-    if (!result) GTEST_SKIP() << "no mount namespaces for this user";
-    EXPECT_EQ(*result, "");
+  void SetUp() override {
+    auto sandbox = MountSandbox::make();
+    if (!sandbox) GTEST_SKIP() << sandbox.error().what;
+    dir_ = std::move(*sandbox);
+    netns_ = *dir_ / "netns/web";
+    daemon_ = std::make_unique<FakeDaemon>(dir_->path());
+    environment_.out = out_.fd();
+    environment_.netns_dir = *dir_ / "netns";
+  }
+  Outcome<Exit> go(Action action) {
+    return run({.run_dir = dir_->path(), .action = std::move(action)}, environment_);
+  }
+  [[nodiscard]] bool exists() const { return std::filesystem::exists(netns_); }
+  // The daemon takes every attach and notes it here.
+  void take_attaches() {
+    daemon_->script.attach = [this](const pb::AttachRequest& request, pb::AttachReply*) {
+      attached_.push_back(request);
+      return grpc::Status::OK;
+    };
   }
 
-  TempDir dir_;
+  std::unique_ptr<MountSandbox> dir_;
+  std::string netns_;
+  std::unique_ptr<FakeDaemon> daemon_;
+  std::vector<pb::AttachRequest> attached_;
+  Capture out_;
+  Environment environment_;
 };
 
 TEST_F(PrepareTest, MakesANamespaceAndDetachRemovesIt) {
-  expect([](World& world) -> std::string {
-    bool prepared = false;
-    world.daemon.script.attach = [&](const pb::AttachRequest& request, pb::AttachReply*) {
-      prepared = request.prepared();
-      return grpc::Status::OK;
-    };
-    const auto made = world.go(Prepare{"web"});
-    if (!made) return made.error().what;
-    if (!prepared || !world.exists()) return "it is not prepared";
-    auto& reply = world.daemon.script.detach_reply;
-    reply.set_was_attached(true);
-    reply.set_prepared(true);
-    reply.set_netns(world.run_dir + "/netns/web");
-    const auto gone = world.go(Detach{"web"});
-    if (!gone) return gone.error().what;
-    return world.exists() ? "the namespace is still there" : "";
-  });
+  take_attaches();
+  const auto made = go(Prepare{"web"});
+  ASSERT_TRUE(made) << made.error().what;
+  ASSERT_EQ(attached_.size(), 1U);
+  EXPECT_TRUE(attached_[0].prepared());
+  EXPECT_EQ(attached_[0].netns(), netns_);
+  EXPECT_TRUE(exists());
+  auto& reply = daemon_->script.detach_reply;
+  reply.set_was_attached(true);
+  reply.set_prepared(true);
+  reply.set_netns(netns_);
+  const auto gone = go(Detach{"web"});
+  EXPECT_TRUE(gone) << gone.error().what;
+  EXPECT_FALSE(exists());
 }
 
 TEST_F(PrepareTest, ARefusedAttachLeavesNoNamespace) {
-  expect([](World& world) -> std::string {
-    bool existed = false;
-    world.daemon.script.attach = [&](const pb::AttachRequest&, pb::AttachReply*) {
-      existed = world.exists();
-      return grpc::Status(grpc::StatusCode::NOT_FOUND, "attach web: not declared");
-    };
-    const auto made = world.go(Prepare{"web"});
-    if (made || made.error().what != "attach web: not declared") return "not the daemon's words";
-    if (!existed) return "it did not exist during the call";
-    return world.exists() ? "the namespace is left over" : "";
-  });
+  bool existed = false;
+  daemon_->script.attach = [&](const pb::AttachRequest&, pb::AttachReply*) {
+    existed = exists();
+    return grpc::Status(grpc::StatusCode::NOT_FOUND, "attach web: not declared");
+  };
+  const auto made = go(Prepare{"web"});
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().what, "attach web: not declared");
+  EXPECT_TRUE(existed);
+  EXPECT_FALSE(exists());
 }
 
 TEST_F(PrepareTest, NothingIsMadeWithoutADaemon) {
-  expect([](World& world) -> std::string {
-    world.daemon.stop();
-    const auto made = world.go(Prepare{"web"});
-    if (made || made.error().exit != Exit::kUnreachable) return "not unreachable";
-    return world.exists() ? "a namespace was made" : "";
-  });
+  daemon_->stop();
+  const auto made = go(Prepare{"web"});
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().exit, Exit::kUnreachable);
+  EXPECT_FALSE(exists());
 }
 
 TEST_F(PrepareTest, RepeatingItIsHarmlessWhenTheNamespaceIsItsOwn) {
-  expect([](World& world) -> std::string {
-    std::vector<std::uint64_t> inodes;
-    world.daemon.script.attach = [&](const pb::AttachRequest& request, pb::AttachReply*) {
-      inodes.push_back(request.netns_ino());
-      return grpc::Status::OK;
-    };
-    if (!world.go(Prepare{"web"})) return "the first one failed";
-    auto& info = *world.daemon.script.workloads.add_workloads();
-    info.mutable_declaration()->set_id("web");
-    info.mutable_attachment()->set_netns(world.run_dir + "/netns/web");
-    const auto again = world.go(Prepare{"web"});
-    if (!again) return again.error().what;
-    return inodes.size() == 2 && inodes[0] == inodes[1] ? "" : "another namespace";
-  });
+  take_attaches();
+  ASSERT_TRUE(go(Prepare{"web"}));
+  auto& info = *daemon_->script.workloads.add_workloads();
+  info.mutable_declaration()->set_id("web");
+  info.mutable_attachment()->set_netns(netns_);
+  const auto again = go(Prepare{"web"});
+  ASSERT_TRUE(again) << again.error().what;
+  ASSERT_EQ(attached_.size(), 2U);
+  EXPECT_EQ(attached_[0].netns_ino(), attached_[1].netns_ino());
 }
 
 TEST_F(PrepareTest, SomebodyElsesNamespaceIsNeitherTakenNorRemoved) {
-  expect([](World& world) -> std::string {
-    if (!create_named_netns(world.run_dir + "/netns/web")) return "cannot make one";
-    const auto made = world.go(Prepare{"web"});
-    if (made || !made.error().what.contains("is not this workload's")) return "not refused";
-    if (world.daemon.calls() != std::vector<std::string>{"list workloads"}) return "it attached";
-    return world.exists() ? "" : "it was removed";
-  });
+  ASSERT_TRUE(create_named_netns(netns_));
+  const auto made = go(Prepare{"web"});
+  ASSERT_FALSE(made);
+  EXPECT_THAT(made.error().what, HasSubstr("is not this workload's"));
+  EXPECT_THAT(daemon_->calls(), ElementsAre("list workloads"));
+  EXPECT_TRUE(exists());
+}
+
+TEST_F(PrepareTest, DetachRemovesOnlyWhatPrepareMade) {
+  ASSERT_TRUE(create_named_netns(netns_));
+  daemon_->script.detach_reply.set_was_attached(true);
+  daemon_->script.detach_reply.set_netns(netns_);
+  EXPECT_TRUE(go(Detach{"web"}));
+  EXPECT_TRUE(exists());
 }
 
 TEST_F(PrepareTest, DetachRemovesNothingOutsideOfTheDirectory) {
-  expect([](World& world) -> std::string {
-    const auto other = world.run_dir + "/other/web";
-    std::filesystem::create_directory(world.run_dir + "/other");
-    if (!create_named_netns(other)) return "cannot make one";
-    auto& reply = world.daemon.script.detach_reply;
-    reply.set_prepared(true);
-    reply.set_netns(other);
-    const auto gone = world.go(Detach{"web"});
-    if (gone || gone.error().exit != Exit::kRefused) return "not refused";
-    return std::filesystem::exists(other) ? "" : "it was removed";
-  });
+  const auto other = *dir_ / "other/web";
+  ASSERT_TRUE(create_named_netns(other));
+  daemon_->script.detach_reply.set_prepared(true);
+  daemon_->script.detach_reply.set_netns(other);
+  const auto gone = go(Detach{"web"});
+  ASSERT_FALSE(gone);
+  EXPECT_EQ(gone.error().exit, Exit::kRefused);
+  EXPECT_TRUE(std::filesystem::exists(other));
 }
 
 TEST_F(PrepareTest, AnIdThatIsNoFileNameIsWrongUsage) {
-  expect([](World& world) -> std::string {
-    const auto made = world.go(Prepare{"../web"});
-    return !made && made.error().exit == Exit::kUsage ? "" : "it was taken";
-  });
+  const auto made = go(Prepare{"../web"});
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().exit, Exit::kUsage);
+  EXPECT_THAT(daemon_->calls(), IsEmpty());
 }
 
 }  // namespace

@@ -1,46 +1,72 @@
-// Runs a test's body in a child process with a mount namespace of its own, so that what it
-// mounts and makes is gone with it. Without root, in a user namespace.
+// A directory in which a test may mount: a tmpfs in a mount namespace that only this
+// process has. Each TEST is a process of its own under ctest, so there is no way back; in
+// one process all tests share the namespace, which does no harm.
+//
+// Owns:   the tmpfs; the destructor detaches it with all that was mounted in it.
+// Errors: make() says why there is none, such as no user namespaces for this user.
 #pragma once
 
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
-#include <cstdio>
-#include <functional>
-#include <optional>
+#include <cerrno>
+#include <memory>
 #include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "tests/support/temp_dir.h"
 
 namespace meshd::ctl {
 
-// What `body` says, which is "" when it is content; nothing where this machine's user may
-// not make namespaces. A child that dies reports that.
-inline std::optional<std::string> in_mount_sandbox(const std::function<std::string()>& body) {
-  std::array<int, 2> ends{};
-  if (pipe(ends.data()) != 0) return "no pipe";
-  const pid_t child = fork();
-  if (child == 0) {
-    const int flags = CLONE_NEWNS | (geteuid() == 0 ? 0 : CLONE_NEWUSER);
-    if (unshare(flags) != 0) _exit(77);
-    if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) _exit(77);
-    const auto said = body();
-    const auto put = write(ends[1], said.data(), said.size());
-    _exit(put == static_cast<ssize_t>(said.size()) ? 0 : 1);
+class MountSandbox {
+ public:
+  [[nodiscard]] static Result<std::unique_ptr<MountSandbox>> make() {
+    CHECK_OK(enter());
+    std::unique_ptr<MountSandbox> sandbox(new MountSandbox);
+    if (mount("none", sandbox->path().c_str(), "tmpfs", 0, nullptr) != 0) {
+      return fail_errno("mount a tmpfs", errno);
+    }
+    return sandbox;
   }
-  close(ends[1]);
-  std::string said;
-  std::array<char, 4096> buffer{};
-  for (ssize_t got = 0; (got = read(ends[0], buffer.data(), buffer.size())) > 0;) {
-    said.append(buffer.data(), static_cast<std::size_t>(got));
+  MountSandbox(const MountSandbox&) = delete;
+  MountSandbox& operator=(const MountSandbox&) = delete;
+  ~MountSandbox() { umount2(path().c_str(), MNT_DETACH); }
+
+  [[nodiscard]] const std::string& path() const { return dir_.path(); }
+  [[nodiscard]] std::string operator/(std::string_view name) const { return dir_ / name; }
+
+ private:
+  MountSandbox() = default;
+
+  static Status enter() {
+    const auto uid = std::to_string(geteuid());
+    const auto gid = std::to_string(getegid());
+    const bool root = geteuid() == 0;
+    if (unshare(CLONE_NEWNS | (root ? 0 : CLONE_NEWUSER)) != 0) {
+      return fail_errno("unshare a mount namespace", errno);
+    }
+    if (!root) {
+      CHECK_OK(put("/proc/self/setgroups", "deny"));
+      CHECK_OK(put("/proc/self/uid_map", "0 " + uid + " 1"));
+      CHECK_OK(put("/proc/self/gid_map", "0 " + gid + " 1"));
+    }
+    if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+      return fail_errno("make mounts private", errno);
+    }
+    return {};
   }
-  close(ends[0]);
-  int status = 0;
-  if (child < 0 || waitpid(child, &status, 0) != child) return "no child process";
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 77) return std::nullopt;
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return "the child died: " + said;
-  return said;
-}
+
+  static Status put(const char* path, const std::string& text) {
+    const UniqueFd fd(open(path, O_WRONLY | O_CLOEXEC));
+    if (!fd || write(fd.get(), text.data(), text.size()) < 0) return fail_errno(path, errno);
+    return {};
+  }
+
+  TempDir dir_;
+};
 
 }  // namespace meshd::ctl
