@@ -172,7 +172,7 @@ void NftBatch::append(const nlmsghdr* message, std::string object, std::vector<K
   };
   if (!messages_.empty()) set_ack(messages_.back().offset, false);
   const std::size_t offset = buffer_.size() - kMarkBytes;  // over the old end message
-  buffer_.resize(offset);
+  buffer_.erase(buffer_.begin() + static_cast<std::ptrdiff_t>(offset), buffer_.end());
   const auto* bytes = reinterpret_cast<const std::byte*>(message);
   buffer_.insert(buffer_.end(), bytes, bytes + message->nlmsg_len);
   messages_.push_back({offset, std::move(object), std::move(key)});
