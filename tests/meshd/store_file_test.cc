@@ -63,7 +63,7 @@ class StoreFileTest : public testing::Test {
 
   // What the store holds after each step of the history, from an undisturbed run.
   static std::vector<std::string> history(std::uint64_t steps) {
-    const TempDir temp;
+    const TempDir temp(TempDir::memory());
     auto store = Store::open(temp / "state", options());
     EXPECT_TRUE(store);
     std::vector<std::string> result = {dump(store->load().value())};
@@ -85,7 +85,7 @@ class StoreFileTest : public testing::Test {
     }
   }
 
-  TempDir temp_;
+  TempDir temp_{TempDir::memory()};
   const std::string dir_ = temp_ / "state";
 };
 
