@@ -1,5 +1,6 @@
 #include "netlink/conntrack.h"
 
+#include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/netlink.h>
@@ -149,6 +150,12 @@ std::optional<Family> EraseMatcher::family() const {
   return v4 ? Family::kV4 : Family::kV6;
 }
 
+bool EraseMatcher::only_translated() const {
+  return addresses_.empty() && std::ranges::none_of(translations_, [](const Translation& one) {
+           return one.from == one.to;
+         });
+}
+
 Result<Conntrack> Conntrack::open() {
   return Conntrack(TRY(Channel::open(Channel::Protocol::kNetfilter)));
 }
@@ -181,9 +188,15 @@ Result<std::vector<Conntrack::Victim>> Conntrack::find_victims(const EraseMatche
     });
     victims.push_back(std::move(victim));
   };
+  Message message = conntrack_message(IPCTNL_MSG_CT_GET, family_number(matcher.family()));
+  if (matcher.only_translated()) {
+    // Spares the kernel from writing the others. Kernels that do not know the mask yet send
+    // all, and the matcher decides as ever.
+    message.put_be32(CTA_STATUS, IPS_DST_NAT).put_be32(CTA_STATUS_MASK, IPS_DST_NAT);
+  }
   CHECK_OK(channel_.dump(
-      conntrack_message(IPCTNL_MSG_CT_GET, family_number(matcher.family())),
-      "find conntrack entries to erase", [&victims] { victims.clear(); }, visit));
+      std::move(message), "find conntrack entries to erase", [&victims] { victims.clear(); },
+      visit));
   return victims;
 }
 
