@@ -33,7 +33,8 @@ CODE = [
     ("[!t]*", r"\bif\s*\(\s*!?\s*\w*(testing|is_test|under_test)\w*\s*\)",
      "a branch for tests in production code: inject it"),
 ]
-CODE_EXEMPT = {"tests/support/*": r"sleep"}
+# yaml-cpp's event parser can only be stopped by an exception, which is caught in the same file.
+CODE_EXEMPT = {"tests/support/*": r"sleep", "policy/read_yaml.cc": r"throw"}
 # Lines of code put in a comment end the way code ends, and prose hardly ever does.
 DEAD_CODE = re.compile(r"^\s*//\s*(\w[\w:.>-]*\(.*\);|\}|\w[\w:.>\[\] -]*\s=\s[^=].*;|return\b.*;"
                        r"|if \(.*\{)\s*$")
