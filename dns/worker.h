@@ -1,0 +1,107 @@
+// One worker of the resolver: an epoll loop over its sockets, connections and upstreams.
+//
+// Threads: run() is the thread; wake(), stop() and upstreams are set from outside.
+// Owns:    duplicates of its listening sockets, its connections, forwarder and cache.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <array>
+#include <atomic>
+#include <map>
+#include <memory>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "dns/answer.h"
+#include "dns/limits.h"
+#include "dns/name.h"
+#include "dns/server.h"
+#include "dns/socket_address.h"
+
+namespace meshd::dns {
+
+class Server::Worker {
+ public:
+  Worker(const Published<Snapshot>& snapshots, Mailbox<Refusal>& refusals, ServerStats& stats,
+         std::size_t cache_bytes);
+  ~Worker();
+
+  [[nodiscard]] Status add(const Listener& listener);
+  void start(std::vector<UpstreamAddress> upstreams);
+  void set_upstreams(std::vector<UpstreamAddress> upstreams);
+  [[nodiscard]] std::vector<UpstreamState> states() const;
+
+ private:
+  struct Connection {
+    UniqueFd fd;
+    IpAddress client;
+    std::vector<std::uint8_t> in, out;  // not yet understood, not yet sent
+    std::size_t waiting = 0;            // questions with the forwarder
+    TimePoint idle_at{};
+  };
+  struct Bucket {
+    double tokens = 0;
+    TimePoint at{};
+  };
+  struct Command {
+    std::vector<UpstreamAddress> upstreams;
+    bool stop = false;
+  };
+  // What an epoll event belongs to: the kind in the upper half, a descriptor below.
+  enum class Kind : std::uint32_t { kCommands, kUdp, kTcp, kConnection, kUpstream };
+
+  void run();
+  void take_commands();
+  void dispatch(std::uint64_t tag, std::uint32_t events);
+  [[nodiscard]] int wait_time(TimePoint now);
+  void watch(int fd, Kind kind, std::uint32_t events);
+  void refresh_snapshot();
+
+  void serve_udp(int fd);
+  void answer_udp(int fd, const SocketAddress& from, Bytes message, std::size_t slot);
+  void forward_udp(int fd, const SocketAddress& from, Bytes message);
+  void flush_udp(int fd);
+
+  void accept_tcp(int fd);
+  void serve_connection(int fd, std::uint32_t events);
+  bool read_connection(Connection& connection);
+  void answer_tcp(Connection& connection, Bytes message);
+  void queue_tcp(Connection& connection, Bytes message);
+  bool write_connection(Connection& connection);
+  void close_connection(int fd);
+  void close_idle(TimePoint now);
+
+  void report(const Outcome& outcome, const IpAddress& client);
+  void publish_states();
+
+  const Published<Snapshot>& snapshots_;
+  Mailbox<Refusal>& refusals_;
+  ServerStats& stats_;
+  Mailbox<Command> commands_{64};
+  UniqueFd epoll_;
+  std::vector<UniqueFd> sockets_;
+  Forwarder forwarder_;
+  Published<std::vector<UpstreamState>> states_;
+
+  std::shared_ptr<const Snapshot> snapshot_;
+  std::uint64_t snapshot_version_ = 0;
+  TimePoint now_{};
+  Scratch scratch_;
+  std::map<int, Connection> connections_;
+  std::unordered_map<IpAddress, Bucket> buckets_;
+  bool stopping_ = false;
+
+  std::vector<std::array<std::uint8_t, kMaxQuery>> in_;
+  std::vector<std::array<std::uint8_t, kMaxUdpPayload>> out_;
+  std::array<SocketAddress, kBatch> from_;
+  std::array<iovec, kBatch> in_vectors_{}, out_vectors_{};
+  std::array<mmsghdr, kBatch> in_messages_{}, out_messages_{};
+  unsigned out_count_ = 0;
+  std::vector<std::uint8_t> tcp_reply_;
+
+  std::thread thread_;
+};
+
+}  // namespace meshd::dns
