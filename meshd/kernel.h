@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "policy/allocate.h"
 #include "policy/ruleset.h"
 #include "policy/types.h"
 
@@ -70,6 +71,8 @@ class Kernel {
   // none of `links` is removed, what is missing on the node's side is put back.
   [[nodiscard]] virtual Result<Repairs> audit(const std::vector<LinkPlan>& links) = 0;
 
+  // Ports on which processes of the node listen: never given to a publication.
+  [[nodiscard]] virtual Result<policy::ListeningPorts> listening() = 0;
   [[nodiscard]] virtual Status erase_conntrack(const EraseRequest& request) = 0;
   [[nodiscard]] virtual Result<std::vector<ElementCount>> counters(policy::SetId set) = 0;
 };

@@ -50,12 +50,27 @@ class Watch final : public Timer {
 }  // namespace
 
 Loop::Loop(sd_event* event) : event_(event) {}
-Loop::~Loop() { sd_event_unref(event_); }
+Loop::~Loop() {
+  later_.clear();
+  later_timer_.reset();  // before the loop that it belongs to
+  sd_event_unref(event_);
+}
 
 Result<std::unique_ptr<Loop>> Loop::make() {
   sd_event* event = nullptr;
   if (const int error = sd_event_new(&event); error < 0) return fail_errno("event loop", -error);
-  return std::unique_ptr<Loop>(new Loop(event));
+  std::unique_ptr<Loop> loop(new Loop(event));
+  loop->later_timer_ = TRY(loop->make_timer([raw = loop.get()] { raw->run_later(); }));
+  return loop;
+}
+
+void Loop::later(Handler handler) {
+  later_.push_back(std::move(handler));
+  later_timer_->set(TimePoint());
+}
+
+void Loop::run_later() {
+  for (auto& handler : std::exchange(later_, {})) handler();
 }
 
 Result<std::unique_ptr<Source>> Loop::on_readable(int fd, Handler handler) {

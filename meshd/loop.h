@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -44,12 +45,18 @@ class Loop {
   // The signal must be blocked in every thread before.
   [[nodiscard]] Result<std::unique_ptr<Source>> on_signal(int number, Handler handler);
 
+  // Runs once at the loop's next turn.
+  void later(Handler handler);
+
   [[nodiscard]] Status run();  // until quit()
   void quit();
 
  private:
   explicit Loop(sd_event* event);
+  void run_later();
   sd_event* event_;
+  std::unique_ptr<Timer> later_timer_;
+  std::vector<Handler> later_;
 };
 
 }  // namespace meshd

@@ -55,7 +55,6 @@ struct NodeGenerations {
 
 class Node {
  public:
-  using Clock = TimePoint;
   using EventSink = std::function<void(mesh::v1::Event)>;
 
   Node(policy::Settings settings, Store& store, Kernel& kernel, Names& names, EventSink sink);
@@ -63,13 +62,15 @@ class Node {
   // Reads the store, compiles, and publishes the names of the stored generation: the
   // kernel still has their rules. Nothing is written to the kernel yet.
   [[nodiscard]] Status load(TimePoint now);
+  // The node's own facts changed (its addresses): everything is compiled anew.
+  void set_settings(policy::Settings settings, TimePoint now);
   // Makes links and table equal to the plan; attachments whose link is gone are detached.
   [[nodiscard]] Status converge(TimePoint now);
 
   void apply(std::vector<policy::Declaration> declarations, TimePoint now,
              Reply<mesh::v1::ApplyReply> reply);
   [[nodiscard]] Result<std::vector<policy::Change>> plan(
-      std::vector<policy::Declaration> declarations, TimePoint now) const;
+      std::vector<policy::Declaration> declarations, TimePoint now);
   void attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply);
   void detach(const std::string& id, TimePoint now, Reply<mesh::v1::DetachReply> reply);
   void drain(const std::string& id, TimePoint now, Reply<mesh::v1::Empty> reply);
@@ -79,7 +80,8 @@ class Node {
             Reply<mesh::v1::WaitReply> reply);
 
   // Events.
-  void on_listening(const std::string& id, const std::map<std::uint16_t, policy::FamilyReady>& now_ready,
+  void on_listening(const std::string& id,
+                    const std::map<std::uint16_t, policy::FamilyReady>& ready,
                     std::vector<std::string> problems, TimePoint now);
   void on_link_gone(const std::string& host_ifname, TimePoint now);
   void on_drift(TimePoint now);  // something foreign changed what is ours, or may have
@@ -101,7 +103,6 @@ class Node {
 
  private:
   struct Waiting {  // a command whose change is stored
-    std::uint64_t generation;
     TimePoint deadline;
     std::move_only_function<void(Status)> done;
   };
@@ -113,22 +114,24 @@ class Node {
 
   // Stores `changes` as the next generation.
   [[nodiscard]] Status persist(std::vector<StoreChange> changes);
-  // Compiles what `touched` names and brings it in force, or becomes "behind".
+  void note_store(const Status& status);
+  // Compiles what `touched` names and brings it in force, or falls behind.
   void bring_in_force(const policy::Touched& touched, TimePoint now);
-  void when_in_force(TimePoint now, std::move_only_function<void(Status)> done);
-  void commit_pending(TimePoint now);
+  void bring_in_force(policy::PlanDelta delta, TimePoint now);
   void catch_up(TimePoint now);
+  void fall_behind(const Error& error, TimePoint now);
   void installed(TimePoint now);
-  void note_endpoints(const policy::Touched& touched, TimePoint now,
-                      std::vector<StoreChange>& changes);
-  void collect_translations(const policy::Delta& delta);
-  [[nodiscard]] Result<policy::Attachment> allocate(const AttachSpec& spec, TimePoint now) const;
+  void when_in_force(TimePoint now, std::move_only_function<void(Status)> done);
+  void answer_empty(TimePoint now, Reply<mesh::v1::Empty> reply);
+
   [[nodiscard]] Status check_attach(const AttachSpec& spec) const;
-  void undo_attachment(const std::string& id, TimePoint now, std::vector<StoreChange>& changes,
-                       policy::Touched& touched);
+  void drop_attachment(const std::string& id, TimePoint now);
+  void note_endpoint_lost(const std::optional<policy::ServiceKey>& key, TimePoint now);
+  void refresh_ready(const std::string& id, TimePoint now);
   void answer_waiters(TimePoint now);
+  [[nodiscard]] std::string why_not_ready(const std::string& target) const;
   [[nodiscard]] policy::Touched touched_by(const std::string& id) const;
-  [[nodiscard]] bool has_endpoint(const policy::ServiceKey& key) const;
+  [[nodiscard]] policy::Touched touched_by(const policy::Outcome& outcome) const;
   [[nodiscard]] LinkPlan link_plan(const std::string& id, const policy::Attachment& a) const;
   void emit(mesh::v1::Event::Kind::Value kind, std::string id, std::string detail = {});
 
@@ -141,10 +144,9 @@ class Node {
   policy::Quarantine quarantine_;
   NodeGenerations generations_;
 
-  policy::Delta pending_elements_;  // planned, not yet committed
   EraseRequest pending_erase_;
   NameChanges pending_names_;
-  std::vector<LinkPlan> pending_disconnects_;
+  std::vector<std::string> pending_disconnects_;  // host link names
   std::deque<Waiting> waiting_;
   std::vector<ReadyWaiter> ready_waiters_;
 
@@ -154,7 +156,7 @@ class Node {
   std::map<std::string, std::vector<std::string>> problems_;  // by workload id
   std::uint64_t repairs_ = 0;
   std::uint32_t mtu_ = 1500;
-  std::uint32_t next_index_ = 0;
+  std::uint64_t last_index_ = 0;  // of the address given out last
 };
 
 }  // namespace meshd

@@ -1,0 +1,57 @@
+// The real Kernel: Topology for links and routes, one nftables table, conntrack.
+//
+// Threads:    the main loop only.
+// Owns:       the netlink sockets.
+// Invariants: the table is never owned by our socket (NFT_TABLE_F_OWNER): claiming it
+//             again would be a write at every start, and an administrator could not look
+//             for help with nft. Foreign changes are seen and repaired instead.
+#pragma once
+
+#include <memory>
+
+#include "meshd/kernel.h"
+#include "meshd/topology.h"
+#include "netlink/conntrack.h"
+#include "netlink/socket.h"
+#include "policy/base_table.h"
+
+namespace meshd {
+
+class LinuxKernel final : public Kernel {
+ public:
+  // A dump and a batch that fit together, at most: then somebody writes all the time.
+  static constexpr int kMaxConverge = 8;
+
+  [[nodiscard]] static Result<std::unique_ptr<LinuxKernel>> make(const policy::Settings& settings);
+
+  // What the node's sysctls were; the caller keeps it for --purge and says it again.
+  [[nodiscard]] Status prepare_node(std::vector<OldSysctl>& changed);
+  // After prepare_node(): the constant part of the table.
+  void set_table(const policy::Settings& settings, const policy::TableOptions& options);
+  [[nodiscard]] std::uint32_t nft_port() const { return nft_.port_id(); }
+  [[nodiscard]] Topology& topology() { return topology_; }
+
+  Status connect(const LinkPlan& plan, int netns_fd) override;
+  Status disconnect(const std::string& host_ifname) override;
+  Result<bool> link_exists(const std::string& host_ifname) override;
+  Status commit(const policy::Delta& delta) override;
+  Result<Repairs> converge(const std::vector<policy::Element>& wanted) override;
+  Result<Repairs> audit(const std::vector<LinkPlan>& links) override;
+  Result<policy::ListeningPorts> listening() override;
+  Status erase_conntrack(const EraseRequest& request) override;
+  Result<std::vector<ElementCount>> counters(policy::SetId set) override;
+
+  // Removes the table, if it is there.
+  [[nodiscard]] static Status purge_table();
+
+ private:
+  LinuxKernel(Topology topology, netlink::Socket nft, netlink::Conntrack conntrack)
+      : topology_(std::move(topology)), nft_(std::move(nft)), conntrack_(std::move(conntrack)) {}
+
+  Topology topology_;
+  netlink::Socket nft_;
+  netlink::Conntrack conntrack_;
+  policy::Table table_;
+};
+
+}  // namespace meshd

@@ -1,0 +1,240 @@
+#include "meshd/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <span>
+#include <tuple>
+
+#include "policy/allocate.h"
+#include "policy/from_proto.h"
+#include "policy/name.h"
+#include "policy/truth.h"
+
+namespace meshd {
+namespace {
+
+namespace pb = mesh::v1;
+using policy::World;
+
+pb::Protocol::Value protocol(Proto proto) {
+  return proto == Proto::kTcp ? pb::Protocol::TCP : pb::Protocol::UDP;
+}
+
+void add_addresses(const policy::Attachment& attachment,
+                   google::protobuf::RepeatedPtrField<std::string>& to) {
+  for (const auto family : kFamilies) {
+    if (attachment.address(family)) *to.Add() = attachment.address(family)->to_string();
+  }
+}
+
+// Packets and bytes of the elements between two addresses, by provider port.
+using Totals = std::map<std::tuple<IpAddress, IpAddress, std::uint8_t, std::uint16_t>,
+                        std::pair<std::uint64_t, std::uint64_t>>;
+
+struct AllowKey {
+  IpAddress consumer, provider;
+  std::uint8_t proto;
+  std::uint16_t port;
+};
+
+// allow4/allow6: consumer . provider . proto (padded) . port (padded), network order.
+AllowKey read_allow(const policy::Element& element) {
+  const auto key = element.key();
+  const std::size_t width = key.size() == 16 ? 4 : 16;
+  const auto address = [&](std::size_t at) {
+    return width == 4 ? IpAddress::v4(std::span<const std::uint8_t, 4>(key.data() + at, 4))
+                      : IpAddress::v6(std::span<const std::uint8_t, 16>(key.data() + at, 16));
+  };
+  return {address(0), address(width), key[2 * width],
+          static_cast<std::uint16_t>(key[2 * width + 4] << 8 | key[2 * width + 5])};
+}
+
+Totals total(const std::vector<ElementCount>& counts) {
+  Totals totals;
+  for (const auto& count : counts) {
+    const auto key = read_allow(count.element);
+    auto& sum = totals[{key.consumer, key.provider, key.proto, key.port}];
+    sum.first += count.packets;
+    sum.second += count.bytes;
+  }
+  return totals;
+}
+
+// Single ports and blocks stand in the totals by their first port.
+void add_counts(const Totals& totals, const policy::Attachment& from, const policy::Attachment& to,
+                const policy::PortRange& ports, pb::FlowInfo& flow) {
+  std::uint64_t packets = 0, bytes = 0;
+  for (const auto family : kFamilies) {
+    if (!from.address(family) || !to.address(family)) continue;
+    const auto number = static_cast<std::uint8_t>(ports.proto);
+    auto entry = totals.lower_bound(
+        {*from.address(family), *to.address(family), number, ports.first});
+    const auto end = totals.upper_bound(
+        {*from.address(family), *to.address(family), number, ports.last});
+    for (; entry != end; ++entry) {
+      packets += entry->second.first;
+      bytes += entry->second.second;
+    }
+  }
+  flow.set_packets(packets);
+  flow.set_bytes(bytes);
+}
+
+bool publication_ready(const policy::Workload& workload, const policy::Publication& publication) {
+  if (!workload.attachment) return false;
+  if (publication.proto == Proto::kUdp || workload.ready) return true;
+  const auto found = workload.tcp_ready.find(publication.port);
+  return found != workload.tcp_ready.end() && found->second.any();
+}
+
+}  // namespace
+
+pb::WorkloadState::Value state_of(const policy::Workload& workload) {
+  if (!workload.attachment) return pb::WorkloadState::DECLARED;
+  if (workload.draining) return pb::WorkloadState::DRAINING;
+  return workload.ready ? pb::WorkloadState::READY : pb::WorkloadState::ATTACHED;
+}
+
+pb::Change change_message(const policy::Change& change) {
+  pb::Change message;
+  // The same list in the same order: what Change::Kind says is what the message says.
+  message.set_kind(static_cast<pb::Change::Kind::Value>(change.kind));
+  message.set_subject(change.subject);
+  message.set_detail(change.detail);
+  return message;
+}
+
+pb::AttachReply attach_reply(const World& world, const std::string& id, std::uint32_t mtu) {
+  const auto& workload = world.workloads.find(id)->second;
+  const auto& attachment = *workload.attachment;
+  pb::AttachReply reply;
+  reply.set_id(id);
+  reply.set_netns(attachment.netns_path);
+  reply.set_ifname(attachment.ifname);
+  reply.set_host_ifname(attachment.host_ifname);
+  reply.set_mac(attachment.mac.to_string());
+  add_addresses(attachment, *reply.mutable_addresses());
+  if (attachment.v4) {
+    reply.add_gateways("169.254.1.1");
+    reply.add_resolvers(world.settings.resolver4[0].to_string());
+  }
+  if (attachment.v6) {
+    reply.add_gateways("fe80::1");
+    reply.add_resolvers(world.settings.resolver6[0].to_string());
+  }
+  for (auto& domain : policy::search_list(world.settings.zone, workload.declaration.workflow)) {
+    reply.add_search(std::move(domain));
+  }
+  reply.set_mtu(mtu);
+  return reply;
+}
+
+pb::WorkloadList workload_list(const World& world, const Problems& problems) {
+  pb::WorkloadList list;
+  for (const auto& [id, workload] : world.workloads) {
+    auto& info = *list.add_workloads();
+    *info.mutable_declaration() = policy::to_proto(workload.declaration);
+    info.set_state(state_of(workload));
+    if (workload.attachment) {
+      auto& attachment = *info.mutable_attachment();
+      attachment.set_node(world.settings.node_name);
+      attachment.set_netns(workload.attachment->netns_path);
+      attachment.set_ifname(workload.attachment->ifname);
+      attachment.set_host_ifname(workload.attachment->host_ifname);
+      add_addresses(*workload.attachment, *attachment.mutable_addresses());
+    }
+    const auto found = problems.find(id);
+    if (found == problems.end()) continue;
+    for (const auto& problem : found->second) info.add_problems(problem);
+  }
+  return list;
+}
+
+pb::ServiceList service_list(const World& world) {
+  pb::ServiceList list;
+  for (const auto& [key, service] : world.services) {
+    auto& info = *list.add_services();
+    info.set_name(key.name);
+    info.set_scope(key.scope == policy::Scope::kCluster ? pb::Scope::CLUSTER
+                                                        : pb::Scope::WORKFLOW);
+    info.set_workflow(key.workflow);
+    info.set_owner(service.owner);
+    for (const auto family : kFamilies) {
+      if (service.vip(family)) info.add_vips(service.vip(family)->to_string());
+    }
+    for (const auto& id : policy::members(world, key)) {
+      const auto& workload = world.workloads.find(id)->second;
+      if (!workload.attachment) continue;
+      auto& endpoint = *info.add_endpoints();
+      endpoint.set_id(id);
+      endpoint.set_node(world.settings.node_name);
+      add_addresses(*workload.attachment, *endpoint.mutable_addresses());
+      endpoint.set_ready(workload.ready && !workload.draining);
+    }
+  }
+  return list;
+}
+
+pb::PublishedList published_list(const World& world) {
+  pb::PublishedList list;
+  for (const auto& [id, workload] : world.workloads) {
+    for (const auto& publication : workload.declaration.publish) {
+      auto& info = *list.add_published();
+      info.set_id(id);
+      info.set_name(workload.declaration.name);
+      info.set_port(publication.port);
+      info.set_protocol(protocol(publication.proto));
+      for (const auto& address : world.settings.publish_addresses) {
+        info.add_node_addresses(address.to_string());
+      }
+      const auto port = world.node_ports.find({id, publication.proto, publication.port});
+      if (port != world.node_ports.end()) info.set_node_port(port->second);
+      info.set_http(publication.http);
+      const auto& sources = publication.http         ? world.settings.proxies
+                            : publication.allow_from ? *publication.allow_from
+                                                     : world.settings.publish_allow_from;
+      for (const auto& source : sources) info.add_allow_from(source.to_string());
+      info.set_access(policy::to_proto(publication.access));
+      info.set_label(publication.label);
+      info.set_path(publication.path);
+      info.set_ready(publication_ready(workload, publication));
+    }
+  }
+  return list;
+}
+
+pb::FlowList flow_list(const World& world, const std::vector<ElementCount>& counts) {
+  const auto totals = total(counts);
+  pb::FlowList list;
+  const auto add = [&](std::string src, std::string dst, const policy::PortRange& ports) {
+    auto& flow = *list.add_flows();
+    flow.set_src(std::move(src));
+    flow.set_dst(std::move(dst));
+    flow.set_protocol(protocol(ports.proto));
+    flow.set_port(ports.first);
+    if (!ports.single()) flow.set_end_port(ports.last);
+    return &flow;
+  };
+  for (const auto& [id, consumer] : world.workloads) {
+    if (!consumer.attachment) continue;
+    for (const auto& [other, provider] : world.workloads) {
+      if (!provider.attachment) continue;
+      for (const auto& ports : policy::granted_ranges(consumer.declaration, provider.declaration)) {
+        add_counts(totals, *consumer.attachment, *provider.attachment, ports,
+                   *add(id, other, ports));
+      }
+    }
+    for (const auto& rule : consumer.declaration.egress) {
+      if (rule.ports.empty()) add(id, rule.cidr.to_string(), {Proto::kTcp, 0, 65535});
+      for (const auto& ports : rule.ports) add(id, rule.cidr.to_string(), ports);
+    }
+    for (const auto& publication : consumer.declaration.publish) {
+      add(publication.http ? "proxies" : "outside", id,
+          {publication.proto, publication.port, publication.port});
+    }
+  }
+  return list;
+}
+
+}  // namespace meshd

@@ -1,0 +1,34 @@
+// The world as the local API shows it: pure conversions to the messages of proto/node.proto.
+//
+// Invariant: the order is stable: by id, by name, by port.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "meshd/kernel.h"
+#include "policy/changes.h"
+#include "policy/plan.h"
+#include "policy/types.h"
+#include "proto/node.pb.h"
+
+namespace meshd {
+
+using Problems = std::map<std::string, std::vector<std::string>>;  // by workload id
+
+[[nodiscard]] mesh::v1::AttachReply attach_reply(const policy::World& world, const std::string& id,
+                                                 std::uint32_t mtu);
+[[nodiscard]] mesh::v1::WorkloadList workload_list(const policy::World& world,
+                                                   const Problems& problems);
+[[nodiscard]] mesh::v1::ServiceList service_list(const policy::World& world);
+[[nodiscard]] mesh::v1::PublishedList published_list(const policy::World& world);
+// Flows between attached workloads, publications and egress, with what their elements
+// have counted. `counts` holds the elements of the allow sets.
+[[nodiscard]] mesh::v1::FlowList flow_list(const policy::World& world,
+                                           const std::vector<ElementCount>& counts);
+
+[[nodiscard]] mesh::v1::Change change_message(const policy::Change& change);
+[[nodiscard]] mesh::v1::WorkloadState::Value state_of(const policy::Workload& workload);
+
+}  // namespace meshd
