@@ -255,16 +255,19 @@ Result<std::vector<Route>> ensure_routes(Channel& channel, std::span<const Route
       std::ranges::all_of(wanted, [table](const Route& route) { return route.table == table; });
   RouteFilter filter;
   if (one_table) filter.table = table;
-  std::vector<Route> have = TRY(list_routes(channel, filter));
-  const auto key = [](const Route& route) { return route.destination; };
-  std::ranges::stable_sort(have, {}, key);
+  const std::vector<Route> have = TRY(list_routes(channel, filter));
+  // Sorted by destination, then as listed: of several in one place the first counts for the
+  // kernel.
+  std::vector<const Route*> sorted;
+  for (const Route& route : have) sorted.push_back(&route);
+  const auto key = [](const Route* route) { return route->destination; };
+  std::ranges::sort(sorted, {}, [&key](const Route* r) { return std::pair(key(r), r); });
   for (const Route& one : wanted) {
     const Route want = canonical(one);
-    const auto candidates = std::ranges::equal_range(have, want.destination, {}, key);
-    // Of several in one place the first counts for the kernel.
+    const auto candidates = std::ranges::equal_range(sorted, want.destination, {}, key);
     const auto found = std::ranges::find_if(
-        candidates, [&want](const Route& route) { return same_place(route, want); });
-    if (found != candidates.end() && *found == want) continue;
+        candidates, [&want](const Route* route) { return same_place(*route, want); });
+    if (found != candidates.end() && **found == want) continue;
     CHECK_OK(channel.change(route_message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, want),
                             "add " + want.to_string()));
     written.push_back(one);
