@@ -92,7 +92,7 @@ void decode_element_counter(AttributeBytes expr, ElementView& element) {
 
 }  // namespace
 
-std::optional<TableInfo> decode_table(AttributeBytes payload) {
+std::optional<TableInfo> decode_nft_table(AttributeBytes payload) {
   const auto family = family_of(payload);
   if (!family) return std::nullopt;
   const Attributes<NFTA_TABLE_MAX + 1> a(attributes_of(payload));
@@ -101,7 +101,7 @@ std::optional<TableInfo> decode_table(AttributeBytes payload) {
                    a.be32(NFTA_TABLE_OWNER)};
 }
 
-std::optional<ChainInfo> decode_chain(AttributeBytes payload) {
+std::optional<ChainInfo> decode_nft_chain(AttributeBytes payload) {
   const auto family = family_of(payload);
   if (!family) return std::nullopt;
   const Attributes<NFTA_CHAIN_MAX + 1> a(attributes_of(payload));
@@ -117,7 +117,7 @@ std::optional<ChainInfo> decode_chain(AttributeBytes payload) {
   return info;
 }
 
-std::optional<RuleInfo> decode_rule(AttributeBytes payload) {
+std::optional<RuleInfo> decode_nft_rule(AttributeBytes payload) {
   const auto family = family_of(payload);
   if (!family) return std::nullopt;
   const Attributes<NFTA_RULE_MAX + 1> a(attributes_of(payload));
@@ -130,14 +130,14 @@ std::optional<RuleInfo> decode_rule(AttributeBytes payload) {
   info.rule.comment = comment_of(a.octets(NFTA_RULE_USERDATA));
   CounterDump counter;
   for_each_attribute(a.bytes(NFTA_RULE_EXPRESSIONS), [&](std::uint16_t, AttributeBytes element) {
-    info.rule.exprs.push_back(decode_expr(element, counter));
+    info.rule.exprs.push_back(decode_nft_expr(element, counter));
   });
   info.rule.packets = counter.packets;
   info.rule.bytes = counter.bytes;
   return info;
 }
 
-std::optional<SetInfo> decode_set(AttributeBytes payload) {
+std::optional<SetInfo> decode_nft_set(AttributeBytes payload) {
   const auto family = family_of(payload);
   if (!family) return std::nullopt;
   const Attributes<NFTA_SET_MAX + 1> a(attributes_of(payload));
@@ -173,7 +173,7 @@ std::optional<SetInfo> decode_set(AttributeBytes payload) {
   return info;
 }
 
-bool decode_elements(AttributeBytes payload, ElementList& elements) {
+bool decode_nft_elements(AttributeBytes payload, ElementList& elements) {
   if (!family_of(payload)) return true;
   bool room = true;
   for_each_attribute(attributes_of(payload), [&](std::uint16_t type, AttributeBytes list) {
@@ -200,7 +200,7 @@ bool decode_elements(AttributeBytes payload, ElementList& elements) {
   return room;
 }
 
-std::optional<ObjectInfo> decode_object(AttributeBytes payload) {
+std::optional<ObjectInfo> decode_nft_object(AttributeBytes payload) {
   const auto family = family_of(payload);
   if (!family) return std::nullopt;
   const Attributes<NFTA_OBJ_MAX + 1> a(attributes_of(payload));
@@ -218,7 +218,7 @@ std::optional<ObjectInfo> decode_object(AttributeBytes payload) {
   return info;
 }
 
-std::optional<GenerationInfo> decode_generation(AttributeBytes payload) {
+std::optional<GenerationInfo> decode_nft_generation(AttributeBytes payload) {
   if (!family_of(payload)) return std::nullopt;
   const Attributes<NFTA_GEN_MAX + 1> a(attributes_of(payload));
   if (!a.has(NFTA_GEN_ID)) return std::nullopt;

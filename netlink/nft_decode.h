@@ -29,7 +29,7 @@ struct TableInfo {
   std::uint32_t flags = 0;
   std::uint32_t owner = 0;
 };
-[[nodiscard]] std::optional<TableInfo> decode_table(AttributeBytes payload);
+[[nodiscard]] std::optional<TableInfo> decode_nft_table(AttributeBytes payload);
 
 struct ChainInfo {
   std::uint8_t family = 0;
@@ -37,14 +37,14 @@ struct ChainInfo {
   ChainDump chain;
   std::string foreign;  // what of it cannot be expressed; empty: nothing
 };
-[[nodiscard]] std::optional<ChainInfo> decode_chain(AttributeBytes payload);
+[[nodiscard]] std::optional<ChainInfo> decode_nft_chain(AttributeBytes payload);
 
 struct RuleInfo {
   std::uint8_t family = 0;
   std::string table;
   RuleDump rule;
 };
-[[nodiscard]] std::optional<RuleInfo> decode_rule(AttributeBytes payload);
+[[nodiscard]] std::optional<RuleInfo> decode_nft_rule(AttributeBytes payload);
 
 struct SetInfo {
   std::uint8_t family = 0;
@@ -54,10 +54,10 @@ struct SetInfo {
   bool verdicts = false;  // a verdict map
   std::string foreign;
 };
-[[nodiscard]] std::optional<SetInfo> decode_set(AttributeBytes payload);
+[[nodiscard]] std::optional<SetInfo> decode_nft_set(AttributeBytes payload);
 
 // Appends the elements of one message; false when the list is full.
-[[nodiscard]] bool decode_elements(AttributeBytes payload, ElementList& elements);
+[[nodiscard]] bool decode_nft_elements(AttributeBytes payload, ElementList& elements);
 
 struct ObjectInfo {
   std::uint8_t family = 0;
@@ -65,16 +65,16 @@ struct ObjectInfo {
   bool counter = false;  // else only the name is filled in
   CounterDump values;
 };
-[[nodiscard]] std::optional<ObjectInfo> decode_object(AttributeBytes payload);
+[[nodiscard]] std::optional<ObjectInfo> decode_nft_object(AttributeBytes payload);
 
 // NFT_MSG_NEWGEN.
 struct GenerationInfo {
   std::uint32_t id = 0, pid = 0;
   std::string process;
 };
-[[nodiscard]] std::optional<GenerationInfo> decode_generation(AttributeBytes payload);
+[[nodiscard]] std::optional<GenerationInfo> decode_nft_generation(AttributeBytes payload);
 
 // One NFTA_LIST_ELEM of a rule's expressions. `counter` gets the values of a Counter.
-[[nodiscard]] Expr decode_expr(AttributeBytes element, CounterDump& counter);
+[[nodiscard]] Expr decode_nft_expr(AttributeBytes element, CounterDump& counter);
 
 }  // namespace meshd::netlink

@@ -199,7 +199,7 @@ Expr dynset(const Fields& f) {
       known = false;
       return;
     }
-    const Expr inner = decode_expr(bytes, ignored);
+    const Expr inner = decode_nft_expr(bytes, ignored);
     if (const auto* counter = std::get_if<Counter>(&inner)) {
       dynset.exprs.emplace_back(*counter);
     } else if (const auto* rate = std::get_if<Limit>(&inner)) {
@@ -241,7 +241,7 @@ constexpr std::array<std::pair<std::string_view, Expr (*)(const Fields&)>, 20> k
 
 }  // namespace
 
-Expr decode_expr(AttributeBytes element, CounterDump& counter) {
+Expr decode_nft_expr(AttributeBytes element, CounterDump& counter) {
   const Attributes<3> head(element);
   const auto name = head.text(NFTA_EXPR_NAME);
   const Fields fields(head.bytes(NFTA_EXPR_DATA));

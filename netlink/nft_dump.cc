@@ -88,7 +88,7 @@ Status read_table_info(Socket& socket, NftDump& dump) {
   auto status = Request(NFT_MSG_GETTABLE, NFPROTO_INET, 0)
                     .text(NFTA_TABLE_NAME, dump.table)
                     .run(socket, [&](AttributeBytes payload) {
-                      const auto info = decode_table(payload);
+                      const auto info = decode_nft_table(payload);
                       if (!info || info->name != dump.table) return;
                       dump.flags = info->flags;
                       dump.owner = info->owner;
@@ -101,7 +101,7 @@ Status read_table_info(Socket& socket, NftDump& dump) {
 
 Status read_chains(Socket& socket, NftDump& dump) {
   return dump_of(socket, NFT_MSG_GETCHAIN, dump.table, [&](AttributeBytes payload) {
-    auto info = decode_chain(payload);
+    auto info = decode_nft_chain(payload);
     if (!info || info->table != dump.table || info->family != NFPROTO_INET) return;
     if (!info->foreign.empty()) {
       dump.foreign.push_back(fmt::format("chain {}: {}", info->chain.spec.name, info->foreign));
@@ -115,7 +115,7 @@ Status read_rules(Socket& socket, NftDump& dump) {
   std::map<std::string, std::vector<RuleDump>> chains;
   std::size_t count = 0;
   CHECK_OK(dump_of(socket, NFT_MSG_GETRULE, dump.table, [&](AttributeBytes payload) {
-    auto info = decode_rule(payload);
+    auto info = decode_nft_rule(payload);
     if (!info || info->table != dump.table || info->family != NFPROTO_INET) return;
     if (++count <= kMaxDumpedRules) chains[info->rule.chain].push_back(std::move(info->rule));
   }));
@@ -128,7 +128,7 @@ Result<std::vector<SetInfo>> read_sets(Socket& socket, std::string_view table) {
   std::vector<SetInfo> sets;
   bool full = false;
   CHECK_OK(dump_of(socket, NFT_MSG_GETSET, table, [&](AttributeBytes payload) {
-    auto info = decode_set(payload);
+    auto info = decode_nft_set(payload);
     if (!info || info->table != table || info->family != NFPROTO_INET) return;
     full = full || sets.size() >= kMaxDumpedSets;
     if (!full) sets.push_back(std::move(*info));
@@ -144,7 +144,7 @@ Status read_elements_into(Socket& socket, std::string_view table, std::string_vi
                .text(NFTA_SET_ELEM_LIST_TABLE, table)
                .text(NFTA_SET_ELEM_LIST_SET, set)
                .run(socket, [&](AttributeBytes payload) {
-                 room = room && decode_elements(payload, elements);
+                 room = room && decode_nft_elements(payload, elements);
                }));
   if (!room) return std::unexpected(too_many("elements", ElementList::kMaxElements));
   return {};
@@ -199,7 +199,7 @@ void resolve_inline_sets(NftDump& dump, const InlineSets& inline_sets) {
 Status read_objects(Socket& socket, std::string_view table, std::vector<CounterDump>& counters,
                     std::vector<std::string>& foreign) {
   CHECK_OK(dump_of(socket, NFT_MSG_GETOBJ, table, [&](AttributeBytes payload) {
-    auto info = decode_object(payload);
+    auto info = decode_nft_object(payload);
     if (!info || info->table != table || info->family != NFPROTO_INET) return;
     if (counters.size() + foreign.size() >= kMaxDumpedSets) return;
     if (info->counter) {
@@ -295,7 +295,7 @@ Result<std::vector<CounterDump>> read_counters(Socket& socket, std::string_view 
 Result<std::uint32_t> read_generation(Socket& socket) {
   std::optional<GenerationInfo> generation;
   CHECK_OK(Request(NFT_MSG_GETGEN, AF_UNSPEC, 0).run(socket, [&](AttributeBytes payload) {
-    generation = decode_generation(payload);
+    generation = decode_nft_generation(payload);
   }));
   if (!generation) return fail(ErrorCode::kInternal, "nf_tables told no generation");
   return generation->id;
@@ -307,7 +307,7 @@ Result<std::vector<ForeignChain>> read_base_chains(Socket& socket) {
   std::vector<ForeignChain> chains;
   CHECK_OK(
       Request(NFT_MSG_GETCHAIN, AF_UNSPEC, NLM_F_DUMP).run(socket, [&](AttributeBytes payload) {
-        auto info = decode_chain(payload);
+        auto info = decode_nft_chain(payload);
         if (!info || !info->chain.spec.base) return;
         for (const auto& [family, name] : kFamilies) {
           if (family != info->family || chains.size() >= kMaxDumpedSets) continue;

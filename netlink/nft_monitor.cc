@@ -25,7 +25,7 @@ void TableEventDecoder::take(std::uint16_t type, std::uint32_t port_id,
   if (type == NFT_MSG_NEWGEN) {
     const bool touched = std::exchange(touched_, false);
     const bool deleted = std::exchange(deleted_, false);
-    auto generation = decode_generation(payload);
+    auto generation = decode_nft_generation(payload);
     if (!touched || !generation) return;
     events.push_back({TableEvent::Kind::kChanged, generation->id, port_id, generation->pid,
                       std::move(generation->process), deleted});

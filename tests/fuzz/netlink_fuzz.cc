@@ -8,34 +8,37 @@
 #include "netlink/nft_decode.h"
 #include "netlink/nft_monitor.h"
 
+namespace meshd::netlink {
 namespace {
-
-using namespace meshd::netlink;
 
 // What was read must be usable too: printing and sorting go over all of it.
 void decode_all(AttributeBytes payload) {
-  if (const auto rule = decode_rule(payload)) (void)exprs_text(rule->rule.exprs);
-  (void)decode_table(payload);
-  (void)decode_chain(payload);
-  (void)decode_object(payload);
-  (void)decode_generation(payload);
+  if (const auto rule = decode_nft_rule(payload)) (void)exprs_text(rule->rule.exprs);
+  (void)decode_nft_table(payload);
+  (void)decode_nft_chain(payload);
+  (void)decode_nft_object(payload);
+  (void)decode_nft_generation(payload);
   SetSpec spec;
-  if (const auto set = decode_set(payload)) spec = set->spec;
+  if (const auto set = decode_nft_set(payload)) spec = set->spec;
   ElementList elements;
-  (void)decode_elements(payload, elements);
+  (void)decode_nft_elements(payload, elements);
   elements.finish(spec);
   for (std::size_t i = 0; i < elements.size(); ++i) (void)key_text(elements[i].key, spec.key);
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  const auto bytes = std::as_bytes(std::span(data, size));
+void run(AttributeBytes bytes) {
   decode_all(bytes);
   for_each_message(bytes, [](const MessageView& view) { decode_all(view.payload); });
   TableEventDecoder monitor("t");
   std::vector<TableEvent> events;
   monitor.feed(bytes, events);
   monitor.lost(events);
+}
+
+}  // namespace
+}  // namespace meshd::netlink
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  meshd::netlink::run(std::as_bytes(std::span(data, size)));
   return 0;
 }

@@ -98,7 +98,7 @@ TEST(NftBatchTest, DecodedRulesAreTheRulesThatWerePut) {
   const auto wanted = test::sample_rules();
   ASSERT_EQ(rules.size(), wanted.size());
   for (std::size_t i = 0; i < rules.size(); ++i) {
-    auto info = decode_rule(rules[i].payload);
+    auto info = decode_nft_rule(rules[i].payload);
     ASSERT_TRUE(info);
     EXPECT_EQ(info->table, "t");
     EXPECT_EQ(info->rule.chain, wanted[i].chain);
@@ -159,7 +159,7 @@ TEST(NftBatchTest, DecodedSetsAreTheSetsThatWerePut) {
   const auto sets = messages_of(batch, NFT_MSG_NEWSET);
   ASSERT_EQ(sets.size(), wanted.size());
   for (std::size_t i = 0; i < sets.size(); ++i) {
-    const auto info = decode_set(sets[i].payload);
+    const auto info = decode_nft_set(sets[i].payload);
     ASSERT_TRUE(info);
     EXPECT_EQ(info->spec, wanted[i]) << wanted[i].name;
     EXPECT_EQ(info->foreign, "");
@@ -171,12 +171,12 @@ TEST(NftBatchTest, KeysInARuleBecomeAnAnonymousConstantSet) {
   NftBatch batch("t");
   ASSERT_TRUE(batch.put_rule(
       "c", {InSet{reg(0), {KeyType::kPort}, {bytes({0, 53}), bytes({0, 80})}, false}}));
-  const auto set = decode_set(messages_of(batch, NFT_MSG_NEWSET).at(0).payload);
+  const auto set = decode_nft_set(messages_of(batch, NFT_MSG_NEWSET).at(0).payload);
   ASSERT_TRUE(set);
   EXPECT_TRUE(set->anonymous);
   EXPECT_EQ(set->spec.size, 2U);
   ElementList elements;
-  EXPECT_TRUE(decode_elements(messages_of(batch, NFT_MSG_NEWSETELEM).at(0).payload, elements));
+  EXPECT_TRUE(decode_nft_elements(messages_of(batch, NFT_MSG_NEWSETELEM).at(0).payload, elements));
   ASSERT_EQ(elements.size(), 2U);
   EXPECT_TRUE(std::ranges::equal(elements[1].key, bytes({0, 80})));
 }
@@ -190,7 +190,7 @@ TEST(NftBatchTest, ElementsAreSplitBelow64KiBPerMessage) {
   ElementList elements;
   for (const auto& view : views) {
     EXPECT_LT(view.whole.size(), 65'536U);
-    ASSERT_TRUE(decode_elements(view.payload, elements));
+    ASSERT_TRUE(decode_nft_elements(view.payload, elements));
   }
   ASSERT_EQ(elements.size(), keys.size());
   for (std::size_t i = 0; i < keys.size(); ++i) {
@@ -298,7 +298,7 @@ TEST(NftBatchTest, LongestRuleFitsItsMessage) {
   }
   NftBatch batch(std::string(kMaxNameBytes, 't'));
   ASSERT_TRUE(batch.put_rule(std::string(kMaxNameBytes, 'c'), exprs, std::string(128, 'x')));
-  const auto info = decode_rule(messages_of(batch, NFT_MSG_NEWRULE).at(0).payload);
+  const auto info = decode_nft_rule(messages_of(batch, NFT_MSG_NEWRULE).at(0).payload);
   ASSERT_TRUE(info);
   EXPECT_EQ(info->rule.exprs, exprs);
 }

@@ -104,13 +104,13 @@ TEST(NftDecodeTest, CutOffMessagesAreHarmless) {
                                       whole.begin() + static_cast<std::ptrdiff_t>(length));
     for_each_message(part, [](const MessageView& view) {
       ElementList elements;
-      (void)decode_table(view.payload);
-      (void)decode_chain(view.payload);
-      (void)decode_rule(view.payload);
-      (void)decode_set(view.payload);
-      (void)decode_object(view.payload);
-      (void)decode_generation(view.payload);
-      EXPECT_TRUE(decode_elements(view.payload, elements));
+      (void)decode_nft_table(view.payload);
+      (void)decode_nft_chain(view.payload);
+      (void)decode_nft_rule(view.payload);
+      (void)decode_nft_set(view.payload);
+      (void)decode_nft_object(view.payload);
+      (void)decode_nft_generation(view.payload);
+      EXPECT_TRUE(decode_nft_elements(view.payload, elements));
     });
     monitor.feed(part, events);
   }
@@ -133,7 +133,7 @@ TEST(NftDecodeTest, AnythingForeignIsNeverTakenForOurs) {
                               [](std::byte a, char b) { return static_cast<char>(a) == b; });
   ASSERT_NE(at, raw.end());
   *at = std::byte{'x'};
-  const auto info = decode_rule(raw);
+  const auto info = decode_nft_rule(raw);
   ASSERT_TRUE(info);
   EXPECT_EQ(info->rule.exprs, Exprs{UnknownExpr{"xeject"}});
 }
