@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 
 namespace meshd::policy {
@@ -58,11 +59,11 @@ std::string protocol_text(std::uint8_t number) {
   }
 }
 
-std::string component_text(Component component, Bytes bytes) {
-  const auto number = [bytes] {
+std::string component_text(Component component, Bytes bytes, bool interval) {
+  const auto number = [bytes, interval] {
     std::uint32_t value = 0;
     std::memcpy(&value, bytes.data(), sizeof value);
-    return value;
+    return interval ? std::byteswap(value) : value;
   };
   switch (component) {
     case Component::kIfname: {
@@ -95,10 +96,10 @@ std::string key_text(std::span<const Component> components, Bytes first, Bytes l
   for (const auto component : components) {
     const auto size = component_size(component);
     if (offset > 0) text += " . ";
-    text += component_text(component, first.subspan(offset, size));
+    text += component_text(component, first.subspan(offset, size), !last.empty());
     if (!last.empty() &&
         !std::ranges::equal(first.subspan(offset, size), last.subspan(offset, size))) {
-      text += "-" + component_text(component, last.subspan(offset, size));
+      text += "-" + component_text(component, last.subspan(offset, size), true);
     }
     offset += (size + 3) / 4 * 4;
   }
@@ -200,13 +201,20 @@ void render_set(const SetInfo& info, std::span<const Element> elements, std::str
   text += fmt::format("  {} {} {{\n    type {}", info.data.empty() ? "set" : "map", info.name,
                       type_text(info.key));
   if (!info.data.empty()) text += " : " + type_text(info.data);
+  // Written as the kernel has it, so that this text and the byte code make the same table.
+  const bool twice = is_profile_map(info);
+  if (twice) text += " . " + type_text(info.data);
   text += "\n";
   if (info.size > 0) text += fmt::format("    size {}\n", info.size);
   if (info.interval) text += "    flags interval\n";
   if (info.counter) text += "    counter\n";
   if (!elements.empty()) {
     text += "    elements = {\n";
-    for (const auto& element : elements) text += "      " + element_text(element) + ",\n";
+    for (const auto& element : elements) {
+      text += "      " + element_text(element);
+      if (twice) text += " . " + key_text(info.data, element.data(), {});
+      text += ",\n";
+    }
     text += "    }\n";
   }
   text += "  }\n";

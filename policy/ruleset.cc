@@ -1,6 +1,7 @@
 #include "policy/ruleset.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 
 namespace meshd::policy {
@@ -109,6 +110,8 @@ constexpr std::array<SetInfo, kSetCount> kSets = {{
 }};
 static_assert(kSets.back().name == "users", "every SetId has its line");
 
+static_assert(std::endian::native == std::endian::little, "number() swaps for network order");
+
 constexpr std::size_t aligned(std::size_t size) { return (size + 3) & ~std::size_t{3}; }
 
 std::size_t length(std::span<const Component> components) {
@@ -172,6 +175,7 @@ ElementBuilder& ElementBuilder::port(std::uint16_t port) {
 
 ElementBuilder& ElementBuilder::number(std::uint32_t value) {
   std::array<std::uint8_t, sizeof value> bytes;
+  if (set_info(element_.set).interval) value = std::byteswap(value);
   std::memcpy(bytes.data(), &value, sizeof value);
   put(bytes, bytes.size());
   return *this;
@@ -199,6 +203,10 @@ void ElementBuilder::put(std::span<const std::uint8_t> bytes, std::size_t padded
 const SetInfo& set_info(SetId id) { return kSets[static_cast<std::size_t>(id)]; }
 
 std::string_view set_name(SetId id) { return set_info(id).name; }
+
+bool is_profile_map(const SetInfo& info) {
+  return info.data.size() == 1 && info.data[0] == Component::kMark;
+}
 
 bool is_well_formed(const Element& element) {
   if (static_cast<std::size_t>(element.set) >= kSetCount) return false;

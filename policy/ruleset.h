@@ -3,8 +3,10 @@
 //
 // Invariant: an Element's bytes are exactly what the kernel keeps: every component of a
 //            concatenation padded to 4 bytes with zeros, addresses and ports in network
-//            order, marks, uids and numgen results in host order. Equal elements are
-//            equal bytes, so that two worlds can be compared without decoding.
+//            order, marks, uids and numgen results in host order (of interval sets, which the
+//            kernel compares byte by byte, in network order). Equal elements are
+//            equal bytes, so that two worlds can be compared without decoding. (But for
+//            is_profile_map().)
 // Source:    linux/netfilter/nf_tables.h; element layout as nft 1.0.6 lists it back.
 #pragma once
 
@@ -115,7 +117,7 @@ class ElementBuilder {
   ElementBuilder& proto(std::uint8_t number);
   ElementBuilder& proto(Proto p) { return proto(static_cast<std::uint8_t>(p)); }
   ElementBuilder& port(std::uint16_t port);
-  ElementBuilder& number(std::uint32_t value);  // mark, slot, uid
+  ElementBuilder& number(std::uint32_t value);  // mark, slot, uid; in the set's byte order
   ElementBuilder& end();                        // what follows is the interval's last key
   ElementBuilder& data();                       // what follows is the map's value
   [[nodiscard]] Element build() const { return element_; }
@@ -137,6 +139,8 @@ struct SetInfo {
 };
 [[nodiscard]] const SetInfo& set_info(SetId id);
 [[nodiscard]] std::string_view set_name(SetId id);
+// A map whose value is a profile; the kernel keeps it twice (see meshd/lower_ruleset.cc).
+[[nodiscard]] bool is_profile_map(const SetInfo& info);
 // Whether key, end and data have the lengths that set_info() says.
 [[nodiscard]] bool is_well_formed(const Element& element);
 

@@ -110,12 +110,16 @@ TEST(RenderTest, PutsElementsIntoTheirSets) {
   const std::vector<Element> elements = {
       ElementBuilder(SetId::kLocal4).addr(ip("10.213.0.1")).build(),
       ElementBuilder(SetId::kLocal4).addr(ip("10.213.0.2")).build(),
+      ElementBuilder(SetId::kEgressProfile4).addr(ip("10.213.0.2")).data().number(7).build(),
       ElementBuilder(SetId::kUsers).number(0).build()};
   const auto text =
       render(Table{.name = "t", .counters = {"c"}, .dynamic_sets = {}, .chains = {}}, elements);
   EXPECT_THAT(text,
               HasSubstr("  set local4 {\n    type ipv4_addr\n    size 8192\n    elements = {\n"
                         "      10.213.0.1,\n      10.213.0.2,\n    }\n  }\n"));
+  EXPECT_THAT(text, HasSubstr("  map egp4 {\n    type ipv4_addr : mark . mark\n    size 8192\n"
+                              "    elements = {\n"
+                              "      10.213.0.2 : 0x00000007 . 0x00000007,\n    }\n  }\n"));
   EXPECT_THAT(text, HasSubstr("  set users {\n    type uid\n    size 1024\n    elements = {\n"
                               "      0,\n    }\n  }\n"));
   EXPECT_THAT(text, HasSubstr("  set local6 {\n    type ipv6_addr\n    size 8192\n  }\n"));

@@ -92,7 +92,8 @@ TEST(ElementBuilderTest, SeparatesKeyEndAndData) {
                             .number(7)
                             .addr(ip("192.0.2.255"))
                             .build();
-  EXPECT_EQ(hex(interval.key_end()).substr(8), "c00002ff");
+  EXPECT_EQ(hex(interval.key()), "00000007c0000200");
+  EXPECT_EQ(hex(interval.key_end()), "00000007c00002ff");
   EXPECT_TRUE(is_well_formed(interval));
   const auto slot = ElementBuilder(SetId::kVip6)
                         .addr(ip("fd00::1"))
@@ -102,7 +103,10 @@ TEST(ElementBuilderTest, SeparatesKeyEndAndData) {
                         .data()
                         .addr(ip("fd00::2"))
                         .build();
-  EXPECT_EQ(slot.key_size, 28);
+  EXPECT_EQ(hex(slot.key()).substr(32),
+            "11000000"
+            "00350000"
+            "0f000000");
   EXPECT_EQ(hex(slot.data()), "fd000000000000000000000000000002");
   EXPECT_TRUE(is_well_formed(slot));
 }

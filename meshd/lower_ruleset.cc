@@ -1,0 +1,470 @@
+#include "meshd/lower_ruleset.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "policy/render.h"
+
+namespace meshd {
+namespace {
+
+using netlink::Bytes;
+using netlink::CtKey;
+using netlink::Expr;
+using netlink::Exprs;
+using netlink::KeyType;
+using netlink::MetaKey;
+using netlink::PayloadBase;
+using netlink::Reg;
+using policy::Component;
+using policy::Field;
+
+KeyType key_type(Component component) {
+  switch (component) {
+    case Component::kIfname:
+      return KeyType::kIfname;
+    case Component::kEther:
+      return KeyType::kEther;
+    case Component::kAddr4:
+      return KeyType::kIpv4;
+    case Component::kAddr6:
+      return KeyType::kIpv6;
+    case Component::kProto:
+      return KeyType::kProto;
+    case Component::kPort:
+      return KeyType::kPort;
+    case Component::kUid:
+      return KeyType::kUid;
+    case Component::kMark:
+    case Component::kSlot:
+      break;
+  }
+  return KeyType::kMark;
+}
+
+std::vector<KeyType> key_types(std::span<const Component> components) {
+  std::vector<KeyType> types;
+  for (const auto component : components) types.push_back(key_type(component));
+  return types;
+}
+
+// Where a field's bytes come from.
+struct Source {
+  enum class Kind : std::uint8_t { kMeta, kCt, kPayload, kRandom } kind;
+  MetaKey meta{};
+  PayloadBase base{};
+  std::uint32_t offset = 0;
+  std::uint32_t mask = 0;  // of a field that is part of its bytes; 0: all of them
+};
+constexpr Source meta(MetaKey key) { return {Source::Kind::kMeta, key}; }
+constexpr Source link(std::uint32_t offset) {
+  return {Source::Kind::kPayload, {}, PayloadBase::kLink, offset};
+}
+constexpr Source network(std::uint32_t offset, std::uint32_t mask = 0) {
+  return {Source::Kind::kPayload, {}, PayloadBase::kNetwork, offset, mask};
+}
+constexpr Source transport(std::uint32_t offset, std::uint32_t mask = 0) {
+  return {Source::Kind::kPayload, {}, PayloadBase::kTransport, offset, mask};
+}
+
+constexpr std::uint32_t kBlockMask = 0x10000 - policy::kBlock;
+
+// Offsets: RFC 791 3.1, RFC 8200 3, RFC 9293 3.1, RFC 792, RFC 4443 2.1.
+Source source_of(Field field) {
+  switch (field) {
+    case Field::kIif:
+      return meta(MetaKey::kIif);
+    case Field::kIifname:
+      return meta(MetaKey::kIifname);
+    case Field::kIifgroup:
+      return meta(MetaKey::kIifgroup);
+    case Field::kOifgroup:
+      return meta(MetaKey::kOifgroup);
+    case Field::kPkttype:
+      return meta(MetaKey::kPkttype);
+    case Field::kL4proto:
+      return meta(MetaKey::kL4proto);
+    case Field::kSkuid:
+      return meta(MetaKey::kSkuid);
+    case Field::kEtherSource:
+      return link(6);
+    case Field::kIp4HeaderWords:
+      return network(0, 0x0f);
+    case Field::kIp4Fragment:
+      return network(6, 0x3fff);  // more-fragments and the offset, not don't-fragment
+    case Field::kIp4Protocol:
+      return network(9);
+    case Field::kIp4Source:
+      return network(12);
+    case Field::kIp4Dest:
+      return network(16);
+    case Field::kIp6NextHeader:
+      return network(6);
+    case Field::kIp6Source:
+      return network(8);
+    case Field::kIp6Dest:
+      return network(24);
+    case Field::kSourcePort:
+    case Field::kIcmpType:
+    case Field::kIcmp6Type:
+      return transport(0);
+    case Field::kIcmpCode:
+    case Field::kIcmp6Code:
+      return transport(1);
+    case Field::kDestPort:
+      return transport(2);
+    case Field::kSourceBlock:
+      return transport(0, kBlockMask);
+    case Field::kDestBlock:
+      return transport(2, kBlockMask);
+    case Field::kQuoted4Protocol:
+      return transport(8 + 9);
+    case Field::kQuoted4DestPort:
+      return transport(8 + 20 + 2);
+    case Field::kQuoted6NextHeader:
+      return transport(8 + 6);
+    case Field::kQuoted6DestPort:
+      return transport(8 + 40 + 2);
+    case Field::kCtDirection:
+      return {Source::Kind::kCt};
+    case Field::kRandomSlot:
+      break;
+  }
+  return {Source::Kind::kRandom};
+}
+
+Bytes network_bytes(std::uint32_t value, std::size_t size) {
+  Bytes bytes(size);
+  for (std::size_t i = size; i-- > 0; value >>= 8) bytes[i] = static_cast<std::uint8_t>(value);
+  return bytes;
+}
+
+Bytes host_bytes(std::uint32_t value, std::size_t size) {
+  auto bytes = netlink::host_bytes(value);
+  bytes.resize(size);  // of one byte: little-endian machines only, as the static_assert says
+  return bytes;
+}
+static_assert(std::endian::native == std::endian::little);
+
+Bytes value_bytes(Field field, const policy::Value& value) {
+  if (const auto* address = std::get_if<IpAddress>(&value)) {
+    return {address->bytes().begin(), address->bytes().end()};
+  }
+  const auto& info = policy::field_info(field);
+  const auto number = std::get<std::uint32_t>(value);
+  return info.host_order ? host_bytes(number, info.size) : network_bytes(number, info.size);
+}
+
+constexpr std::uint32_t kIpv4Family = 2, kIpv6Family = 10;  // NFPROTO_IPV4, NFPROTO_IPV6
+constexpr std::uint32_t kIpv4Ethertype = 0x0800, kIpv6Ethertype = 0x86dd;
+constexpr std::uint32_t kEthernet = 1;          // ARPHRD_ETHER
+constexpr std::uint32_t kStatusDnat = 1U << 5;  // IPS_DST_NAT
+
+// Writes one rule.
+class RuleWriter {
+ public:
+  Exprs take() && { return std::move(exprs_); }
+
+  void operator()(const policy::Match& part) {
+    const std::array fields = {part.field};
+    load(fields, {});
+    const auto op = part.negated ? netlink::CompareOp::kNotEqual : netlink::CompareOp::kEqual;
+    std::vector<Bytes> keys;
+    for (const auto& value : part.values) keys.push_back(value_bytes(part.field, value));
+    if (keys.size() == 1) {
+      if (part.field == Field::kL4proto && !part.negated) transport_ = keys[0][0];
+      exprs_.push_back(netlink::Compare{{}, op, std::move(keys[0])});
+      return;
+    }
+    std::ranges::sort(keys);
+    exprs_.push_back(netlink::InSet{{}, {inline_type(part.field)}, std::move(keys), part.negated});
+  }
+  void operator()(const policy::CtState& part) { any_bit(CtKey::kState, part.any_of); }
+  void operator()(const policy::CtTranslated&) { any_bit(CtKey::kStatus, kStatusDnat); }
+  void operator()(const policy::InSet& part) {
+    load(part.key, {});
+    exprs_.push_back(netlink::Lookup{.set = part.set, .from = {}, .inverted = part.negated});
+  }
+  // Map result -> first component of the next key. nft 1.0.6, and with it everything that
+  // lists rulesets by its library, aborts on a key that begins with a map's result, whose
+  // length it does not know. So the map's value is the profile twice: the second falls into
+  // a register that nft believes to hold the mark loaded before, and the key begins there.
+  // What is listed is `meta mark . ip saddr @src4`; no mark is ever compared.
+  void operator()(const policy::InProfile& part) {
+    load(part.owner, {});
+    // Behind the owner's key, which may take up seven registers.
+    const Reg twice{8}, profile{9};
+    exprs_.push_back(netlink::MetaLoad{MetaKey::kMark, profile});
+    exprs_.push_back(netlink::Lookup{.set = part.map, .from = {}, .to = twice});
+    // Interval sets are kept in network order.
+    exprs_.push_back(netlink::Byteorder{profile, profile, true, 4, 4});
+    load(part.rest, Reg{10});
+    exprs_.push_back(netlink::Lookup{.set = part.set, .from = profile});
+  }
+  void operator()(const policy::Meter& part) {
+    load(std::array{part.key}, {});
+    exprs_.push_back(
+        netlink::Dynset{.set = part.set,
+                        .op = netlink::DynsetOp::kUpdate,
+                        .from = {},
+                        .exprs = {netlink::Limit{part.rate, 1, part.burst, part.over}}});
+  }
+  void operator()(const policy::ConnectionsOver& part) {
+    load(std::array{part.key}, {});
+    exprs_.push_back(netlink::Dynset{.set = part.set,
+                                     .op = netlink::DynsetOp::kAdd,
+                                     .from = {},
+                                     .exprs = {netlink::Connlimit{part.limit, true}}});
+  }
+  void operator()(const policy::RateLimit& part) {
+    exprs_.push_back(netlink::Limit{part.rate, 1, part.burst, false});
+  }
+  void operator()(const policy::Count& part) {
+    exprs_.push_back(netlink::CounterRef{part.counter});
+  }
+  void operator()(const policy::LogTo& part) {
+    exprs_.push_back(netlink::Log{part.group, part.prefix, part.snaplen});
+  }
+  void operator()(const policy::Notrack&) { exprs_.push_back(netlink::Notrack{}); }
+  void operator()(const policy::Verdict& part) {
+    constexpr std::array kKinds = {netlink::VerdictKind::kAccept, netlink::VerdictKind::kDrop,
+                                   netlink::VerdictKind::kJump, netlink::VerdictKind::kGoto};
+    exprs_.push_back(netlink::Verdict{kKinds[static_cast<std::size_t>(part.kind)], part.chain});
+  }
+  void operator()(const policy::Reject& part) {
+    exprs_.push_back(netlink::Reject{part.kind == policy::RejectKind::kTcpReset
+                                         ? netlink::RejectKind::kTcpReset
+                                         : netlink::RejectKind::kPortUnreachable});
+  }
+  void operator()(const policy::TranslateTo& part) {
+    const auto bytes = part.address.bytes();
+    exprs_.push_back(netlink::Immediate{{}, {bytes.begin(), bytes.end()}});
+    exprs_.push_back(netlink::Nat{
+        .kind = part.source ? netlink::NatKind::kSource : netlink::NatKind::kDestination,
+        .v6 = part.address.is_v6(),
+        .address = Reg{}});
+  }
+  void operator()(const policy::TranslateByMap& part) {
+    load(part.key, {});
+    exprs_.push_back(netlink::Lookup{.set = part.map, .from = {}, .to = Reg{}});
+    netlink::Nat nat{
+        .kind = netlink::NatKind::kDestination, .v6 = part.family == Family::kV6, .address = Reg{}};
+    if (part.with_port) nat.port = Reg{static_cast<std::uint8_t>(nat.v6 ? 4 : 1)};
+    exprs_.push_back(nat);
+  }
+  void operator()(const policy::Masquerade&) {
+    exprs_.push_back(netlink::Masquerade{netlink::kNatFullyRandom});
+  }
+
+ private:
+  static KeyType inline_type(Field field) {
+    switch (field) {
+      case Field::kIcmpType:
+        return KeyType::kIcmpType;
+      case Field::kIcmp6Type:
+        return KeyType::kIcmp6Type;
+      default:
+        return key_type(policy::field_info(field).kind);
+    }
+  }
+
+  void compare(Expr load, Bytes value) {
+    exprs_.push_back(std::move(load));
+    exprs_.push_back(netlink::Compare{{}, netlink::CompareOp::kEqual, std::move(value)});
+  }
+  void any_bit(CtKey key, std::uint32_t bits) {
+    exprs_.push_back(netlink::CtLoad{key, {}});
+    exprs_.push_back(netlink::Bitwise{{}, {}, netlink::host_bytes(bits), Bytes(4)});
+    exprs_.push_back(netlink::Compare{{}, netlink::CompareOp::kNotEqual, Bytes(4)});
+  }
+
+  // What must be known of a packet before these fields mean anything.
+  void require(std::span<const Field> fields) {
+    const bool ethernet = std::ranges::find(fields, Field::kEtherSource) != fields.end();
+    for (const Field field : fields) {
+      const auto& info = policy::field_info(field);
+      if (info.ip != 0 && ip_ != info.ip) {
+        ip_ = info.ip;
+        const bool v4 = info.ip == 4;
+        if (ethernet) {
+          // The same said by the frame, where one is looked into anyway.
+          compare(netlink::MetaLoad{MetaKey::kIiftype, {}}, host_bytes(kEthernet, 2));
+          compare(netlink::PayloadLoad{PayloadBase::kLink, 12, 2, {}},
+                  network_bytes(v4 ? kIpv4Ethertype : kIpv6Ethertype, 2));
+        } else {
+          compare(netlink::MetaLoad{MetaKey::kNfproto, {}},
+                  host_bytes(v4 ? kIpv4Family : kIpv6Family, 1));
+        }
+      }
+      if (info.transport != 0 && transport_ != info.transport) {
+        transport_ = info.transport;
+        compare(netlink::MetaLoad{MetaKey::kL4proto, {}}, Bytes{info.transport});
+      }
+    }
+  }
+
+  // Puts the fields into neighbouring registers from `at` on.
+  void load(std::span<const Field> fields, Reg at) {
+    require(fields);
+    for (const Field field : fields) {
+      load_one(field, at);
+      const auto words = (policy::field_info(field).size + 3) / 4;
+      at.index = static_cast<std::uint8_t>(at.index + words);
+    }
+  }
+  void load_one(Field field, Reg at) {
+    const Source source = source_of(field);
+    const std::size_t size = policy::field_info(field).size;
+    switch (source.kind) {
+      case Source::Kind::kMeta:
+        exprs_.push_back(netlink::MetaLoad{source.meta, at});
+        break;
+      case Source::Kind::kCt:
+        exprs_.push_back(netlink::CtLoad{CtKey::kDirection, at});
+        break;
+      case Source::Kind::kRandom:
+        exprs_.push_back(netlink::NumgenRandom{at, policy::kSlots, 0});
+        break;
+      case Source::Kind::kPayload:
+        exprs_.push_back(
+            netlink::PayloadLoad{source.base, source.offset, static_cast<std::uint32_t>(size), at});
+        break;
+    }
+    if (source.mask != 0) {
+      exprs_.push_back(netlink::Bitwise{at, at, network_bytes(source.mask, size), Bytes(size)});
+    }
+  }
+
+  Exprs exprs_;
+  std::uint8_t ip_ = 0, transport_ = 0;  // what the rule has compared so far
+};
+
+std::array<netlink::SetSpec, policy::kSetCount> make_sets() {
+  std::array<netlink::SetSpec, policy::kSetCount> sets;
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    const auto& info = policy::set_info(static_cast<policy::SetId>(i));
+    sets[i] = {.name = std::string(info.name),
+               .key = key_types(info.key),
+               .data = key_types(info.data),
+               .size = info.size,
+               .interval = info.interval,
+               .counter = info.counter};
+    if (policy::is_profile_map(info)) sets[i].data.push_back(sets[i].data[0]);
+  }
+  return sets;
+}
+
+using ProfileTwice = std::array<std::uint8_t, 8>;
+
+// Calls `put` for each run of elements of one set.
+template <class Put>
+Status for_each_set(const std::vector<policy::Element>& elements, Put put) {
+  std::vector<netlink::ElementView> views;
+  std::vector<ProfileTwice> doubled;
+  for (auto it = elements.begin(); it != elements.end();) {
+    const auto set = it->set;
+    const auto end =
+        std::find_if(it, elements.end(), [set](const auto& e) { return e.set != set; });
+    views.clear();
+    doubled.clear();
+    const bool twice = policy::is_profile_map(policy::set_info(set));
+    if (twice) doubled.reserve(static_cast<std::size_t>(end - it));
+    for (; it != end; ++it) {
+      if (!policy::is_well_formed(*it)) {
+        return fail(ErrorCode::kInternal,
+                    fmt::format("an element of {} is not well formed: {}", policy::set_name(set),
+                                policy::element_text(*it)));
+      }
+      views.push_back({it->key(), it->key_end(), it->data()});
+      if (!twice) continue;
+      auto& value = doubled.emplace_back();
+      std::ranges::copy(it->data(), std::ranges::copy(it->data(), value.begin()).out);
+      views.back().data = value;
+    }
+    CHECK_OK(put(lower_set(set), views));
+  }
+  return {};
+}
+
+}  // namespace
+
+netlink::Exprs lower_rule(const policy::Rule& rule) {
+  RuleWriter writer;
+  for (const auto& part : rule) std::visit(writer, part);
+  return std::move(writer).take();
+}
+
+netlink::ChainSpec lower_chain(const policy::Chain& chain) {
+  constexpr std::array kHooks = {netlink::Hook::kPrerouting, netlink::Hook::kInput,
+                                 netlink::Hook::kForward, netlink::Hook::kOutput,
+                                 netlink::Hook::kPostrouting};
+  netlink::ChainSpec spec{.name = chain.name};
+  if (chain.base) {
+    spec.base =
+        netlink::BaseChain{chain.base->nat ? netlink::ChainType::kNat : netlink::ChainType::kFilter,
+                           kHooks[static_cast<std::size_t>(chain.base->hook)], chain.base->priority,
+                           netlink::Policy::kAccept};
+  }
+  return spec;
+}
+
+const netlink::SetSpec& lower_set(policy::SetId set) {
+  static const auto kSets = make_sets();
+  return kSets[static_cast<std::size_t>(set)];
+}
+
+netlink::SetSpec lower_set(const policy::DynamicSet& set) {
+  return {.name = set.name,
+          .key = {key_type(set.key)},
+          .size = set.size,
+          .dynamic = true,
+          .has_timeout = set.timeout.count() > 0,
+          .timeout = set.timeout};
+}
+
+Status put_delta(netlink::NftBatch& batch, const policy::Delta& delta) {
+  CHECK_OK(for_each_set(delta.remove, [&batch](const auto& set, const auto& elements) {
+    return batch.del_elements(set, elements);
+  }));
+  return for_each_set(delta.add, [&batch](const auto& set, const auto& elements) {
+    return batch.put_elements(set, elements);
+  });
+}
+
+std::optional<policy::Element> raise_element(policy::SetId set,
+                                             const netlink::ElementView& element) {
+  policy::Element raised;
+  raised.set = set;
+  const auto key = element.key, end = element.key_end;
+  auto data = element.data;
+  if (policy::is_profile_map(policy::set_info(set))) {
+    const auto half = data.size() / 2;
+    if (!std::ranges::equal(data.first(half), data.subspan(half))) return std::nullopt;
+    data = data.first(half);
+  }
+  if (key.size() + end.size() + data.size() > raised.bytes.size()) return std::nullopt;
+  raised.key_size = static_cast<std::uint8_t>(key.size());
+  raised.end_size = static_cast<std::uint8_t>(end.size());
+  raised.data_size = static_cast<std::uint8_t>(data.size());
+  auto* at = std::ranges::copy(key, raised.bytes.data()).out;
+  at = std::ranges::copy(end, at).out;
+  std::ranges::copy(data, at);
+  if (!policy::is_well_formed(raised)) return std::nullopt;
+  return raised;
+}
+
+std::optional<policy::SetId> raise_set(std::string_view name) {
+  for (std::size_t i = 0; i < policy::kSetCount; ++i) {
+    const auto id = static_cast<policy::SetId>(i);
+    if (policy::set_name(id) == name) return id;
+  }
+  return std::nullopt;
+}
+
+}  // namespace meshd
