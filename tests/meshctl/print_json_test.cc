@@ -112,11 +112,11 @@ TEST(JsonTest, AStatusHasAllGenerationsEvenWhenNoneAreSet) {
 TEST(JsonTest, LayoutLeavesTextInsideOfStringsAlone) {
   pb::ExplainReply reply;
   reply.set_verdict(pb::Verdict::HELD);
-  reply.set_reason(R"(a "quoted" [x], {y}: \ z)");
+  reply.set_reason(R"(one " [x], {y}: \ z)");
   reply.add_lines("l1");
   EXPECT_EQ(render_json(reply).value_or("failed"),
             "{\n  \"verdict\": \"HELD\",\n"
-            "  \"reason\": \"a \\\"quoted\\\" [x], {y}: \\\\ z\",\n"
+            "  \"reason\": \"one \\\" [x], {y}: \\\\ z\",\n"
             "  \"lines\": [\n    \"l1\"\n  ]\n}\n");
 }
 

@@ -341,6 +341,9 @@ TEST_F(PrepareTest, RepeatingItIsHarmlessWhenTheNamespaceIsItsOwn) {
 
 TEST_F(PrepareTest, SomebodyElsesNamespaceIsNeitherTakenNorRemoved) {
   ASSERT_TRUE(create_named_netns(netns_));
+  auto& info = *daemon_->script.workloads.add_workloads();
+  info.mutable_declaration()->set_id("web");
+  info.mutable_attachment()->set_netns("/run/elsewhere/web");
   const auto made = go(Prepare{"web"});
   ASSERT_FALSE(made);
   EXPECT_THAT(made.error().what, HasSubstr("is not this workload's"));
