@@ -60,18 +60,20 @@ Message& Message::put_mac(int type, const Mac& mac) {
 
 Message& Message::begin(int type) {
   if (!ok_) return *this;
-  nests_.push_back(nla_nest_start(message_.get(), type));
-  ok_ = nests_.back() != nullptr;
+  const nlattr* const nest = nla_nest_start(message_.get(), type);
+  ok_ = nest != nullptr;
+  if (!ok_) return *this;
+  const auto* const start = reinterpret_cast<const std::byte*>(nlmsg_hdr(message_.get()));
+  nests_.push_back(static_cast<std::size_t>(reinterpret_cast<const std::byte*>(nest) - start));
   return *this;
 }
 
 Message& Message::end() {
   if (!ok_) return *this;
-  if (nests_.empty()) {
-    ok_ = false;
-    return *this;
-  }
-  ok_ = nla_nest_end(message_.get(), nests_.back()) == 0;
+  ok_ = !nests_.empty();
+  if (!ok_) return *this;
+  auto* const start = reinterpret_cast<std::byte*>(nlmsg_hdr(message_.get()));
+  ok_ = nla_nest_end(message_.get(), reinterpret_cast<nlattr*>(start + nests_.back())) == 0;
   nests_.pop_back();
   return *this;
 }

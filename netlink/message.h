@@ -16,7 +16,6 @@
 #include "netlink/wire.h"
 
 struct nl_msg;
-struct nlattr;
 
 namespace meshd::netlink {
 
@@ -57,7 +56,7 @@ class Message {
   Message& append(ByteView data);
 
   std::unique_ptr<nl_msg, Free> message_;
-  std::vector<nlattr*> nests_;  // open ones, innermost last; they point into message_
+  std::vector<std::size_t> nests_;  // where the open ones start, innermost last
   bool ok_ = false;
 };
 
