@@ -42,6 +42,18 @@ Outcome<bool> is_attached_at(const std::string& id, const std::string& path,
   return false;
 }
 
+Outcome<pb::AttachReply> with_resolv_conf(pb::AttachReply reply, const std::string& path) {
+  if (path.empty()) return reply;
+  const ResolvConf conf{.nameservers = {reply.resolvers().begin(), reply.resolvers().end()},
+                        .search = {reply.search().begin(), reply.search().end()}};
+  if (auto written = write_resolv_conf(path, conf); !written) {
+    // Not undone: it may have been attached before, and repeating the command is harmless.
+    return std::unexpected(std::move(written).error().in(
+        fmt::format("attach {}: it is attached, but has no resolv.conf", reply.id())));
+  }
+  return reply;
+}
+
 }  // namespace
 
 Outcome<pb::AttachReply> attach(ControlClient& client, const Attach& command) {
@@ -51,15 +63,7 @@ Outcome<pb::AttachReply> attach(ControlClient& client, const Attach& command) {
   request.set_ifname(command.ifname);
   request.set_no_default_route(command.no_default_route);
   auto reply = TRY(client.attach(request));
-  if (command.resolv_conf.empty()) return reply;
-  const ResolvConf conf{.nameservers = {reply.resolvers().begin(), reply.resolvers().end()},
-                        .search = {reply.search().begin(), reply.search().end()}};
-  if (auto written = write_resolv_conf(command.resolv_conf, conf); !written) {
-    // Not undone: it may have been attached before, and repeating the command is harmless.
-    return std::unexpected(std::move(written).error().in(
-        fmt::format("attach {}: it is attached, but has no resolv.conf", command.id)));
-  }
-  return reply;
+  return with_resolv_conf(std::move(reply), command.resolv_conf);
 }
 
 Outcome<pb::AttachReply> prepare(ControlClient& client, const Prepare& command,
@@ -75,14 +79,15 @@ Outcome<pb::AttachReply> prepare(ControlClient& client, const Prepare& command,
       return std::unexpected(std::move(made).error().in(where));
     }
     if (TRY(is_attached_at(command.id, *path, run_dir, timeouts))) {
-      return attach_prepared(client, command.id, *path, false);
+      return with_resolv_conf(TRY(attach_prepared(client, command.id, *path, false)),
+                              command.resolv_conf);
     }
     return fail(Exit::kRefused, fmt::format("{}: {} exists and is not this workload's; attach it "
                                             "with --netns, or `ip netns delete {}` first",
                                             where, *path, command.id));
   }
   auto reply = attach_prepared(client, command.id, *path, true);
-  if (reply) return reply;
+  if (reply) return with_resolv_conf(*std::move(reply), command.resolv_conf);
   // Whatever the daemon did after we lost it, a namespace that vanishes is a detach.
   if (const auto removed = remove_named_netns(*path); !removed) {
     reply.error().what +=

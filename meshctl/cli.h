@@ -45,6 +45,7 @@ struct Attach {
 };
 struct Prepare {
   std::string id;
+  std::string resolv_conf;  // empty: none is written
 };
 struct Detach {
   std::string id;

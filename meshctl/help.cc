@@ -16,6 +16,8 @@ constexpr std::array<OptionHelp, 5> kAttachOptions = {
      {"--ifname NAME", "name of the interface inside, eth0 if not given"},
      {"--no-default-route", "stand beside the interface that the engine has made"},
      {"--resolv-conf PATH", "write the container's resolv.conf to PATH"}}};
+constexpr std::array<OptionHelp, 1> kPrepareOptions = {
+    {{"--resolv-conf PATH", "write the container's resolv.conf to PATH"}}};
 constexpr std::array<OptionHelp, 1> kDeleteOptions = {{{"--force", "also while it is attached"}}};
 constexpr std::array<OptionHelp, 1> kWaitOptions = {
     {{"--timeout TIME", "how long at most: 500ms, 60s (if not given), 2m, 1h"}}};
@@ -42,13 +44,10 @@ constexpr std::array<CommandHelp, 16> kCommands = {{
      "Puts the mesh interface of the declared workload ID into a namespace that your\n"
      "container engine has made. Repeating it is harmless. Prints JSON.",
      kAttachOptions, "meshctl attach web --pid 4711 --resolv-conf rootfs/etc/resolv.conf"},
-    {"prepare",
-     "ID",
-     "make a namespace and attach it",
+    {"prepare", "ID", "make a namespace and attach it",
      "Makes the named network namespace /run/netns/ID, as `ip netns add` does, and\n"
      "attaches the declared workload ID to it. Prints JSON. `detach` removes it.",
-     {},
-     "meshctl prepare web && ip netns exec web ./server"},
+     kPrepareOptions, "meshctl prepare web && ip netns exec web ./server"},
     {"detach",
      "ID",
      "disconnect a container",

@@ -24,8 +24,8 @@ int main(int argc, char** argv) {
     return ctl::run(command, environment);
   }();
   if (outcome) return std::to_underlying(*outcome);
+  const auto line = fmt::format("meshctl: {}\n", ctl::printable(outcome.error().what));
   // Nothing is left to do about a stderr that takes no text; the exit code still tells.
-  static_cast<void>(
-      ctl::write_all(2, fmt::format("meshctl: {}\n", ctl::printable(outcome.error().what))));
+  [[maybe_unused]] const auto written = ctl::write_all(2, line);
   return std::to_underlying(outcome.error().exit);
 }
