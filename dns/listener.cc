@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "dns/server.h"
@@ -52,8 +53,11 @@ Result<Listener> open_one(const IpAddress& address, std::uint16_t port, bool udp
 
 }  // namespace
 
+// A colon would end the name in the service manager's list.
 std::string Listener::name() const {
-  return fmt::format("dns-{}-{}-{}", udp ? "udp" : "tcp", address.to_string(), worker);
+  auto text = address.to_string();
+  std::ranges::replace(text, ':', '_');
+  return fmt::format("dns-{}-{}-{}", udp ? "udp" : "tcp", text, worker);
 }
 
 Result<std::vector<Listener>> open_listeners(const std::vector<IpAddress>& addresses,
@@ -80,7 +84,9 @@ Result<Listener> adopt_listener(UniqueFd fd, const std::string& name) {
   listener.udp = text.starts_with("dns-udp-");
   const auto dash = text.rfind('-');
   if (dash <= 8) return bad();
-  auto address = IpAddress::parse(text.substr(8, dash - 8));
+  std::string spelled(text.substr(8, dash - 8));
+  std::ranges::replace(spelled, '_', ':');
+  auto address = IpAddress::parse(spelled);
   const auto number = text.substr(dash + 1);
   const auto parsed = std::from_chars(number.begin(), number.end(), listener.worker);
   if (!address || parsed.ec != std::errc() || parsed.ptr != number.end()) return bad();

@@ -27,6 +27,7 @@
 #include "meshd/store.h"
 #include "policy/allocate.h"
 #include "policy/changes.h"
+#include "policy/explain.h"
 #include "policy/plan.h"
 
 namespace meshd {
@@ -85,6 +86,7 @@ class Node {
                     std::vector<std::string> problems, TimePoint now);
   void on_link_gone(const std::string& host_ifname, TimePoint now);
   void on_drift(TimePoint now);  // something foreign changed what is ours, or may have
+  void on_audit(TimePoint now);  // links, routes and the like: no event tells of all changes
   void on_timer(TimePoint now);
   // When on_timer() wants to be called next.
   [[nodiscard]] std::optional<TimePoint> next_timer() const;
@@ -98,6 +100,12 @@ class Node {
   [[nodiscard]] const std::string& behind() const { return behind_; }  // empty: in force
   [[nodiscard]] std::uint64_t repairs() const { return repairs_; }
   [[nodiscard]] std::vector<LinkPlan> links() const;
+  // A change that nobody waited for and the store did not take; empty: none.
+  [[nodiscard]] const std::string& store_trouble() const { return store_trouble_; }
+  [[nodiscard]] std::string id_at(const IpAddress& address) const;  // empty: nobody's
+  [[nodiscard]] Result<policy::Explanation> explain(std::string_view source,
+                                                    std::string_view destination, Proto proto,
+                                                    std::uint16_t port, TimePoint now);
   [[nodiscard]] std::uint32_t mtu() const { return mtu_; }
   void set_mtu(std::uint32_t mtu) { mtu_ = mtu; }
 
@@ -150,6 +158,7 @@ class Node {
   std::deque<Waiting> waiting_;
   std::vector<ReadyWaiter> ready_waiters_;
 
+  std::string store_trouble_;
   std::string behind_;  // why the kernel is behind the plan
   std::optional<TimePoint> retry_at_;
   Duration retry_after_ = kRetryFirst;

@@ -59,6 +59,18 @@ void Node::on_drift(TimePoint now) {
   catch_up(now);
 }
 
+void Node::on_audit(TimePoint now) {
+  world_.now = now;
+  if (!behind_.empty()) return;  // the retry that is set looks at everything
+  const auto repaired = kernel_.audit(links());
+  if (!repaired) {
+    emit(pb::Event::Kind::PROBLEM, {}, "audit: " + repaired.error().what);
+    return;
+  }
+  for (const auto& what : repaired->what) emit(pb::Event::Kind::REPAIRED, {}, what);
+  repairs_ += repaired->what.size();
+}
+
 void Node::on_timer(TimePoint now) {
   world_.now = now;
   if (retry_at_ && *retry_at_ <= now) catch_up(now);
@@ -224,7 +236,8 @@ void Node::note_endpoint_lost(const std::optional<ServiceKey>& key, TimePoint no
 // A change that nobody waits for: the store is behind the world until the next one is
 // taken, and a start finds out by itself what this would have said.
 void Node::note_store(const Status& status) {
-  if (!status) emit(pb::Event::Kind::PROBLEM, {}, "store: " + status.error().what);
+  store_trouble_ = status ? std::string() : status.error().what;
+  if (!status) emit(pb::Event::Kind::PROBLEM, {}, "store: " + store_trouble_);
 }
 
 void Node::refresh_ready(const std::string& id, TimePoint now) {
@@ -343,6 +356,20 @@ std::vector<LinkPlan> Node::links() const {
     if (workload.attachment) plans.push_back(link_plan(id, *workload.attachment));
   }
   return plans;
+}
+
+std::string Node::id_at(const IpAddress& address) const {
+  for (const auto& [id, workload] : world_.workloads) {
+    if (!workload.attachment) continue;
+    if (workload.attachment->v4 == address || workload.attachment->v6 == address) return id;
+  }
+  return {};
+}
+
+Result<policy::Explanation> Node::explain(std::string_view source, std::string_view destination,
+                                          Proto proto, std::uint16_t port, TimePoint now) {
+  world_.now = now;  // holds end with time
+  return policy::explain(world_, source, destination, proto, port);
 }
 
 void Node::emit(pb::Event::Kind::Value kind, std::string id, std::string detail) {

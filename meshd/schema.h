@@ -27,6 +27,7 @@ enum class Table : std::uint8_t {
   kServices,
   kNodePorts,
   kQuarantine,
+  kSysctls,
 };
 
 struct TableInfo {
@@ -49,6 +50,7 @@ inline constexpr std::array kTables = {
               "scope,workflow,name,owner,vip4,vip6,declared_at,endpoint_lost_at", 3},
     TableInfo{Table::kNodePorts, "node_ports", "id,protocol,port,node_port", 3},
     TableInfo{Table::kQuarantine, "quarantine", "address,until", 1},
+    TableInfo{Table::kSysctls, "sysctls", "key,value", 1},
 };
 
 // Foreign keys are checked at commit: the order of changes within one does not matter.
@@ -116,6 +118,11 @@ CREATE TABLE node_ports (
 CREATE TABLE quarantine (
   address BLOB PRIMARY KEY CHECK (length(address) IN (4, 16)),
   until INTEGER NOT NULL,
+  sum INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE sysctls (
+  key TEXT PRIMARY KEY,
+  value TEXT NOT NULL,  -- as it was before meshd
   sum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 )sql",

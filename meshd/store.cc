@@ -379,6 +379,8 @@ Status Store::adopt_boot(const StoreOptions& options) {
         if (const auto& address = workload.attachment->address(family)) rest(*address);
       }
     }
+    // The kernel began with its own values again.
+    for (const auto& [key, value] : state.sysctls) changes.push_back(DropSysctl{key});
     for (auto [key, service] : state.services) {
       service.declared_at = service.endpoint_lost_at = {};
       changes.push_back(PutService{key, service});

@@ -75,16 +75,24 @@ struct PutQuarantine {
 struct DropQuarantine {
   IpAddress address;
 };
+struct PutSysctl {  // of the node, as it was before us: for --purge
+  std::string key, value;
+};
+struct DropSysctl {
+  std::string key;
+};
 
 using StoreChange = std::variant<PutDeclaration, DropDeclaration, PutAttachment, DropAttachment,
                                  PutDraining, PutReady, PutService, DropService, PutNodePort,
-                                 DropNodePort, PutQuarantine, DropQuarantine>;
+                                 DropNodePort, PutQuarantine, DropQuarantine,
+                                 PutSysctl, DropSysctl>;
 
 struct StoredState {
   std::map<std::string, policy::Workload, std::less<>> workloads;
   std::map<policy::ServiceKey, policy::Service> services;
   std::map<policy::PublishKey, std::uint16_t> node_ports;
   policy::Quarantine quarantine;
+  std::map<std::string, std::string> sysctls;  // as they were before us
   std::uint64_t generation = 0;
 };
 

@@ -107,6 +107,10 @@ struct ToRows {
   Writes operator()(const DropQuarantine& c) const {
     return {drop(Table::kQuarantine, {bytes(c.address.bytes())})};
   }
+  Writes operator()(const PutSysctl& c) const {
+    return {put(Table::kSysctls, {c.key, c.value})};
+  }
+  Writes operator()(const DropSysctl& c) const { return {drop(Table::kSysctls, {c.key})}; }
 };
 
 // --- columns to values ---------------------------------------------------------------
@@ -307,6 +311,11 @@ Status read_row(schema::Table table, const Row& row, StoredState& into) {
     case Table::kQuarantine: {
       const auto resting = columns.address();
       into.quarantine[resting] = columns.time();
+      break;
+    }
+    case Table::kSysctls: {
+      auto key = columns.text();
+      into.sysctls[std::move(key)] = columns.text();
       break;
     }
   }

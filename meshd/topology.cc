@@ -337,7 +337,8 @@ Result<Repairs> Topology::audit(const std::vector<LinkPlan>& links) {
   return repairs;
 }
 
-Status Topology::purge(const std::vector<OldSysctl>& restore) {
+Status Topology::purge(const std::vector<OldSysctl>& restore,
+                       const std::vector<IpAddress>& resolvers) {
   auto channel = TRY(nl::Channel::open(nl::Channel::Protocol::kRoute));
   for (const auto& link : TRY(nl::list_links(channel, kLinkGroup))) {
     CHECK_OK(nl::delete_link(channel, link.index));
@@ -346,6 +347,10 @@ Status Topology::purge(const std::vector<OldSysctl>& restore) {
   filter.protocol = nl::kOurProtocol;
   for (const auto& route : TRY(nl::list_routes(channel, filter))) {
     CHECK_OK(nl::delete_route(channel, route));
+  }
+  for (const auto& address : TRY(nl::list_addresses(channel, nl::kLoopbackIndex))) {
+    if (std::ranges::find(resolvers, address.address) == resolvers.end()) continue;
+    CHECK_OK(nl::delete_address(channel, address));
   }
   for (const auto& old : restore) CHECK_OK(ensure_sysctl_if_there(old.key, old.value));
   return {};

@@ -51,8 +51,9 @@ class Topology {
   [[nodiscard]] Status disconnect(const std::string& host_ifname);
   [[nodiscard]] Result<bool> link_exists(const std::string& host_ifname);
   [[nodiscard]] Result<Repairs> audit(const std::vector<LinkPlan>& links);
-  // Everything of ours, whatever daemon made it; needs no settings.
-  [[nodiscard]] static Status purge(const std::vector<OldSysctl>& restore);
+  // Everything of ours, whatever daemon made it.
+  [[nodiscard]] static Status purge(const std::vector<OldSysctl>& restore,
+                                    const std::vector<IpAddress>& resolvers);
 
   // Facts about the node.
   [[nodiscard]] Result<std::vector<IpAddress>> node_addresses();  // all, any scope

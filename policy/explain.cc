@@ -124,9 +124,9 @@ Explanation between(const Workload& consumer, const Workload& provider, Proto pr
     result.reason = side->declaration.id + " is not attached";
     return result;
   }
-  result.verdict = Verdict::kAllowed;
+  result.verdict = FlowVerdict::kAllowed;
   if (provider.draining) {
-    result.verdict = Verdict::kRefused;
+    result.verdict = FlowVerdict::kRefused;
     result.reason = provider.declaration.id + " is draining: open connections only";
   }
   return result;
@@ -148,8 +148,8 @@ Explanation to_service(const World& world, const Workload& consumer, const Targe
       const auto watched = provider.tcp_ready.find(port);
       const bool ready =
           provider.ready || (watched != provider.tcp_ready.end() && watched->second.any());
-      if (one.verdict == Verdict::kAllowed && ready) return one;
-      if (one.verdict == Verdict::kAllowed) {
+      if (one.verdict == FlowVerdict::kAllowed && ready) return one;
+      if (one.verdict == FlowVerdict::kAllowed) {
         one.lines.push_back(id + " is not ready yet");
       } else {
         one.lines.push_back(one.reason);
@@ -157,14 +157,14 @@ Explanation to_service(const World& world, const Workload& consumer, const Targe
     }
     result = std::move(one);
   }
-  result.verdict = Verdict::kRefused;
+  result.verdict = FlowVerdict::kRefused;
   if (!granted || !consumer.attachment) return result;
   const auto until = std::max({consumer.attachment->attached_at, target.service->declared_at,
                                target.service->endpoint_lost_at}) +
                      hold;
   const auto what = fmt::format("no endpoint of {} is ready", service_text(target.key));
   if (world.now < until) {
-    result.verdict = Verdict::kHeld;
+    result.verdict = FlowVerdict::kHeld;
     const auto left = std::chrono::ceil<std::chrono::seconds>(until - world.now).count();
     result.reason = fmt::format("{}: held for another {} s", what, left);
   } else {
@@ -179,7 +179,7 @@ Explanation to_outside(const World& world, const Workload& consumer, const IpAdd
   for (const auto* resolver : {settings.resolver4, settings.resolver6}) {
     if (address != resolver[0] || port != 53) continue;
     Explanation result;
-    result.verdict = Verdict::kAllowed;
+    result.verdict = FlowVerdict::kAllowed;
     result.reason = "the node's resolver answers every container";
     return result;
   }
@@ -194,7 +194,7 @@ Explanation to_outside(const World& world, const Workload& consumer, const IpAdd
       continue;
     }
     Explanation result;
-    result.verdict = consumer.attachment ? Verdict::kAllowed : Verdict::kRefused;
+    result.verdict = consumer.attachment ? FlowVerdict::kAllowed : FlowVerdict::kRefused;
     result.reason = consumer.attachment ? fmt::format("{} declares egress to {}",
                                                       consumer.declaration.id,
                                                       piece.prefix.to_string())
@@ -236,7 +236,7 @@ Explanation from_outside(const World& world, const IpAddress& source, const Targ
       result.missing = fmt::format("in {}: publish: allow_from: [\"{}\"]", key.id,
                                    source.to_string());
     } else {
-      result.verdict = Verdict::kAllowed;
+      result.verdict = FlowVerdict::kAllowed;
       result.reason = fmt::format("{} admits {}", key.id, source.to_string());
     }
     return result;

@@ -14,10 +14,10 @@
 
 namespace meshd::policy {
 
-enum class Verdict { kRefused, kAllowed, kHeld };
+enum class FlowVerdict { kRefused, kAllowed, kHeld };
 
 struct Explanation {
-  Verdict verdict = Verdict::kRefused;
+  FlowVerdict verdict = FlowVerdict::kRefused;
   std::string reason;              // one line
   std::vector<std::string> lines;  // what decides: declarations, states
   std::string missing;             // the declaration that would allow it, if one would

@@ -1,0 +1,116 @@
+// The composition root: makes the parts, starts them in order, and answers the API.
+//
+// Start:   store, node facts, table options -> names of the stored generation -> resolver
+//          sockets and workers -> links and table made equal -> API sockets -> READY.
+// Threads: made and run on the main thread; signals are blocked before any thread starts.
+// Errors:  start() says what and why in one line; nothing of ours is changed in the kernel
+//          before store and configuration are known to be good.
+#pragma once
+
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "dns/server.h"
+#include "meshd/admin.h"
+#include "meshd/api.h"
+#include "meshd/config.h"
+#include "meshd/linux_kernel.h"
+#include "meshd/loop.h"
+#include "meshd/names.h"
+#include "meshd/node.h"
+#include "meshd/notify.h"
+#include "meshd/ready_watch.h"
+#include "meshd/refusals.h"
+#include "meshd/run_lock.h"
+#include "meshd/store.h"
+#include "netlink/link_monitor.h"
+#include "netlink/nflog.h"
+#include "netlink/nft_monitor.h"
+
+namespace meshd {
+
+inline constexpr std::string_view kVersion = "0.1.0";
+
+class Daemon final : public Api {
+ public:
+  [[nodiscard]] static Result<std::unique_ptr<Daemon>> start(Config config);
+  ~Daemon() override;
+  [[nodiscard]] Status run() { return loop_->run(); }
+
+  // Api
+  void apply(const mesh::v1::ApplyRequest&, Reply<mesh::v1::ApplyReply>) override;
+  void attach(const mesh::v1::AttachRequest&, Reply<mesh::v1::AttachReply>) override;
+  void detach(const mesh::v1::WorkloadRequest&, Reply<mesh::v1::DetachReply>) override;
+  void drain(const mesh::v1::WorkloadRequest&, Reply<mesh::v1::Empty>) override;
+  void remove(const mesh::v1::DeleteRequest&, Reply<mesh::v1::Empty>) override;
+  void release_name(const mesh::v1::NameRequest&, Reply<mesh::v1::Empty>) override;
+  void plan(const mesh::v1::ApplyRequest&, Reply<mesh::v1::PlanReply>) override;
+  void list_workloads(const mesh::v1::Empty&, Reply<mesh::v1::WorkloadList>) override;
+  void list_services(const mesh::v1::Empty&, Reply<mesh::v1::ServiceList>) override;
+  void list_flows(const mesh::v1::Empty&, Reply<mesh::v1::FlowList>) override;
+  void list_published(const mesh::v1::Empty&, Reply<mesh::v1::PublishedList>) override;
+  void explain(const mesh::v1::ExplainRequest&, Reply<mesh::v1::ExplainReply>) override;
+  void resolve(const mesh::v1::ResolveRequest&, Reply<mesh::v1::ResolveReply>) override;
+  void get_status(const mesh::v1::Empty&, Reply<mesh::v1::StatusReply>) override;
+  void wait(const mesh::v1::WaitRequest&, Reply<mesh::v1::WaitReply>) override;
+  void watch(const mesh::v1::WatchRequest&, std::shared_ptr<EventStream>) override;
+
+ private:
+  explicit Daemon(Config config) : config_(std::move(config)) {}
+
+  // Steps of start(), in order.
+  [[nodiscard]] Status open_store();
+  [[nodiscard]] Status learn_node();
+  [[nodiscard]] Status start_node();
+  [[nodiscard]] Status start_dns();
+  [[nodiscard]] Status start_events();
+  [[nodiscard]] Status start_api();
+
+  [[nodiscard]] Result<policy::Settings> read_settings();
+  [[nodiscard]] Status remember(const std::vector<OldSysctl>& changed, const StoredState& stored);
+  [[nodiscard]] dns::ZoneSettings zone_settings() const;
+  [[nodiscard]] Result<std::vector<dns::Listener>> listeners();
+  [[nodiscard]] std::vector<dns::UpstreamAddress> upstreams() const;
+
+  void on_jobs();
+  void on_table_events();
+  void on_link_events();
+  void on_log_packets();
+  void on_refused_names();
+  void on_audit();
+  void follow_addresses();
+  void on_event(mesh::v1::Event event);
+  void note_refusal(const std::string& id, std::string line);
+  void publish_why();
+  // After anything that may have changed the world: watches and timers follow.
+  void settle();
+
+  const Config config_;
+  std::unique_ptr<Loop> loop_;
+  std::unique_ptr<RunLock> lock_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<LinuxKernel> kernel_;
+  std::unique_ptr<Names> names_;
+  policy::Settings settings_;
+  std::vector<dns::Listener> listeners_;
+  std::unique_ptr<dns::Server> dns_;
+  std::unique_ptr<Node> node_;
+  std::unique_ptr<ReadyWatch> ready_;
+  std::unique_ptr<Admin> admin_;
+  std::unique_ptr<netlink::NftMonitor> nft_monitor_;
+  std::unique_ptr<netlink::LinkMonitor> link_monitor_;
+  std::unique_ptr<netlink::NflogReader> nflog_;
+  Refusals refusals_;
+  std::set<std::string> why_changed_;
+  std::vector<std::shared_ptr<EventStream>> watchers_;
+  std::vector<std::shared_ptr<EventStream>> refusal_watchers_;
+  std::unique_ptr<Timer> node_timer_, audit_timer_, why_timer_, watchdog_timer_;
+  std::vector<std::unique_ptr<Source>> sources_;
+};
+
+// Removes everything that is ours on this node, and nothing else; refused while a daemon
+// runs. Works without a store, as far as that goes.
+[[nodiscard]] Status purge(const Config& config);
+
+}  // namespace meshd

@@ -1,0 +1,204 @@
+// The second half of Daemon: what the API's calls do.
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "meshd/daemon.h"
+#include "meshd/report.h"
+#include "netlink/netns.h"
+#include "policy/from_proto.h"
+
+namespace meshd {
+
+namespace pb = mesh::v1;
+
+namespace {
+
+Result<std::vector<policy::Declaration>> read_files(const pb::ApplyRequest& request) {
+  std::vector<policy::Declaration> all;
+  for (const auto& file : request.files()) {
+    auto declarations = TRY(policy::read_declarations(file.name(), file.text()));
+    std::ranges::move(declarations, std::back_inserter(all));
+  }
+  if (request.files().empty()) return fail(ErrorCode::kInvalid, "no file given");
+  return all;
+}
+
+Proto read_protocol(pb::Protocol::Value value) {
+  return value == pb::Protocol::UDP ? Proto::kUdp : Proto::kTcp;
+}
+
+pb::Verdict::Value verdict_message(policy::FlowVerdict verdict) {
+  switch (verdict) {
+    case policy::FlowVerdict::kAllowed: return pb::Verdict::ALLOWED;
+    case policy::FlowVerdict::kHeld: return pb::Verdict::HELD;
+    case policy::FlowVerdict::kRefused: break;
+  }
+  return pb::Verdict::REFUSED;
+}
+
+}  // namespace
+
+void Daemon::apply(const pb::ApplyRequest& request, Reply<pb::ApplyReply> reply) {
+  auto declarations = read_files(request);
+  if (!declarations) return reply(std::unexpected(std::move(declarations).error()));
+  node_->apply(*std::move(declarations), BootClock::now(), std::move(reply));
+}
+
+void Daemon::plan(const pb::ApplyRequest& request, Reply<pb::PlanReply> reply) {
+  auto declarations = read_files(request);
+  if (!declarations) return reply(std::unexpected(std::move(declarations).error()));
+  const auto changes = node_->plan(*std::move(declarations), BootClock::now());
+  if (!changes) return reply(std::unexpected(changes.error()));
+  pb::PlanReply answer;
+  for (const auto& change : *changes) *answer.add_changes() = change_message(change);
+  reply(std::move(answer));
+}
+
+void Daemon::attach(const pb::AttachRequest& request, Reply<pb::AttachReply> reply) {
+  const auto netns =
+      netlink::Netns::open_handed_over(request.pid(), request.fd(), request.netns_ino());
+  if (!netns) return reply(std::unexpected(Error(netns.error()).in("attach " + request.id())));
+  const auto own = netlink::Netns::own();
+  if (!own) return reply(std::unexpected(own.error()));
+  if (own->id() == netns->id()) {
+    return reply(fail(ErrorCode::kInvalid, "attach " + request.id() +
+                                               ": that is the node's own network namespace"));
+  }
+  AttachSpec spec;
+  spec.id = request.id();
+  spec.netns_fd = netns->fd();
+  spec.netns = {netns->id().dev, netns->id().ino};
+  spec.netns_path = request.netns();
+  spec.ifname = request.ifname().empty() ? "eth0" : request.ifname();
+  if (!netlink::valid_link_name(spec.ifname)) {
+    return reply(fail(ErrorCode::kInvalid, "attach " + spec.id + ": ifname: not a link's name"));
+  }
+  spec.default_route = !request.no_default_route();
+  spec.prepared = request.prepared();
+  node_->attach(spec, BootClock::now(),
+                [this, id = spec.id, reply = std::move(reply)](
+                    Result<policy::Attachment> attachment) mutable {
+                  if (!attachment) return reply(std::unexpected(std::move(attachment).error()));
+                  reply(attach_reply(node_->world(), id, node_->mtu()));
+                });
+}
+
+void Daemon::detach(const pb::WorkloadRequest& request, Reply<pb::DetachReply> reply) {
+  node_->detach(request.id(), BootClock::now(), std::move(reply));
+}
+void Daemon::drain(const pb::WorkloadRequest& request, Reply<pb::Empty> reply) {
+  node_->drain(request.id(), BootClock::now(), std::move(reply));
+}
+void Daemon::remove(const pb::DeleteRequest& request, Reply<pb::Empty> reply) {
+  node_->remove(request.id(), request.force(), BootClock::now(), std::move(reply));
+}
+void Daemon::release_name(const pb::NameRequest& request, Reply<pb::Empty> reply) {
+  node_->release_name(request.name(), BootClock::now(), std::move(reply));
+}
+
+void Daemon::list_workloads(const pb::Empty&, Reply<pb::WorkloadList> reply) {
+  reply(workload_list(node_->world(), node_->problems()));
+}
+void Daemon::list_services(const pb::Empty&, Reply<pb::ServiceList> reply) {
+  reply(service_list(node_->world()));
+}
+void Daemon::list_published(const pb::Empty&, Reply<pb::PublishedList> reply) {
+  reply(published_list(node_->world()));
+}
+void Daemon::list_flows(const pb::Empty&, Reply<pb::FlowList> reply) {
+  std::vector<ElementCount> counts;
+  for (const auto set : {policy::SetId::kAllow4, policy::SetId::kAllow6,
+                         policy::SetId::kAllow4Block, policy::SetId::kAllow6Block}) {
+    auto some = kernel_->counters(set);
+    if (!some) return reply(std::unexpected(std::move(some).error()));
+    std::ranges::move(*some, std::back_inserter(counts));
+  }
+  reply(flow_list(node_->world(), counts));
+}
+
+void Daemon::explain(const pb::ExplainRequest& request, Reply<pb::ExplainReply> reply) {
+  if (request.port() == 0 || request.port() > 65535) {
+    return reply(fail(ErrorCode::kInvalid, "explain: port: must be 1 to 65535"));
+  }
+  const auto why = node_->explain(request.src(), request.dst(), read_protocol(request.protocol()),
+                                  static_cast<std::uint16_t>(request.port()), BootClock::now());
+  if (!why) return reply(std::unexpected(why.error()));
+  pb::ExplainReply answer;
+  answer.set_verdict(verdict_message(why->verdict));
+  answer.set_reason(why->reason);
+  for (const auto& line : why->lines) answer.add_lines(line);
+  if (!why->missing.empty()) answer.add_lines("missing " + why->missing);
+  reply(std::move(answer));
+}
+
+void Daemon::resolve(const pb::ResolveRequest& request, Reply<pb::ResolveReply> reply) {
+  const auto found = node_->world().workloads.find(request.id());
+  if (found == node_->world().workloads.end() || !found->second.attachment) {
+    return reply(fail(ErrorCode::kNotFound,
+                      "resolve: " + request.id() + " is not attached, so it cannot ask"));
+  }
+  const auto type = dns::type_number(request.type().empty() ? "A" : request.type());
+  if (!type) return reply(fail(ErrorCode::kInvalid, "resolve: unknown type " + request.type()));
+  const auto& attachment = *found->second.attachment;
+  const auto& client = attachment.v4 ? *attachment.v4 : *attachment.v6;
+  const auto resolved = names_->resolve(client, request.name(), *type);
+  pb::ResolveReply answer;
+  answer.set_rcode(resolved.rcode);
+  answer.set_ede(resolved.ede);
+  answer.set_reason(resolved.reason);
+  for (const auto& record : resolved.answers) {
+    auto& entry = *answer.add_answers();
+    entry.set_name(record.name);
+    entry.set_type(record.type);
+    entry.set_ttl(record.ttl);
+    entry.set_data(record.data);
+  }
+  reply(std::move(answer));
+}
+
+void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) {
+  pb::StatusReply answer;
+  const auto& generations = node_->generations();
+  auto& shown = *answer.mutable_generations();
+  shown.set_stored(generations.stored);
+  shown.set_planned(generations.planned);
+  shown.set_installed(generations.installed);
+  shown.set_named(generations.named);
+  shown.set_reported(generations.named);  // nobody to report to: as good as reported
+  const auto add = [&](std::string subject, std::string detail) {
+    auto& problem = *answer.add_problems();
+    problem.set_subject(std::move(subject));
+    problem.set_detail(std::move(detail));
+  };
+  if (!node_->behind().empty()) add("rules", node_->behind());
+  if (const auto& trouble = node_->store_trouble(); !trouble.empty()) add("store", trouble);
+  answer.set_healthy(answer.problems().empty() && generations.stored == generations.named);
+  for (const auto& [id, problems] : node_->problems()) {
+    for (const auto& problem : problems) add(id, problem);  // the container's, not the node's
+  }
+  answer.set_node(config_.node_name);
+  answer.set_version(std::string(kVersion));
+  answer.set_zone(config_.zone);
+  answer.set_workloads(static_cast<std::uint32_t>(node_->world().workloads.size()));
+  answer.set_attached(static_cast<std::uint32_t>(node_->links().size()));
+  answer.set_repairs(node_->repairs());
+  answer.set_controller("none");
+  for (const auto& state : dns_->upstream_states()) {
+    auto& upstream = *answer.add_upstreams();
+    upstream.set_address(state.address.to_string());
+    upstream.set_healthy(state.healthy);
+    upstream.set_rtt_us(state.rtt_us);
+  }
+  reply(std::move(answer));
+}
+
+void Daemon::wait(const pb::WaitRequest& request, Reply<pb::WaitReply> reply) {
+  node_->wait(request.target(), std::chrono::milliseconds(request.timeout_ms()), BootClock::now(),
+              std::move(reply));
+}
+
+void Daemon::watch(const pb::WatchRequest& request, std::shared_ptr<EventStream> stream) {
+  (request.refused_only() ? refusal_watchers_ : watchers_).push_back(std::move(stream));
+}
+
+}  // namespace meshd
