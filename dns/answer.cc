@@ -67,11 +67,16 @@ class Answerer {
     plain_ = view_ == nullptr && snapshot_.is_plain_client(client_);
     if (view_ == nullptr && !plain_) return {};
     switch (parse_query(message_, q_)) {
-      case Parsed::kDrop: return {};
-      case Parsed::kNotImp: return finish(Rcode::kNotImp);
-      case Parsed::kFormErr: return finish(Rcode::kFormErr);
-      case Parsed::kBadVers: return begin(), finish(Rcode::kBadVers);
-      case Parsed::kQuery: break;
+      case Parsed::kDrop:
+        return {};
+      case Parsed::kNotImp:
+        return finish(Rcode::kNotImp);
+      case Parsed::kFormErr:
+        return finish(Rcode::kFormErr);
+      case Parsed::kBadVers:
+        return begin(), finish(Rcode::kBadVers);
+      case Parsed::kQuery:
+        break;
     }
     begin();
     if (q_.klass != kClassIn && q_.klass != kClassAny) return finish(Rcode::kRefused);
@@ -118,8 +123,8 @@ class Answerer {
     }
     if (parent(name) == zone_) {
       const auto label = first_label(name);
-      if (label == "ns") return data({snapshot_.settings().resolver4,
-                                      snapshot_.settings().resolver6, {}});
+      if (label == "ns")
+        return data({snapshot_.settings().resolver4, snapshot_.settings().resolver6, {}});
       if (label == "why") return why();
       if (label == "id" || label == "svc" || label == "wf") return no_data();
     }
@@ -139,11 +144,16 @@ class Answerer {
 
   Outcome data(const NameData& name) {
     switch (q_.type) {
-      case type::kA: return name.v4 ? one_address(*name.v4) : no_data();
-      case type::kAaaa: return name.v6 ? one_address(*name.v6) : no_data();
-      case type::kSrv: return name.srv.empty() ? no_data() : srv(name);
-      case type::kAny: return any();
-      default: return no_data();
+      case type::kA:
+        return name.v4 ? one_address(*name.v4) : no_data();
+      case type::kAaaa:
+        return name.v6 ? one_address(*name.v6) : no_data();
+      case type::kSrv:
+        return name.srv.empty() ? no_data() : srv(name);
+      case type::kAny:
+        return any();
+      default:
+        return no_data();
     }
   }
 
@@ -327,9 +337,9 @@ class Answerer {
   }
 
   Outcome seal(Rcode rcode, std::uint16_t more_flags) {
-    const auto flags = static_cast<std::uint16_t>(
-        kFlagQr | kFlagAa | kFlagRa | more_flags |
-        (q_.flags & (kOpcodeMask | kFlagRd | kFlagCd)) | (static_cast<unsigned>(rcode) & 0xfU));
+    const auto flags = static_cast<std::uint16_t>(kFlagQr | kFlagAa | kFlagRa | more_flags |
+                                                  (q_.flags & (kOpcodeMask | kFlagRd | kFlagCd)) |
+                                                  (static_cast<unsigned>(rcode) & 0xfU));
     writer_.patch16(2, flags);
     writer_.patch16(4, has_question_ ? 1 : 0);
     writer_.patch16(6, answers_);
@@ -389,9 +399,9 @@ std::size_t empty_reply(const Query& query, Bytes message, Rcode rcode, std::uin
   Writer writer(reply);
   writer.bytes(message.first(query.question_end));
   write_opt(writer, query, rcode, ede_code, ede_text);
-  const auto flags = static_cast<std::uint16_t>(
-      kFlagQr | kFlagRa | (authoritative ? kFlagAa : 0) | (query.flags & (kFlagRd | kFlagCd)) |
-      (static_cast<unsigned>(rcode) & 0xfU));
+  const auto flags = static_cast<std::uint16_t>(kFlagQr | kFlagRa | (authoritative ? kFlagAa : 0) |
+                                                (query.flags & (kFlagRd | kFlagCd)) |
+                                                (static_cast<unsigned>(rcode) & 0xfU));
   writer.patch16(2, flags);
   writer.patch16(4, 1);
   writer.patch16(6, 0);
@@ -408,19 +418,26 @@ std::string text_of(Reader& message, std::uint16_t rr_type, std::uint16_t size) 
   const auto start = message.at();
   std::string name;
   switch (rr_type) {
-    case type::kA: return IpAddress::v4(message.take(4).first<4>()).to_string();
-    case type::kAaaa: return IpAddress::v6(message.take(16).first<16>()).to_string();
+    case type::kA:
+      return IpAddress::v4(message.take(4).first<4>()).to_string();
+    case type::kAaaa:
+      return IpAddress::v6(message.take(16).first<16>()).to_string();
     case type::kPtr:
-    case type::kNs: read_name(message, name, true); return to_text(name);
+    case type::kNs:
+      read_name(message, name, true);
+      return to_text(name);
     case type::kSrv: {
       const auto priority = message.u16(), weight = message.u16(), port = message.u16();
       read_name(message, name, true);
-      return std::to_string(priority) + " " + std::to_string(weight) + " " +
-             std::to_string(port) + " " + to_text(name);
+      return std::to_string(priority) + " " + std::to_string(weight) + " " + std::to_string(port) +
+             " " + to_text(name);
     }
-    case type::kSoa: read_name(message, name, true); message.seek(start + size);
+    case type::kSoa:
+      read_name(message, name, true);
+      message.seek(start + size);
       return to_text(name);
-    default: break;
+    default:
+      break;
   }
   std::string text;
   Reader strings(message.take(size));
@@ -457,8 +474,8 @@ Resolved resolve(const Snapshot& snapshot, const IpAddress& client, std::string_
   write_opt(writer, with_edns, Rcode::kNoError, 0, {});
   std::vector<std::uint8_t> reply(kMaxMessage);
   Scratch scratch;
-  const auto outcome = answer(snapshot, client, Bytes(query).first(writer.at()), false, reply,
-                              scratch);
+  const auto outcome =
+      answer(snapshot, client, Bytes(query).first(writer.at()), false, reply, scratch);
   if (outcome.action != Action::kReply) {
     result.rcode = outcome.action == Action::kForward ? "FORWARDED" : "DROPPED";
     result.reason = outcome.action == Action::kForward ? "a foreign name: upstream is asked"

@@ -50,17 +50,15 @@ struct Forwarder::Pending {
 };
 
 Forwarder::Forwarder(std::size_t cache_bytes, Upstream::Watch watch, MakeUpstream make)
-    : cache_(cache_bytes),
-      watch_(std::move(watch)),
-      make_(std::move(make)),
-      buffer_(kMaxMessage) {}
+    : cache_(cache_bytes), watch_(std::move(watch)), make_(std::move(make)), buffer_(kMaxMessage) {}
 
 Forwarder::~Forwarder() = default;
 
 void Forwarder::set_upstreams(const std::vector<UpstreamAddress>& addresses) {
   std::vector<std::shared_ptr<Server>> next;
   for (const auto& address : addresses) {
-    const auto kept = std::ranges::find(servers_, address, [](const auto& s) { return s->address; });
+    const auto kept =
+        std::ranges::find(servers_, address, [](const auto& s) { return s->address; });
     if (kept != servers_.end()) {
       next.push_back(*kept);
       continue;
@@ -139,8 +137,8 @@ bool Forwarder::ask_next(const std::shared_ptr<Pending>& pending, TimePoint now)
   const auto id = static_cast<std::uint16_t>(random[0] << 8 | random[1]);
   auto sent = upstream_query(pending->query, id, std::span(random).subspan(2));
   const Bytes bytes(sent);
-  server->upstream->ask(bytes, [this, weak = std::weak_ptr(pending),
-                                from = std::weak_ptr(server), sent = std::move(sent),
+  server->upstream->ask(bytes, [this, weak = std::weak_ptr(pending), from = std::weak_ptr(server),
+                                sent = std::move(sent),
                                 now](Bytes reply) { on_reply(weak, from, sent, reply, now); });
   return true;
 }
@@ -171,10 +169,10 @@ void Forwarder::on_reply(const std::weak_ptr<Pending>& weak, const std::weak_ptr
   give_up(pending);
 }
 
-void Forwarder::answer_one(const Question& question, const UpstreamReply& reply,
-                           std::uint32_t age, bool stale) {
-  const auto size = write_reply(reply, question.query, question.message, age, stale,
-                                question.limit, buffer_);
+void Forwarder::answer_one(const Question& question, const UpstreamReply& reply, std::uint32_t age,
+                           bool stale) {
+  const auto size =
+      write_reply(reply, question.query, question.message, age, stale, question.limit, buffer_);
   if (size > 0) question.send(Bytes(buffer_).first(size));
 }
 
@@ -192,9 +190,8 @@ void Forwarder::give_up(const std::shared_ptr<Pending>& pending) {
   const std::string_view reason =
       servers_.empty() ? "no upstream resolver is configured" : "no upstream resolver answers";
   for (const auto& waiter : pending->waiters) {
-    const auto size =
-        empty_reply(waiter.query, waiter.message, Rcode::kServFail, ede::kNoReachable, reason,
-                    false, buffer_);
+    const auto size = empty_reply(waiter.query, waiter.message, Rcode::kServFail, ede::kNoReachable,
+                                  reason, false, buffer_);
     if (size > 0) waiter.send(Bytes(buffer_).first(size));
   }
   forget(pending);
@@ -241,7 +238,8 @@ void Forwarder::on_time(TimePoint now) {
 
 std::optional<TimePoint> Forwarder::next_time(TimePoint now) const {
   if (pending_.empty()) {
-    const bool busy = std::ranges::any_of(servers_, [](const auto& s) { return s->upstream->busy(); });
+    const bool busy =
+        std::ranges::any_of(servers_, [](const auto& s) { return s->upstream->busy(); });
     return busy ? std::optional(now + kTick) : std::nullopt;
   }
   return now + kTick;
@@ -251,8 +249,8 @@ std::vector<UpstreamState> Forwarder::states() const {
   std::vector<UpstreamState> result;
   for (const auto& server : servers_) {
     const auto rtt = std::chrono::duration_cast<std::chrono::microseconds>(server->smoothed_rtt);
-    result.push_back({server->address, server->failures < kUnhealthy,
-                      static_cast<std::uint32_t>(rtt.count())});
+    result.push_back(
+        {server->address, server->failures < kUnhealthy, static_cast<std::uint32_t>(rtt.count())});
   }
   return result;
 }

@@ -62,8 +62,8 @@ class Forwarder {
 
   void start(const std::shared_ptr<Pending>& pending, TimePoint now);
   bool ask_next(const std::shared_ptr<Pending>& pending, TimePoint now);
-  void on_reply(const std::weak_ptr<Pending>& weak, const std::weak_ptr<Server>& server,
-                Bytes sent, Bytes reply, TimePoint asked_at);
+  void on_reply(const std::weak_ptr<Pending>& weak, const std::weak_ptr<Server>& server, Bytes sent,
+                Bytes reply, TimePoint asked_at);
   void finish(const std::shared_ptr<Pending>& pending, std::shared_ptr<const UpstreamReply> reply,
               bool stale);
   void give_up(const std::shared_ptr<Pending>& pending);

@@ -29,8 +29,8 @@ Result<Listener> open_one(const IpAddress& address, std::uint16_t port, bool udp
   listener.worker = worker;
   const int kind = (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK;
   listener.fd = UniqueFd(socket(address.is_v4() ? AF_INET : AF_INET6, kind, 0));
-  const auto what = fmt::format("listen on {} {} port {}", udp ? "udp" : "tcp",
-                                address.to_string(), port);
+  const auto what =
+      fmt::format("listen on {} {} port {}", udp ? "udp" : "tcp", address.to_string(), port);
   if (!listener.fd) return fail_errno(what, errno);
   const int fd = listener.fd.get();
   if (address.is_v4()) {
@@ -42,7 +42,8 @@ Result<Listener> open_one(const IpAddress& address, std::uint16_t port, bool udp
   if (shared) CHECK_OK(set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1, "SO_REUSEPORT"));
   if (!udp) CHECK_OK(set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR"));
   // Beyond the system's limit where we may, up to it where not.
-  if (udp && setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveQueue, sizeof kReceiveQueue) != 0) {
+  if (udp &&
+      setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveQueue, sizeof kReceiveQueue) != 0) {
     CHECK_OK(set_option(fd, SOL_SOCKET, SO_RCVBUF, kReceiveQueue, "SO_RCVBUF"));
   }
   const auto target = to_sockaddr(address, port);

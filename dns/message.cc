@@ -16,13 +16,20 @@ struct NamedType {
   std::uint16_t number;
 };
 constexpr std::array kTypes = {
-    NamedType{"A", type::kA},         NamedType{"NS", type::kNs},
-    NamedType{"CNAME", type::kCname}, NamedType{"SOA", type::kSoa},
-    NamedType{"PTR", type::kPtr},     NamedType{"HINFO", type::kHinfo},
-    NamedType{"MX", 15},              NamedType{"TXT", type::kTxt},
-    NamedType{"AAAA", type::kAaaa},   NamedType{"SRV", type::kSrv},
-    NamedType{"SVCB", type::kSvcb},   NamedType{"HTTPS", type::kHttps},
-    NamedType{"IXFR", type::kIxfr},   NamedType{"AXFR", type::kAxfr},
+    NamedType{"A", type::kA},
+    NamedType{"NS", type::kNs},
+    NamedType{"CNAME", type::kCname},
+    NamedType{"SOA", type::kSoa},
+    NamedType{"PTR", type::kPtr},
+    NamedType{"HINFO", type::kHinfo},
+    NamedType{"MX", 15},
+    NamedType{"TXT", type::kTxt},
+    NamedType{"AAAA", type::kAaaa},
+    NamedType{"SRV", type::kSrv},
+    NamedType{"SVCB", type::kSvcb},
+    NamedType{"HTTPS", type::kHttps},
+    NamedType{"IXFR", type::kIxfr},
+    NamedType{"AXFR", type::kAxfr},
     NamedType{"ANY", type::kAny},
 };
 
@@ -67,26 +74,40 @@ std::optional<std::uint16_t> type_number(std::string_view name) {
 
 std::string_view rcode_name(Rcode rcode) {
   switch (rcode) {
-    case Rcode::kNoError: return "NOERROR";
-    case Rcode::kFormErr: return "FORMERR";
-    case Rcode::kServFail: return "SERVFAIL";
-    case Rcode::kNxDomain: return "NXDOMAIN";
-    case Rcode::kNotImp: return "NOTIMP";
-    case Rcode::kRefused: return "REFUSED";
-    case Rcode::kBadVers: return "BADVERS";
+    case Rcode::kNoError:
+      return "NOERROR";
+    case Rcode::kFormErr:
+      return "FORMERR";
+    case Rcode::kServFail:
+      return "SERVFAIL";
+    case Rcode::kNxDomain:
+      return "NXDOMAIN";
+    case Rcode::kNotImp:
+      return "NOTIMP";
+    case Rcode::kRefused:
+      return "REFUSED";
+    case Rcode::kBadVers:
+      return "BADVERS";
   }
   return "RCODE";
 }
 
 std::string_view ede_name(std::uint16_t code) {
   switch (code) {
-    case ede::kStale: return "Stale Answer";
-    case ede::kNotReady: return "Not Ready";
-    case ede::kFiltered: return "Filtered";
-    case ede::kProhibited: return "Prohibited";
-    case ede::kNoReachable: return "No Reachable Authority";
-    case ede::kNetworkError: return "Network Error";
-    default: return "Other";
+    case ede::kStale:
+      return "Stale Answer";
+    case ede::kNotReady:
+      return "Not Ready";
+    case ede::kFiltered:
+      return "Filtered";
+    case ede::kProhibited:
+      return "Prohibited";
+    case ede::kNoReachable:
+      return "No Reachable Authority";
+    case ede::kNetworkError:
+      return "Network Error";
+    default:
+      return "Other";
   }
 }
 

@@ -14,9 +14,8 @@ namespace meshd::dns {
 
 namespace type {
 inline constexpr std::uint16_t kA = 1, kNs = 2, kCname = 5, kSoa = 6, kPtr = 12, kHinfo = 13,
-                               kTxt = 16, kAaaa = 28, kSrv = 33, kOpt = 41, kSvcb = 64,
-                               kHttps = 65, kIxfr = 251, kAxfr = 252, kMailb = 253,
-                               kMaila = 254, kAny = 255;
+                               kTxt = 16, kAaaa = 28, kSrv = 33, kOpt = 41, kSvcb = 64, kHttps = 65,
+                               kIxfr = 251, kAxfr = 252, kMailb = 253, kMaila = 254, kAny = 255;
 }
 [[nodiscard]] std::string type_name(std::uint16_t number);  // "AAAA", "TYPE1234"
 [[nodiscard]] std::optional<std::uint16_t> type_number(std::string_view name);
@@ -46,8 +45,8 @@ inline constexpr std::uint16_t kOpcodeMask = 0x7800;
 
 struct Query {
   std::uint16_t id = 0, flags = 0;
-  std::string name;         // as asked
-  std::string lower;        // folded, for look-ups
+  std::string name;   // as asked
+  std::string lower;  // folded, for look-ups
   std::uint16_t type = 0, klass = 0;
   std::size_t question_end = 12;  // the header and the question, to be echoed
   bool edns = false;
@@ -56,9 +55,9 @@ struct Query {
 };
 
 enum class Parsed {
-  kQuery,     // `query` is complete
-  kDrop,      // not even a header, or an answer
-  kFormErr,   // header known, `question_end` is 12 unless the question was readable
+  kQuery,    // `query` is complete
+  kDrop,     // not even a header, or an answer
+  kFormErr,  // header known, `question_end` is 12 unless the question was readable
   kNotImp,
   kBadVers,
 };

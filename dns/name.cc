@@ -63,7 +63,7 @@ std::string to_text(std::string_view wire) {
 
 void read_name(Reader& reader, std::string& out, bool compressed) {
   out.clear();
-  std::size_t resume = 0;            // where to go on behind the first pointer
+  std::size_t resume = 0;           // where to go on behind the first pointer
   std::size_t limit = reader.at();  // pointers lead before this, so that they cannot loop
   while (reader.ok()) {
     const std::size_t here = reader.at();
@@ -157,8 +157,7 @@ std::optional<IpAddress> address_of_reverse(std::string_view wire) {
   for (std::size_t i = 0; i < digits; ++i) {
     const auto label = labels[digits - 1 - i];
     unsigned value = 0;
-    const auto [end, error] =
-        std::from_chars(label.begin(), label.end(), value, v4 ? 10 : 16);
+    const auto [end, error] = std::from_chars(label.begin(), label.end(), value, v4 ? 10 : 16);
     if (error != std::errc() || end != label.end() || value > (v4 ? 255U : 15U)) {
       return std::nullopt;
     }

@@ -155,8 +155,8 @@ class Digester {
   }
 
   void settle_ttl() {
-    result_.negative = result_.rcode == Rcode::kNxDomain ||
-                       (result_.rcode == Rcode::kNoError && answers_ == 0);
+    result_.negative =
+        result_.rcode == Rcode::kNxDomain || (result_.rcode == Rcode::kNoError && answers_ == 0);
     if (result_.negative) {
       result_.ttl = std::min(soa_ttl_.value_or(kNoSoaTtl), kMaxNegativeTtl);
     } else if (result_.rcode == Rcode::kNoError) {
@@ -186,8 +186,8 @@ std::vector<std::uint8_t> upstream_query(const Query& query, std::uint16_t id,
   Writer writer(message);
   writer.u16(id);
   writer.u16(static_cast<std::uint16_t>(kFlagRd | (query.flags & kFlagCd)));
-  for (const std::uint16_t count : {std::uint16_t{1}, std::uint16_t{0}, std::uint16_t{0},
-                                    std::uint16_t{1}}) {
+  for (const std::uint16_t count :
+       {std::uint16_t{1}, std::uint16_t{0}, std::uint16_t{0}, std::uint16_t{1}}) {
     writer.u16(count);
   }
   const auto name_at = writer.at();
@@ -241,9 +241,9 @@ std::size_t write_reply(const UpstreamReply& kept, const Query& query, Bytes cli
   const auto count = additionals.u16();
   write_opt(writer, query, kept.rcode, ede_code, ede_text);
   if (!writer.ok()) return 0;
-  const auto flags = static_cast<std::uint16_t>(
-      kFlagQr | kFlagRa | (truncated ? kFlagTc : 0) | (query.flags & (kFlagRd | kFlagCd)) |
-      (static_cast<unsigned>(kept.rcode) & 0xfU));
+  const auto flags = static_cast<std::uint16_t>(kFlagQr | kFlagRa | (truncated ? kFlagTc : 0) |
+                                                (query.flags & (kFlagRd | kFlagCd)) |
+                                                (static_cast<unsigned>(kept.rcode) & 0xfU));
   writer.patch16(0, query.id);
   writer.patch16(2, flags);
   writer.patch16(4, 1);

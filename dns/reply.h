@@ -20,9 +20,9 @@
 namespace meshd::dns {
 
 struct UpstreamReply {
-  std::vector<std::uint8_t> message;        // header, question and records, without OPT
-  std::vector<std::uint16_t> ttl_offsets;   // where the records' TTLs stand
-  std::uint32_t ttl = 0;                    // how long it may be kept, seconds
+  std::vector<std::uint8_t> message;       // header, question and records, without OPT
+  std::vector<std::uint16_t> ttl_offsets;  // where the records' TTLs stand
+  std::uint32_t ttl = 0;                   // how long it may be kept, seconds
   Rcode rcode = Rcode::kNoError;
   bool negative = false;
   bool truncated = false;

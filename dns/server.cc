@@ -12,8 +12,8 @@ Result<std::unique_ptr<Server>> Server::start(const std::vector<Listener>& liste
                                               ServerOptions options) {
   std::unique_ptr<Server> server(new Server());
   for (int i = 0; i < options.workers; ++i) {
-    auto worker = std::make_unique<Worker>(snapshots, server->refusals_, server->stats_,
-                                           options.cache_bytes);
+    auto worker =
+        std::make_unique<Worker>(snapshots, server->refusals_, server->stats_, options.cache_bytes);
     for (const auto& listener : listeners) {
       // Sockets of workers that this run has not go to the first, not to nobody.
       const int owner = listener.worker < options.workers ? listener.worker : 0;

@@ -32,7 +32,7 @@ using WireMap = std::unordered_map<std::string, Value, WireHash, std::equal_to<>
 
 struct SrvData {
   std::uint16_t port = 0;
-  std::string target;                // wire
+  std::string target;               // wire
   std::optional<IpAddress> v4, v6;  // the target's, for the additional section
 };
 
@@ -56,10 +56,10 @@ struct View {
 };
 
 struct ZoneSettings {
-  std::string zone;                      // wire, lower case
-  std::vector<Prefix> own_ranges;        // whose reverse is ours
-  std::vector<Prefix> engine_prefixes;   // plain clients: no names of ours, all else forwarded
-  std::vector<Prefix> filtered;          // addresses that upstreams may not answer
+  std::string zone;                     // wire, lower case
+  std::vector<Prefix> own_ranges;       // whose reverse is ours
+  std::vector<Prefix> engine_prefixes;  // plain clients: no names of ours, all else forwarded
+  std::vector<Prefix> filtered;         // addresses that upstreams may not answer
   std::optional<IpAddress> resolver4, resolver6;  // ns.<zone>
 };
 

@@ -95,8 +95,8 @@ class AresUpstream final : public Upstream {
     // NOCHECKRESP: rcodes and extended errors reach us. EDNS: without it a UDP answer over
     // 512 bytes would be fetched again by TCP. No STAYOPEN: idle sockets, and their source
     // ports, go.
-    options.flags = ARES_FLAG_NOCHECKRESP | ARES_FLAG_EDNS | ARES_FLAG_NOSEARCH |
-                    ARES_FLAG_NOALIASES;
+    options.flags =
+        ARES_FLAG_NOCHECKRESP | ARES_FLAG_EDNS | ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES;
     options.ednspsz = kMaxUdpPayload;
     options.timeout = static_cast<int>(
         std::chrono::duration_cast<std::chrono::milliseconds>(kTryTimeout).count());

@@ -120,17 +120,21 @@ int Server::Worker::wait_time(TimePoint now) {
   for (const auto& [fd, connection] : connections_) {
     wait = std::min(wait, connection.idle_at - now);
   }
-  return static_cast<int>(std::max<std::int64_t>(
-      std::chrono::ceil<std::chrono::milliseconds>(wait).count(), 0));
+  return static_cast<int>(
+      std::max<std::int64_t>(std::chrono::ceil<std::chrono::milliseconds>(wait).count(), 0));
 }
 
 void Server::Worker::dispatch(std::uint64_t tag, std::uint32_t events) {
   const int fd = static_cast<int>(tag & 0xffffffffU);
   switch (static_cast<Kind>(tag >> 32)) {
-    case Kind::kCommands: return take_commands();
-    case Kind::kUdp: return serve_udp(fd);
-    case Kind::kTcp: return accept_tcp(fd);
-    case Kind::kConnection: return serve_connection(fd, events);
+    case Kind::kCommands:
+      return take_commands();
+    case Kind::kUdp:
+      return serve_udp(fd);
+    case Kind::kTcp:
+      return accept_tcp(fd);
+    case Kind::kConnection:
+      return serve_connection(fd, events);
     case Kind::kUpstream:
       return forwarder_.on_event(fd, (events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0,
                                  (events & EPOLLOUT) != 0, now_);
@@ -162,7 +166,8 @@ void Server::Worker::report(const Outcome& outcome, const IpAddress& client) {
     return;
   }
   bucket.tokens -= 1;
-  if (!refusals_.post({view->client, to_text(scratch_.query.lower), std::string(outcome.refused)})) {
+  if (!refusals_.post(
+          {view->client, to_text(scratch_.query.lower), std::string(outcome.refused)})) {
     stats_.unreported.fetch_add(1, std::memory_order_relaxed);
   }
 }
@@ -244,8 +249,8 @@ void Server::Worker::accept_tcp(int fd) {
     const auto client = from.address();
     const auto same = std::ranges::count_if(
         connections_, [&](const auto& entry) { return entry.second.client == client; });
-    const bool known = snapshot_ && (snapshot_->view(client) != nullptr ||
-                                     snapshot_->is_plain_client(client));
+    const bool known =
+        snapshot_ && (snapshot_->view(client) != nullptr || snapshot_->is_plain_client(client));
     if (!known || connections_.size() >= kMaxTcp ||
         static_cast<std::size_t>(same) >= kMaxTcpPerClient) {
       stats_.dropped.fetch_add(1, std::memory_order_relaxed);
@@ -298,8 +303,7 @@ bool Server::Worker::read_connection(Connection& connection) {
 
 void Server::Worker::answer_tcp(Connection& connection, Bytes message) {
   if (!snapshot_) return;
-  const auto outcome =
-      answer(*snapshot_, connection.client, message, false, tcp_reply_, scratch_);
+  const auto outcome = answer(*snapshot_, connection.client, message, false, tcp_reply_, scratch_);
   if (!outcome.refused.empty()) report(outcome, connection.client);
   if (outcome.action == Action::kReply) {
     return queue_tcp(connection, Bytes(tcp_reply_).first(outcome.length));

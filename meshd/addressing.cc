@@ -32,12 +32,16 @@ enum class Translates { kNo, kVip, kVipBlock, kPublication };
 Translates translates(SetId set) {
   switch (set) {
     case SetId::kVip4:
-    case SetId::kVip6: return Translates::kVip;
+    case SetId::kVip6:
+      return Translates::kVip;
     case SetId::kVip4Block:
-    case SetId::kVip6Block: return Translates::kVipBlock;
+    case SetId::kVip6Block:
+      return Translates::kVipBlock;
     case SetId::kPub4:
-    case SetId::kPub6: return Translates::kPublication;
-    default: return Translates::kNo;
+    case SetId::kPub6:
+      return Translates::kPublication;
+    default:
+      return Translates::kNo;
   }
 }
 

@@ -29,14 +29,21 @@ grpc::Status to_status(const Error& error) {
   using grpc::StatusCode;
   const auto code = [&] {
     switch (error.code) {
-      case ErrorCode::kInvalid: return StatusCode::INVALID_ARGUMENT;
-      case ErrorCode::kNotFound: return StatusCode::NOT_FOUND;
-      case ErrorCode::kConflict: return StatusCode::FAILED_PRECONDITION;
-      case ErrorCode::kUnsupported: return StatusCode::UNIMPLEMENTED;
-      case ErrorCode::kExhausted: return StatusCode::RESOURCE_EXHAUSTED;
-      case ErrorCode::kNotInForce: return StatusCode::ABORTED;
+      case ErrorCode::kInvalid:
+        return StatusCode::INVALID_ARGUMENT;
+      case ErrorCode::kNotFound:
+        return StatusCode::NOT_FOUND;
+      case ErrorCode::kConflict:
+        return StatusCode::FAILED_PRECONDITION;
+      case ErrorCode::kUnsupported:
+        return StatusCode::UNIMPLEMENTED;
+      case ErrorCode::kExhausted:
+        return StatusCode::RESOURCE_EXHAUSTED;
+      case ErrorCode::kNotInForce:
+        return StatusCode::ABORTED;
       case ErrorCode::kSystem:
-      case ErrorCode::kInternal: break;
+      case ErrorCode::kInternal:
+        break;
     }
     return StatusCode::INTERNAL;
   }();

@@ -144,17 +144,15 @@ Status Daemon::learn_node() {
   auto& topology = kernel_->topology();
   std::vector<HostRoute> routes;
   for (const auto& prefix : TRY(topology.routes())) routes.push_back({prefix, "a host route"});
-  CHECK_OK(check_routes({settings_.pool4, settings_.pool6, settings_.vip_pool4,
-                         settings_.vip_pool6},
-                        routes));
+  CHECK_OK(check_routes(
+      {settings_.pool4, settings_.pool6, settings_.vip_pool4, settings_.vip_pool6}, routes));
   std::vector<OldSysctl> changed;
   CHECK_OK(kernel_->prepare_node(changed));
   const auto stored = TRY(store_->load());
   CHECK_OK(remember(changed, stored));
   settings_.node_addresses = TRY(topology.node_addresses());
-  settings_.publish_addresses = config_.publish_addresses.empty()
-                                    ? TRY(topology.global_addresses())
-                                    : config_.publish_addresses;
+  settings_.publish_addresses = config_.publish_addresses.empty() ? TRY(topology.global_addresses())
+                                                                  : config_.publish_addresses;
   policy::TableOptions options;
   auto was = stored.sysctls;
   for (const auto& old : changed) was.emplace(old.key, old.value);
@@ -192,8 +190,8 @@ dns::ZoneSettings Daemon::zone_settings() const {
     zone.own_ranges.push_back(*range);
     zone.filtered.push_back(*range);
   }
-  for (const auto* text : {"127.0.0.0/8", "0.0.0.0/8", "169.254.0.0/16", "::1/128", "::/128",
-                           "fe80::/10"}) {
+  for (const auto* text :
+       {"127.0.0.0/8", "0.0.0.0/8", "169.254.0.0/16", "::1/128", "::/128", "fe80::/10"}) {
     zone.filtered.push_back(Prefix::parse(text).value());
   }
   for (const auto& address : settings_.node_addresses) {
@@ -207,8 +205,8 @@ dns::ZoneSettings Daemon::zone_settings() const {
 std::vector<dns::UpstreamAddress> Daemon::upstreams() const {
   std::vector<Upstream> servers = config_.upstreams;
   if (servers.empty()) {
-    const IpAddress own[] = {settings_.resolver4[0], settings_.resolver4[1],
-                             settings_.resolver6[0], settings_.resolver6[1]};
+    const IpAddress own[] = {settings_.resolver4[0], settings_.resolver4[1], settings_.resolver6[0],
+                             settings_.resolver6[1]};
     auto host = read_resolv_conf(own);
     if (!host) {
       log::warning("upstreams: {}", host.error().what);
@@ -328,8 +326,8 @@ void Daemon::on_table_events() {
   const auto events = nft_monitor_->read_events();
   if (!events) return log::warning("nftables events: {}", events.error().what);
   for (const auto& event : *events) {
-    const bool own = event.kind == netlink::TableEvent::Kind::kChanged &&
-                     event.port_id == kernel_->nft_port();
+    const bool own =
+        event.kind == netlink::TableEvent::Kind::kChanged && event.port_id == kernel_->nft_port();
     if (own) continue;
     if (event.kind == netlink::TableEvent::Kind::kChanged) {
       log::warning("table meshd was changed by {} (pid {})", event.process, event.pid);
@@ -385,8 +383,7 @@ void Daemon::on_event(mesh::v1::Event event) {
   const auto now = std::chrono::system_clock::now();
   event.set_time(rfc3339(now));
   const auto name = mesh::v1::Event::Kind::Value_Name(event.kind());
-  const bool refusal =
-      event.kind() == Kind::REFUSED_FLOW || event.kind() == Kind::REFUSED_NAME;
+  const bool refusal = event.kind() == Kind::REFUSED_FLOW || event.kind() == Kind::REFUSED_NAME;
   if (event.kind() == Kind::PROBLEM || event.kind() == Kind::REPAIRED) {
     log::warning("{} {} {}", name, event.id(), event.detail());
   } else {

@@ -29,9 +29,12 @@ Proto read_protocol(pb::Protocol::Value value) {
 
 pb::Verdict::Value verdict_message(policy::FlowVerdict verdict) {
   switch (verdict) {
-    case policy::FlowVerdict::kAllowed: return pb::Verdict::ALLOWED;
-    case policy::FlowVerdict::kHeld: return pb::Verdict::HELD;
-    case policy::FlowVerdict::kRefused: break;
+    case policy::FlowVerdict::kAllowed:
+      return pb::Verdict::ALLOWED;
+    case policy::FlowVerdict::kHeld:
+      return pb::Verdict::HELD;
+    case policy::FlowVerdict::kRefused:
+      break;
   }
   return pb::Verdict::REFUSED;
 }
@@ -61,8 +64,8 @@ void Daemon::attach(const pb::AttachRequest& request, Reply<pb::AttachReply> rep
   const auto own = netlink::Netns::own();
   if (!own) return reply(std::unexpected(own.error()));
   if (own->id() == netns->id()) {
-    return reply(fail(ErrorCode::kInvalid, "attach " + request.id() +
-                                               ": that is the node's own network namespace"));
+    return reply(fail(ErrorCode::kInvalid,
+                      "attach " + request.id() + ": that is the node's own network namespace"));
   }
   AttachSpec spec;
   spec.id = request.id();
@@ -76,8 +79,8 @@ void Daemon::attach(const pb::AttachRequest& request, Reply<pb::AttachReply> rep
   spec.default_route = !request.no_default_route();
   spec.prepared = request.prepared();
   node_->attach(spec, BootClock::now(),
-                [this, id = spec.id, reply = std::move(reply)](
-                    Result<policy::Attachment> attachment) mutable {
+                [this, id = spec.id,
+                 reply = std::move(reply)](Result<policy::Attachment> attachment) mutable {
                   if (!attachment) return reply(std::unexpected(std::move(attachment).error()));
                   reply(attach_reply(node_->world(), id, node_->mtu()));
                 });

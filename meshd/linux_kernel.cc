@@ -43,8 +43,7 @@ Status LinuxKernel::prepare_node(std::vector<OldSysctl>& changed) {
   return {};
 }
 
-void LinuxKernel::set_table(const policy::Settings& settings,
-                            const policy::TableOptions& options) {
+void LinuxKernel::set_table(const policy::Settings& settings, const policy::TableOptions& options) {
   table_ = policy::base_table(settings, options);
 }
 
@@ -73,8 +72,7 @@ Result<Repairs> LinuxKernel::converge(const std::vector<policy::Element>& wanted
     netlink::NftBatch batch(std::string(policy::kTableName),
                             dump ? std::optional(dump->generation) : std::nullopt);
     Repairs repairs;
-    repairs.what =
-        TRY(put_repair(batch, table_, wanted, 0, dump ? &*dump : nullptr));
+    repairs.what = TRY(put_repair(batch, table_, wanted, 0, dump ? &*dump : nullptr));
     if (repairs.what.empty()) return repairs;
     auto status = std::move(batch).commit(nft_);
     if (status) return repairs;

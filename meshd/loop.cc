@@ -89,8 +89,8 @@ Result<std::unique_ptr<Source>> Loop::on_events(int fd, std::uint32_t epoll_even
 Result<std::unique_ptr<Timer>> Loop::make_timer(Handler handler) {
   auto watch = std::make_unique<Watch>(std::move(handler));
   // 1 us accuracy: the default of 250 ms would coalesce our polls into late ones.
-  const int error = sd_event_add_time(event_, &watch->source_, CLOCK_BOOTTIME, 0, 1,
-                                      Watch::on_time, watch.get());
+  const int error =
+      sd_event_add_time(event_, &watch->source_, CLOCK_BOOTTIME, 0, 1, Watch::on_time, watch.get());
   if (error < 0) return fail_errno("event loop: timer", -error);
   watch->set(std::nullopt);
   return watch;

@@ -40,7 +40,7 @@ class Loop {
   [[nodiscard]] Result<std::unique_ptr<Source>> on_readable(int fd, Handler handler);
   // Readable, writable, or both; replaces nothing: one Source per call.
   [[nodiscard]] Result<std::unique_ptr<Source>> on_events(int fd, std::uint32_t epoll_events,
-                                                         Handler handler);
+                                                          Handler handler);
   [[nodiscard]] Result<std::unique_ptr<Timer>> make_timer(Handler handler);
   // The signal must be blocked in every thread before.
   [[nodiscard]] Result<std::unique_ptr<Source>> on_signal(int number, Handler handler);

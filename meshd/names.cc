@@ -8,7 +8,9 @@ namespace meshd {
 namespace {
 
 // Our own names are checked labels: they always have a wire form.
-std::string wire(std::string_view text) { return dns::to_wire(text).value_or(std::string(1, '\0')); }
+std::string wire(std::string_view text) {
+  return dns::to_wire(text).value_or(std::string(1, '\0'));
+}
 
 }  // namespace
 
@@ -33,8 +35,8 @@ dns::View lower_view(const policy::ViewPlan& plan, std::string_view zone) {
       if (address) view.pointers.emplace(*address, fqdn);
     }
     for (const auto& srv : name.srv) {
-      const auto owner = wire("_" + srv.label + "._" + std::string(proto_name(srv.proto)) + "." +
-                              name.fqdn);
+      const auto owner =
+          wire("_" + srv.label + "._" + std::string(proto_name(srv.proto)) + "." + name.fqdn);
       auto entry = dns::NameData();
       if (const auto known = view.names.find(owner); known != view.names.end()) {
         entry = known->second;  // replicas may serve it on several ports

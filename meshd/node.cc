@@ -126,8 +126,8 @@ Result<std::vector<policy::Change>> Node::plan(std::vector<policy::Declaration> 
                                                TimePoint now) {
   world_.now = now;
   const auto listening = TRY(kernel_.listening());
-  auto outcome = TRY(
-      policy::declare(world_, std::move(declarations), quarantine_, listening, kQuarantine));
+  auto outcome =
+      TRY(policy::declare(world_, std::move(declarations), quarantine_, listening, kQuarantine));
   return policy::describe(world_, outcome);
 }
 

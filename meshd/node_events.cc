@@ -258,9 +258,9 @@ Wanted look_up(const policy::World& world, const std::string& target) {
   auto found = Wanted::kUnknown;
   for (const auto& [id, workload] : world.workloads) {
     const auto& declaration = workload.declaration;
-    const bool named = !declaration.name.empty() &&
-                       (target == declaration.name ||
-                        target == declaration.name + "." + declaration.workflow);
+    const bool named =
+        !declaration.name.empty() &&
+        (target == declaration.name || target == declaration.name + "." + declaration.workflow);
     if (id != target && !named) continue;
     if (workload.ready && !workload.draining) return Wanted::kReady;
     found = Wanted::kNotYet;

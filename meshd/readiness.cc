@@ -122,7 +122,7 @@ void NetnsFinder::scan() {
     int pid = 0;
     const std::string_view name = entry->d_name;
     if (std::from_chars(name.begin(), name.end(), pid).ec != std::errc()) continue;
-    struct stat status {};
+    struct stat status{};
     if (stat(proc_path(pid).c_str(), &status) != 0) continue;
     pids_.emplace(policy::Netns{status.st_dev, status.st_ino}, pid);
   }

@@ -87,8 +87,8 @@ void ReadyWatch::start_probes(const std::string& id, TimePoint now) {
     const auto& address = workload.attachment->address(family);
     if (!address) continue;
     const auto& declaration = workload.declaration;
-    auto probe = HttpProbe::start(*address, declaration.ready_http_port,
-                                  declaration.ready_http_path, now);
+    auto probe =
+        HttpProbe::start(*address, declaration.ready_http_port, declaration.ready_http_path, now);
     if (!probe) continue;
     const auto number = next_probe_++;
     const auto [entry, added] =

@@ -33,9 +33,9 @@ std::vector<std::string> Refusals::lines(const std::string& id, TimePoint now) c
   if (found == by_container_.end()) return result;
   for (const auto& entry : found->second) {
     const auto age = std::chrono::duration_cast<std::chrono::seconds>(now - entry.last).count();
-    result.push_back(entry.count == 1
-                         ? fmt::format("{} ({} s ago)", entry.line, age)
-                         : fmt::format("{} ({} times, last {} s ago)", entry.line, entry.count, age));
+    result.push_back(entry.count == 1 ? fmt::format("{} ({} s ago)", entry.line, age)
+                                      : fmt::format("{} ({} times, last {} s ago)", entry.line,
+                                                    entry.count, age));
   }
   return result;
 }

@@ -17,9 +17,9 @@ namespace meshd {
 
 class Refusals {
  public:
-  static constexpr std::size_t kLines = 10;           // what why.<zone> promises
-  static constexpr std::size_t kContainers = 8192;    // as many as the table's sets hold
-  static constexpr std::size_t kMaxLineBytes = 200;   // a TXT string holds 255
+  static constexpr std::size_t kLines = 10;          // what why.<zone> promises
+  static constexpr std::size_t kContainers = 8192;   // as many as the table's sets hold
+  static constexpr std::size_t kMaxLineBytes = 200;  // a TXT string holds 255
 
   // True when the line is new, false when it repeats one that is still listed.
   bool add(const std::string& id, std::string line, TimePoint now);

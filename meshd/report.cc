@@ -68,10 +68,10 @@ void add_counts(const Totals& totals, const policy::Attachment& from, const poli
   for (const auto family : kFamilies) {
     if (!from.address(family) || !to.address(family)) continue;
     const auto number = static_cast<std::uint8_t>(ports.proto);
-    auto entry = totals.lower_bound(
-        {*from.address(family), *to.address(family), number, ports.first});
-    const auto end = totals.upper_bound(
-        {*from.address(family), *to.address(family), number, ports.last});
+    auto entry =
+        totals.lower_bound({*from.address(family), *to.address(family), number, ports.first});
+    const auto end =
+        totals.upper_bound({*from.address(family), *to.address(family), number, ports.last});
     for (; entry != end; ++entry) {
       packets += entry->second.first;
       bytes += entry->second.second;
@@ -156,8 +156,7 @@ pb::ServiceList service_list(const World& world) {
   for (const auto& [key, service] : world.services) {
     auto& info = *list.add_services();
     info.set_name(key.name);
-    info.set_scope(key.scope == policy::Scope::kCluster ? pb::Scope::CLUSTER
-                                                        : pb::Scope::WORKFLOW);
+    info.set_scope(key.scope == policy::Scope::kCluster ? pb::Scope::CLUSTER : pb::Scope::WORKFLOW);
     info.set_workflow(key.workflow);
     info.set_owner(service.owner);
     for (const auto family : kFamilies) {

@@ -284,8 +284,8 @@ Status Topology::sweep_strangers(const std::vector<LinkPlan>& links,
   return {};
 }
 
-Status Topology::repair_links(const std::vector<LinkPlan>& links,
-                              const std::vector<nl::Link>& have, Repairs& repairs) {
+Status Topology::repair_links(const std::vector<LinkPlan>& links, const std::vector<nl::Link>& have,
+                              Repairs& repairs) {
   std::vector<nl::Neighbour> neighbours;
   auto routes = mesh_routes();
   for (const auto& plan : links) {

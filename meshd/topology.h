@@ -68,8 +68,8 @@ class Topology {
   Status connect_container_side(const LinkPlan& plan, int netns_fd) const;
   [[nodiscard]] std::vector<netlink::Address> resolver_addresses() const;
   [[nodiscard]] std::vector<netlink::Route> mesh_routes() const;
-  Status sweep_strangers(const std::vector<LinkPlan>& links,
-                         const std::vector<netlink::Link>& have, Repairs& repairs);
+  Status sweep_strangers(const std::vector<LinkPlan>& links, const std::vector<netlink::Link>& have,
+                         Repairs& repairs);
   Status repair_links(const std::vector<LinkPlan>& links, const std::vector<netlink::Link>& have,
                       Repairs& repairs);
   Status sweep_routes(const std::vector<netlink::Route>& wanted, Repairs& repairs);

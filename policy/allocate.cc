@@ -109,10 +109,14 @@ class Apply {
     for (const auto* other : members) {
       const auto& first = *members.front();
       const char* field = nullptr;
-      if (other->owner != first.owner) field = "owner";
-      else if (other->admit != first.admit) field = "admit";
-      else if (owners_of(*other) != owners_of(first)) field = "admit_owners";
-      else if (other->hold != first.hold) field = "hold";
+      if (other->owner != first.owner)
+        field = "owner";
+      else if (other->admit != first.admit)
+        field = "admit";
+      else if (owners_of(*other) != owners_of(first))
+        field = "admit_owners";
+      else if (other->hold != first.hold)
+        field = "hold";
       if (field == nullptr) continue;
       return refuse(ErrorCode::kConflict, other->id,
                     fmt::format("{}: replicas of {} must agree, and {} says otherwise", field,
@@ -216,9 +220,9 @@ class Apply {
                                 entry->second));
     }
     if (listening_.contains({key.proto, port})) {
-      return refuse(ErrorCode::kConflict, key.id,
-                    fmt::format("publish: the node itself listens on {}/{}", port,
-                                proto_name(key.proto)));
+      return refuse(
+          ErrorCode::kConflict, key.id,
+          fmt::format("publish: the node itself listens on {}/{}", port, proto_name(key.proto)));
     }
     const auto old = world_.node_ports.find(key);
     if (old == world_.node_ports.end() || old->second != port) outcome_.node_ports[key] = port;

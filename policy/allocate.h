@@ -27,7 +27,7 @@ struct Outcome {
   std::vector<ServiceKey> services_gone;
   std::map<PublishKey, std::uint16_t> node_ports;  // new or changed
   std::vector<PublishKey> node_ports_gone;
-  Quarantine quarantine;            // addresses that begin to rest
+  Quarantine quarantine;               // addresses that begin to rest
   std::vector<std::string> forgotten;  // workloads deleted
 };
 

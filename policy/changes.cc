@@ -55,13 +55,12 @@ class Describer {
 
   void undeclared_peers(const Declaration& declaration) {
     for (const auto& peer : declaration.peers) {
-      const bool known = std::ranges::any_of(after_, [&](const auto& entry) {
-        return resolves_to(declaration, peer, *entry.second);
-      });
+      const bool known = std::ranges::any_of(
+          after_, [&](const auto& entry) { return resolves_to(declaration, peer, *entry.second); });
       if (known) continue;
       const auto key = peer_service(declaration, peer);
-      changes_.push_back({Kind::kPeerUndeclared, declaration.id,
-                          key ? service_text(*key) : peer.id});
+      changes_.push_back(
+          {Kind::kPeerUndeclared, declaration.id, key ? service_text(*key) : peer.id});
     }
   }
 
@@ -83,7 +82,8 @@ class Describer {
     }
     for (const auto& key : outcome_.node_ports_gone) {
       changes_.push_back({Kind::kPortWithdrawn,
-                          fmt::format("{} {}/{}", key.id, proto_name(key.proto), key.port), {}});
+                          fmt::format("{} {}/{}", key.id, proto_name(key.proto), key.port),
+                          {}});
     }
   }
 
@@ -108,8 +108,8 @@ class Describer {
     has = granted_ranges(*consumer_after, *provider_after);
     if (consumer == provider || had == has) return;
     const auto note = [&](Kind kind, const PortRange& range) {
-      changes_.push_back({kind, fmt::format("{} -> {} {}", consumer, provider, ports_text(range)),
-                          {}});
+      changes_.push_back(
+          {kind, fmt::format("{} -> {} {}", consumer, provider, ports_text(range)), {}});
     };
     for (const auto& range : has) {
       if (std::ranges::find(had, range) == had.end()) note(Kind::kFlowAdded, range);

@@ -141,8 +141,8 @@ struct Compiler::State {
     }
     if (before) {
       for (const auto& address : before->addresses) {
-        const bool kept = after && std::ranges::find(after->addresses, address) !=
-                                       after->addresses.end();
+        const bool kept =
+            after && std::ranges::find(after->addresses, address) != after->addresses.end();
         if (!kept) delta.views_gone.push_back(address);
       }
     }
@@ -231,9 +231,8 @@ Touched Compiler::due(TimePoint now) const {
   return touched;
 }
 
-std::vector<std::string> Compiler::endpoints(const World& world, const ServiceKey& key,
-                                             Proto proto, std::uint16_t port,
-                                             Family family) const {
+std::vector<std::string> Compiler::endpoints(const World& world, const ServiceKey& key, Proto proto,
+                                             std::uint16_t port, Family family) const {
   std::vector<std::string> ids;
   const auto found = endpoints_of(world, state_->index, key, {proto, port, false});
   for (const auto* workload : found.on(family)) ids.push_back(workload->declaration.id);

@@ -99,10 +99,12 @@ std::string missing_for(const Decision& decision, const Declaration& consumer,
                                provider.scope == Scope::kCluster ? ", scope: CLUSTER" : "");
     case Ruling::kPortNotListed:
       return fmt::format("in {}: peers[{}].ports: [{}]", consumer.id, decision.peer, ports);
-    case Ruling::kNotServed: return fmt::format("in {}: serves: [{}]", provider.id, ports);
+    case Ruling::kNotServed:
+      return fmt::format("in {}: serves: [{}]", provider.id, ports);
     case Ruling::kNotAdmitted:
       return fmt::format("in {}: admit_owners: [{}]", provider.id, consumer.owner);
-    case Ruling::kAllowed: break;
+    case Ruling::kAllowed:
+      break;
   }
   return {};
 }
@@ -140,8 +142,7 @@ Explanation to_service(const World& world, const Workload& consumer, const Targe
   for (const auto& id : members(world, target.key)) {
     const auto& provider = world.workloads.find(id)->second;
     auto one = between(consumer, provider, proto, port);
-    const auto ruling =
-        decide(consumer.declaration, provider.declaration, proto, port).ruling;
+    const auto ruling = decide(consumer.declaration, provider.declaration, proto, port).ruling;
     if (ruling == Ruling::kAllowed) {
       granted = true;
       hold = provider.declaration.hold;
@@ -195,16 +196,16 @@ Explanation to_outside(const World& world, const Workload& consumer, const IpAdd
     }
     Explanation result;
     result.verdict = consumer.attachment ? FlowVerdict::kAllowed : FlowVerdict::kRefused;
-    result.reason = consumer.attachment ? fmt::format("{} declares egress to {}",
-                                                      consumer.declaration.id,
-                                                      piece.prefix.to_string())
-                                        : consumer.declaration.id + " is not attached";
+    result.reason = consumer.attachment
+                        ? fmt::format("{} declares egress to {}", consumer.declaration.id,
+                                      piece.prefix.to_string())
+                        : consumer.declaration.id + " is not attached";
     return result;
   }
   auto result = refused(fmt::format("{} declares no egress to {} {}/{}", consumer.declaration.id,
                                     address.to_string(), proto_name(proto), port));
-  result.missing = fmt::format("in {}: egress: [{{cidr: {}}}]", consumer.declaration.id,
-                               address.to_string());
+  result.missing =
+      fmt::format("in {}: egress: [{{cidr: {}}}]", consumer.declaration.id, address.to_string());
   return result;
 }
 
@@ -216,10 +217,9 @@ Explanation from_outside(const World& world, const IpAddress& source, const Targ
   for (const auto& [key, node_port] : world.node_ports) {
     if (key.proto != proto || node_port != port) continue;
     const auto& workload = world.workloads.find(key.id)->second;
-    const auto publication =
-        std::ranges::find_if(workload.declaration.publish, [&](const Publication& p) {
-          return p.proto == proto && p.port == key.port;
-        });
+    const auto publication = std::ranges::find_if(
+        workload.declaration.publish,
+        [&](const Publication& p) { return p.proto == proto && p.port == key.port; });
     if (publication == workload.declaration.publish.end()) continue;
     const auto& sources = publication->http         ? world.settings.proxies
                           : publication->allow_from ? *publication->allow_from
@@ -227,14 +227,14 @@ Explanation from_outside(const World& world, const IpAddress& source, const Targ
     Explanation result;
     result.lines = {fmt::format("{} publishes {}/{} as node port {}", key.id, proto_name(proto),
                                 key.port, node_port)};
-    const bool admitted = std::ranges::any_of(
-        sources, [&](const Prefix& prefix) { return prefix.contains(source); });
+    const bool admitted =
+        std::ranges::any_of(sources, [&](const Prefix& prefix) { return prefix.contains(source); });
     if (!workload.attachment) {
       result.reason = key.id + " is not attached";
     } else if (!admitted) {
       result.reason = fmt::format("{} is not among the sources it admits", source.to_string());
-      result.missing = fmt::format("in {}: publish: allow_from: [\"{}\"]", key.id,
-                                   source.to_string());
+      result.missing =
+          fmt::format("in {}: publish: allow_from: [\"{}\"]", key.id, source.to_string());
     } else {
       result.verdict = FlowVerdict::kAllowed;
       result.reason = fmt::format("{} admits {}", key.id, source.to_string());

@@ -16,8 +16,7 @@ Element interval(SetId set, const Prefix& prefix) {
 // The elements of one attached workload.
 class WorkloadBuilder {
  public:
-  WorkloadBuilder(const World& world, const Index& index, const std::string& id,
-                  Profiles& profiles)
+  WorkloadBuilder(const World& world, const Index& index, const std::string& id, Profiles& profiles)
       : world_(world),
         index_(index),
         workload_(world.workloads.find(id)->second),
@@ -68,9 +67,8 @@ class WorkloadBuilder {
       if (!from || !to) continue;
       for (const auto& range : granted) {
         for (const auto& unit : units_of(range)) {
-          const auto set = unit.block
-                               ? pick(family, SetId::kAllow4Block, SetId::kAllow6Block)
-                               : pick(family, SetId::kAllow4, SetId::kAllow6);
+          const auto set = unit.block ? pick(family, SetId::kAllow4Block, SetId::kAllow6Block)
+                                      : pick(family, SetId::kAllow4, SetId::kAllow6);
           add(ElementBuilder(set).addr(*from).addr(*to).proto(unit.proto).port(unit.first));
         }
       }
@@ -254,8 +252,7 @@ bool is_endpoint(const Workload& workload, const PortUnit& unit, Family family) 
   const bool http = declaration.ready == ReadyMode::kHttp;
   // Ranges and UDP are ready at attach; the kernel lists listeners of TCP ports only.
   if (!http && (unit.proto == Proto::kUdp || !single)) return true;
-  const auto seen =
-      workload.tcp_ready.find(http ? declaration.ready_http_port : unit.first);
+  const auto seen = workload.tcp_ready.find(http ? declaration.ready_http_port : unit.first);
   return seen != workload.tcp_ready.end() && seen->second.on(family);
 }
 
@@ -272,8 +269,7 @@ Endpoints endpoints_of(const World& world, const Index& index, const ServiceKey&
   return endpoints;
 }
 
-std::vector<PortUnit> service_units(const World& world, const Index& index,
-                                    const ServiceKey& key) {
+std::vector<PortUnit> service_units(const World& world, const Index& index, const ServiceKey& key) {
   std::vector<PortUnit> units;
   const auto members = index.members.find(key);
   if (members == index.members.end()) return units;

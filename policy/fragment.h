@@ -23,8 +23,8 @@ struct Index {
 };
 
 struct Fragment {
-  std::vector<Element> elements;  // sorted, unique
-  std::vector<std::uint32_t> profiles;  // to be released with the fragment
+  std::vector<Element> elements;         // sorted, unique
+  std::vector<std::uint32_t> profiles;   // to be released with the fragment
   std::shared_ptr<const ViewPlan> view;  // of an attached workload
   std::optional<TimePoint> deadline;     // when its next hold ends
 };

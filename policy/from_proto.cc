@@ -86,8 +86,8 @@ class WorkloadReader {
 
   Result<Declaration> read() {
     if (m_.ByteSizeLong() > kMaxWorkloadBytes) {
-      return refuse("id", fmt::format("the workload is larger than {} KiB",
-                                      kMaxWorkloadBytes / 1024));
+      return refuse("id",
+                    fmt::format("the workload is larger than {} KiB", kMaxWorkloadBytes / 1024));
     }
     CHECK_OK(identity());
     CHECK_OK(serves());
@@ -143,8 +143,8 @@ class WorkloadReader {
       for (const auto& other : d_.serves) {
         if (other.ports.proto == served.ports.proto && other.ports.first <= served.ports.last &&
             served.ports.first <= other.ports.last) {
-          return refuse(field + ".port", fmt::format("overlaps {}-{}", other.ports.first,
-                                                     other.ports.last));
+          return refuse(field + ".port",
+                        fmt::format("overlaps {}-{}", other.ports.first, other.ports.last));
         }
       }
       d_.serves.push_back(std::move(served));
@@ -158,8 +158,12 @@ class WorkloadReader {
         if (d_.workflow.empty()) return refuse("admit", "WORKFLOW needs a workflow");
         d_.admit = Admit::kWorkflow;
         break;
-      case pb::Admit::OWNER: d_.admit = Admit::kOwner; break;
-      case pb::Admit::CLUSTER: d_.admit = Admit::kCluster; break;
+      case pb::Admit::OWNER:
+        d_.admit = Admit::kOwner;
+        break;
+      case pb::Admit::CLUSTER:
+        d_.admit = Admit::kCluster;
+        break;
       default:
         d_.admit = d_.scope == Scope::kWorkflow ? Admit::kWorkflow : Admit::kOwner;
     }
@@ -224,9 +228,8 @@ class WorkloadReader {
       for (const auto& other : d_.publish) {
         if (other.proto != publication.proto) continue;
         if (other.port == publication.port) {
-          return refuse(field + ".port",
-                        fmt::format("{}/{} is published twice", publication.port,
-                                    proto_name(publication.proto)));
+          return refuse(field + ".port", fmt::format("{}/{} is published twice", publication.port,
+                                                     proto_name(publication.proto)));
         }
         if (publication.node_port && other.node_port == publication.node_port) {
           return refuse(field + ".node_port",
@@ -264,11 +267,20 @@ class WorkloadReader {
     publication.path = message.path();
     CHECK_OK(check_path(field + ".path", publication.path));
     switch (message.access()) {
-      case pb::Access::CAN_MANAGE: publication.access = Access::kCanManage; break;
-      case pb::Access::CAN_WRITE: publication.access = Access::kCanWrite; break;
-      case pb::Access::CAN_READ: publication.access = Access::kCanRead; break;
-      case pb::Access::PUBLIC: publication.access = Access::kPublic; break;
-      default: publication.access = Access::kOwner;
+      case pb::Access::CAN_MANAGE:
+        publication.access = Access::kCanManage;
+        break;
+      case pb::Access::CAN_WRITE:
+        publication.access = Access::kCanWrite;
+        break;
+      case pb::Access::CAN_READ:
+        publication.access = Access::kCanRead;
+        break;
+      case pb::Access::PUBLIC:
+        publication.access = Access::kPublic;
+        break;
+      default:
+        publication.access = Access::kOwner;
     }
     return publication;
   }
@@ -290,10 +302,11 @@ class WorkloadReader {
       auto prefix = Prefix::parse(text);
       if (!prefix) {
         const bool name = std::ranges::any_of(text, [](char c) { return c >= 'g' && c <= 'z'; });
-        return refuse(field + ".cidr",
-                      name ? quote(text) + " is a name; egress goes by address, since what a "
-                                           "name means changes behind the rule's back"
-                           : prefix.error().what);
+        return refuse(field + ".cidr", name
+                                           ? quote(text) +
+                                                 " is a name; egress goes by address, since what a "
+                                                 "name means changes behind the rule's back"
+                                           : prefix.error().what);
       }
       d_.egress.push_back({*prefix, TRY(read_ranges(field + ".ports", m_.egress(i).ports()))});
     }
@@ -302,9 +315,14 @@ class WorkloadReader {
 
   Status readiness() {
     switch (m_.ready()) {
-      case pb::Ready::NONE: d_.ready = ReadyMode::kNone; break;
-      case pb::Ready::HTTP: d_.ready = ReadyMode::kHttp; break;
-      default: d_.ready = ReadyMode::kListening;
+      case pb::Ready::NONE:
+        d_.ready = ReadyMode::kNone;
+        break;
+      case pb::Ready::HTTP:
+        d_.ready = ReadyMode::kHttp;
+        break;
+      default:
+        d_.ready = ReadyMode::kListening;
     }
     if (d_.ready == ReadyMode::kHttp) {
       if (!m_.has_ready_http()) return refuse("ready_http", "is missing with ready: HTTP");
@@ -335,9 +353,12 @@ pb::Scope::Value write_scope(Scope scope) {
 }
 pb::Admit::Value write_admit(Admit admit) {
   switch (admit) {
-    case Admit::kWorkflow: return pb::Admit::WORKFLOW;
-    case Admit::kOwner: return pb::Admit::OWNER;
-    case Admit::kCluster: return pb::Admit::CLUSTER;
+    case Admit::kWorkflow:
+      return pb::Admit::WORKFLOW;
+    case Admit::kOwner:
+      return pb::Admit::OWNER;
+    case Admit::kCluster:
+      return pb::Admit::CLUSTER;
   }
   return pb::Admit::UNSPECIFIED;
 }
@@ -366,11 +387,16 @@ void write_publication(const Publication& publication, pb::Publication& message)
 
 pb::Access::Value to_proto(Access access) {
   switch (access) {
-    case Access::kOwner: return pb::Access::OWNER;
-    case Access::kCanManage: return pb::Access::CAN_MANAGE;
-    case Access::kCanWrite: return pb::Access::CAN_WRITE;
-    case Access::kCanRead: return pb::Access::CAN_READ;
-    case Access::kPublic: return pb::Access::PUBLIC;
+    case Access::kOwner:
+      return pb::Access::OWNER;
+    case Access::kCanManage:
+      return pb::Access::CAN_MANAGE;
+    case Access::kCanWrite:
+      return pb::Access::CAN_WRITE;
+    case Access::kCanRead:
+      return pb::Access::CAN_READ;
+    case Access::kPublic:
+      return pb::Access::PUBLIC;
   }
   return pb::Access::OWNER;
 }

@@ -18,10 +18,14 @@ namespace pb = google::protobuf;
 
 std::string_view kind_name(const YamlNode& node) {
   switch (node.kind) {
-    case YamlNode::Kind::kNull: return "null";
-    case YamlNode::Kind::kScalar: return "a single value";
-    case YamlNode::Kind::kSequence: return "a list";
-    case YamlNode::Kind::kMapping: return "a mapping";
+    case YamlNode::Kind::kNull:
+      return "null";
+    case YamlNode::Kind::kScalar:
+      return "a single value";
+    case YamlNode::Kind::kSequence:
+      return "a list";
+    case YamlNode::Kind::kMapping:
+      return "a mapping";
   }
   return {};
 }
@@ -139,7 +143,8 @@ class Reader {
         reflection->SetEnum(&into, &field, value);
         return {};
       }
-      default: return refuse(node, path, "has a type that this reader does not know");
+      default:
+        return refuse(node, path, "has a type that this reader does not know");
     }
   }
 

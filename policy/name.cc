@@ -30,9 +30,8 @@ bool looks_like_uuid(std::string_view text) {  // zzzzz-dz642-a1b2c3d4e5f6g7h
 std::string shape_problem(std::string_view text) {
   if (text.empty()) return "is empty";
   if (text.size() > kMaxLabelBytes) return "is longer than 63 characters";
-  const bool shaped =
-      std::ranges::all_of(text, [](char c) { return is_alnum(c) || c == '-'; }) &&
-      text.front() != '-' && text.back() != '-';
+  const bool shaped = std::ranges::all_of(text, [](char c) { return is_alnum(c) || c == '-'; }) &&
+                      text.front() != '-' && text.back() != '-';
   if (!shaped) return "is not a DNS label: a-z, 0-9 and inner hyphens";
   return {};
 }
@@ -65,9 +64,8 @@ std::string label_problem(LabelKind kind, std::string_view text) {
 std::string owner_problem(std::string_view text) {
   if (text.empty()) return "is missing";
   if (text.size() > kMaxOwnerBytes) return "is longer than 128 characters";
-  const bool shaped = std::ranges::all_of(text, [](char c) {
-    return is_alnum(c) || c == '.' || c == '_' || c == '@' || c == '-';
-  });
+  const bool shaped = std::ranges::all_of(
+      text, [](char c) { return is_alnum(c) || c == '.' || c == '_' || c == '@' || c == '-'; });
   return shaped ? "" : "may contain a-z, 0-9 and . _ @ - only";
 }
 

@@ -28,22 +28,22 @@ struct SrvRecord {
 
 // One name as one container sees it.
 struct VisibleName {
-  std::string fqdn;                   // "db.wf1.wf.mesh.internal"
-  std::vector<std::string> aliases;   // bare labels that answer the same: "db"
-  std::optional<IpAddress> v4, v6;    // absent: NODATA for that family
+  std::string fqdn;                  // "db.wf1.wf.mesh.internal"
+  std::vector<std::string> aliases;  // bare labels that answer the same: "db"
+  std::optional<IpAddress> v4, v6;   // absent: NODATA for that family
   std::vector<SrvRecord> srv;
   auto operator<=>(const VisibleName&) const = default;
 };
 
 // Everything the resolver tells one container.
 struct ViewPlan {
-  std::string client;                 // workload id
-  std::vector<IpAddress> addresses;   // whose queries see this view
-  std::vector<VisibleName> names;     // sorted by fqdn
+  std::string client;                // workload id
+  std::vector<IpAddress> addresses;  // whose queries see this view
+  std::vector<VisibleName> names;    // sorted by fqdn
   // Declared as a peer and not available: fqdn and bare labels, sorted.
   std::vector<std::pair<std::string, std::string>> withheld;  // name, text of the reason
-  std::vector<std::string> search;    // search list, fqdns
-  bool forward = false;               // has egress: foreign names are forwarded
+  std::vector<std::string> search;                            // search list, fqdns
+  bool forward = false;  // has egress: foreign names are forwarded
   bool operator==(const ViewPlan&) const = default;
 };
 

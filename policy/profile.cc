@@ -125,8 +125,8 @@ std::string content_of(const std::vector<Prefix>& sources) {
 std::string content_of(const std::vector<EgressPiece>& pieces) {
   std::string text = "e";
   for (const auto& piece : pieces) {
-    text += fmt::format(" {}.{}.{}-{}", piece.prefix.to_string(), piece.proto, piece.first,
-                        piece.last);
+    text +=
+        fmt::format(" {}.{}.{}-{}", piece.prefix.to_string(), piece.proto, piece.first, piece.last);
   }
   return text;
 }

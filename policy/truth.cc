@@ -21,9 +21,12 @@ bool serves(const Declaration& provider, Proto proto, std::uint16_t port) {
 
 std::string_view admit_text(Admit admit) {
   switch (admit) {
-    case Admit::kWorkflow: return "admits its own workflow and owner only";
-    case Admit::kOwner: return "admits its own owner only";
-    case Admit::kCluster: return "admits everybody";
+    case Admit::kWorkflow:
+      return "admits its own workflow and owner only";
+    case Admit::kOwner:
+      return "admits its own owner only";
+    case Admit::kCluster:
+      return "admits everybody";
   }
   return {};
 }
@@ -51,8 +54,10 @@ bool admits(const Declaration& provider, const Declaration& consumer) {
     case Admit::kWorkflow:
       return !provider.workflow.empty() && provider.workflow == consumer.workflow &&
              provider.owner == consumer.owner;
-    case Admit::kOwner: return provider.owner == consumer.owner;
-    case Admit::kCluster: return true;
+    case Admit::kOwner:
+      return provider.owner == consumer.owner;
+    case Admit::kCluster:
+      return true;
   }
   return false;
 }
@@ -106,8 +111,8 @@ Decision decide(const Declaration& consumer, const Declaration& provider, Proto 
     }
     decision.ruling = Ruling::kPortNotListed;
     decision.peer = i;
-    decision.reason = fmt::format("{} declares the peer {} (peers[{}]) without {}/{}",
-                                  consumer.id, what, i, proto_name(proto), port);
+    decision.reason = fmt::format("{} declares the peer {} (peers[{}]) without {}/{}", consumer.id,
+                                  what, i, proto_name(proto), port);
   }
   if (decision.ruling != Ruling::kAllowed) return decision;
   if (!serves(provider, proto, port)) {

@@ -14,8 +14,7 @@
 namespace meshd::policy {
 
 // The service that a peer entry of `consumer` names; absent for a peer by id.
-[[nodiscard]] std::optional<ServiceKey> peer_service(const Declaration& consumer,
-                                                     const Peer& peer);
+[[nodiscard]] std::optional<ServiceKey> peer_service(const Declaration& consumer, const Peer& peer);
 [[nodiscard]] bool resolves_to(const Declaration& consumer, const Peer& peer,
                                const Declaration& provider);
 [[nodiscard]] bool admits(const Declaration& provider, const Declaration& consumer);
@@ -41,7 +40,7 @@ struct Decision {
   std::size_t peer = 0;  // index of the deciding peer entry, unless kNoPeer
   std::string reason;    // "worker declares no peer db"
 };
-[[nodiscard]] Decision decide(const Declaration& consumer, const Declaration& provider,
-                              Proto proto, std::uint16_t port);
+[[nodiscard]] Decision decide(const Declaration& consumer, const Declaration& provider, Proto proto,
+                              std::uint16_t port);
 
 }  // namespace meshd::policy

@@ -55,7 +55,7 @@ struct Publication {
   Proto proto = Proto::kTcp;
   std::uint16_t port = 0;
   bool http = false;
-  std::optional<std::uint16_t> node_port;        // as declared; absent: chosen
+  std::optional<std::uint16_t> node_port;         // as declared; absent: chosen
   std::optional<std::vector<Prefix>> allow_from;  // absent: Settings::publish_allow_from
   std::string label, path;
   Access access = Access::kOwner;
@@ -160,16 +160,16 @@ struct PublishKey {
 // What the node is: configuration and facts that change rarely.
 struct Settings {
   std::string node_name;
-  std::string zone = "mesh.internal";  // lower case, no final dot
+  std::string zone = "mesh.internal";                        // lower case, no final dot
   std::optional<Prefix> pool4, pool6, vip_pool4, vip_pool6;  // absent: family is off
   // The resolver's addresses: [0] is asked directly, [1] is where redirected port 53 goes.
   IpAddress resolver4[2], resolver6[2];
-  std::vector<std::uint32_t> allow_uids;     // beside 0
-  std::vector<IpAddress> publish_addresses;  // where node ports answer
+  std::vector<std::uint32_t> allow_uids;                      // beside 0
+  std::vector<IpAddress> publish_addresses;                   // where node ports answer
   std::uint16_t publish_first = 20000, publish_last = 29999;  // node ports to choose from
-  std::vector<Prefix> publish_allow_from;    // default sources of raw publications
-  std::vector<Prefix> proxies;               // sources of http publications
-  std::vector<IpAddress> node_addresses;     // never reached by egress
+  std::vector<Prefix> publish_allow_from;                     // default sources of raw publications
+  std::vector<Prefix> proxies;                                // sources of http publications
+  std::vector<IpAddress> node_addresses;                      // never reached by egress
   std::vector<std::string> reserved_names;
   std::uint32_t dns_client_rate = 2000;  // packets a second and container
 

@@ -17,9 +17,9 @@ TEST(IpAddressTest, PrintsWhatItParsed) {
 
 TEST(IpAddressTest, RefusesWhatIsNoAddress) {
   using namespace std::string_view_literals;
-  for (const auto text : {""sv, "10.0.0"sv, "10.0.0.256"sv, "010.0.0.1"sv, "1.2.3.4 "sv, "::g"sv,
-                          "fe80::1%eth0"sv, "10.0.0.1\0"sv,
-                          "1111:2222:3333:4444:5555:6666:7777:8888:9999"sv}) {
+  for (const auto text :
+       {""sv, "10.0.0"sv, "10.0.0.256"sv, "010.0.0.1"sv, "1.2.3.4 "sv, "::g"sv, "fe80::1%eth0"sv,
+        "10.0.0.1\0"sv, "1111:2222:3333:4444:5555:6666:7777:8888:9999"sv}) {
     const auto result = IpAddress::parse(text);
     ASSERT_FALSE(result) << text;
     EXPECT_EQ(result.error().code, ErrorCode::kInvalid);
