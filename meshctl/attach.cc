@@ -42,14 +42,16 @@ Outcome<bool> is_attached_at(const std::string& id, const std::string& path,
   return false;
 }
 
-Outcome<pb::AttachReply> with_resolv_conf(pb::AttachReply reply, const std::string& path) {
+// `where` names the command in errors: "attach web".
+Outcome<pb::AttachReply> with_resolv_conf(pb::AttachReply reply, const std::string& path,
+                                          const std::string& where) {
   if (path.empty()) return reply;
   const ResolvConf conf{.nameservers = {reply.resolvers().begin(), reply.resolvers().end()},
                         .search = {reply.search().begin(), reply.search().end()}};
   if (auto written = write_resolv_conf(path, conf); !written) {
     // Not undone: it may have been attached before, and repeating the command is harmless.
     return std::unexpected(std::move(written).error().in(
-        fmt::format("attach {}: it is attached, but has no resolv.conf", reply.id())));
+        fmt::format("{}: it is attached, but has no resolv.conf", where)));
   }
   return reply;
 }
@@ -63,7 +65,7 @@ Outcome<pb::AttachReply> attach(ControlClient& client, const Attach& command) {
   request.set_ifname(command.ifname);
   request.set_no_default_route(command.no_default_route);
   auto reply = TRY(client.attach(request));
-  return with_resolv_conf(std::move(reply), command.resolv_conf);
+  return with_resolv_conf(std::move(reply), command.resolv_conf, "attach " + command.id);
 }
 
 Outcome<pb::AttachReply> prepare(ControlClient& client, const Prepare& command,
@@ -80,14 +82,14 @@ Outcome<pb::AttachReply> prepare(ControlClient& client, const Prepare& command,
     }
     if (TRY(is_attached_at(command.id, *path, run_dir, timeouts))) {
       return with_resolv_conf(TRY(attach_prepared(client, command.id, *path, false)),
-                              command.resolv_conf);
+                              command.resolv_conf, where);
     }
     return fail(Exit::kRefused, fmt::format("{}: {} exists and is not this workload's; attach it "
                                             "with --netns, or `ip netns delete {}` first",
                                             where, *path, command.id));
   }
   auto reply = attach_prepared(client, command.id, *path, true);
-  if (reply) return with_resolv_conf(*std::move(reply), command.resolv_conf);
+  if (reply) return with_resolv_conf(*std::move(reply), command.resolv_conf, where);
   // Whatever the daemon did after we lost it, a namespace that vanishes is a detach.
   if (const auto removed = remove_named_netns(*path); !removed) {
     reply.error().what +=

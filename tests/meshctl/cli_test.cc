@@ -152,6 +152,8 @@ TEST(CliTest, DurationsHaveUnitsAndALimit) {
 
 TEST(CliTest, TheOtherCommandsCarryTheirArguments) {
   EXPECT_EQ(action_of<Prepare>("prepare web").id, "web");
+  EXPECT_EQ(action_of<Prepare>("prepare web").resolv_conf, "");
+  EXPECT_EQ(action_of<Prepare>("--resolv-conf /r prepare web").resolv_conf, "/r");
   EXPECT_EQ(action_of<Drain>("drain web").id, "web");
   EXPECT_FALSE(action_of<Delete>("delete web").force);
   EXPECT_TRUE(action_of<Delete>("--force delete web").force);

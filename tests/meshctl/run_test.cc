@@ -291,7 +291,7 @@ class PrepareTest : public testing::Test {
 
 TEST_F(PrepareTest, MakesANamespaceAndDetachRemovesIt) {
   take_attaches();
-  const auto made = go(Prepare{"web"});
+  const auto made = go(Prepare{.id = "web", .resolv_conf = ""});
   ASSERT_TRUE(made) << made.error().what;
   ASSERT_EQ(attached_.size(), 1U);
   EXPECT_TRUE(attached_[0].prepared());
@@ -306,13 +306,39 @@ TEST_F(PrepareTest, MakesANamespaceAndDetachRemovesIt) {
   EXPECT_FALSE(exists());
 }
 
+TEST_F(PrepareTest, WritesResolvConfTheFirstTimeAndWhenRepeated) {
+  daemon_->script.attach = [](const pb::AttachRequest& request, pb::AttachReply* reply) {
+    reply->set_id(request.id());
+    reply->add_resolvers("169.254.1.1");
+    return grpc::Status::OK;
+  };
+  const Prepare command{.id = "web", .resolv_conf = *dir_ / "resolv.conf"};
+  const auto made = go(command);
+  ASSERT_TRUE(made) << made.error().what;
+  EXPECT_TRUE(std::filesystem::remove(command.resolv_conf));
+  auto& info = *daemon_->script.workloads.add_workloads();
+  info.mutable_declaration()->set_id("web");
+  info.mutable_attachment()->set_netns(netns_);
+  const auto again = go(command);
+  ASSERT_TRUE(again) << again.error().what;
+  EXPECT_TRUE(std::filesystem::exists(command.resolv_conf));
+}
+
+TEST_F(PrepareTest, AnUnwritableResolvConfKeepsTheAttachedNamespaceAndSaysSo) {
+  take_attaches();
+  const auto made = go(Prepare{.id = "web", .resolv_conf = *dir_ / "none/resolv.conf"});
+  ASSERT_FALSE(made);
+  EXPECT_THAT(made.error().what, HasSubstr("prepare web: it is attached, but has no resolv.conf"));
+  EXPECT_TRUE(exists());
+}
+
 TEST_F(PrepareTest, ARefusedAttachLeavesNoNamespace) {
   bool existed = false;
   daemon_->script.attach = [&](const pb::AttachRequest&, pb::AttachReply*) {
     existed = exists();
     return grpc::Status(grpc::StatusCode::NOT_FOUND, "attach web: not declared");
   };
-  const auto made = go(Prepare{"web"});
+  const auto made = go(Prepare{.id = "web", .resolv_conf = ""});
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error().what, "attach web: not declared");
   EXPECT_TRUE(existed);
@@ -321,7 +347,7 @@ TEST_F(PrepareTest, ARefusedAttachLeavesNoNamespace) {
 
 TEST_F(PrepareTest, NothingIsMadeWithoutADaemon) {
   daemon_->stop();
-  const auto made = go(Prepare{"web"});
+  const auto made = go(Prepare{.id = "web", .resolv_conf = ""});
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error().exit, Exit::kUnreachable);
   EXPECT_FALSE(exists());
@@ -329,11 +355,11 @@ TEST_F(PrepareTest, NothingIsMadeWithoutADaemon) {
 
 TEST_F(PrepareTest, RepeatingItIsHarmlessWhenTheNamespaceIsItsOwn) {
   take_attaches();
-  ASSERT_TRUE(go(Prepare{"web"}));
+  ASSERT_TRUE(go(Prepare{.id = "web", .resolv_conf = ""}));
   auto& info = *daemon_->script.workloads.add_workloads();
   info.mutable_declaration()->set_id("web");
   info.mutable_attachment()->set_netns(netns_);
-  const auto again = go(Prepare{"web"});
+  const auto again = go(Prepare{.id = "web", .resolv_conf = ""});
   ASSERT_TRUE(again) << again.error().what;
   ASSERT_EQ(attached_.size(), 2U);
   EXPECT_EQ(attached_[0].netns_ino(), attached_[1].netns_ino());
@@ -344,7 +370,7 @@ TEST_F(PrepareTest, SomebodyElsesNamespaceIsNeitherTakenNorRemoved) {
   auto& info = *daemon_->script.workloads.add_workloads();
   info.mutable_declaration()->set_id("web");
   info.mutable_attachment()->set_netns("/run/elsewhere/web");
-  const auto made = go(Prepare{"web"});
+  const auto made = go(Prepare{.id = "web", .resolv_conf = ""});
   ASSERT_FALSE(made);
   EXPECT_THAT(made.error().what, HasSubstr("is not this workload's"));
   EXPECT_THAT(daemon_->calls(), ElementsAre("list workloads"));
@@ -371,7 +397,7 @@ TEST_F(PrepareTest, DetachRemovesNothingOutsideOfTheDirectory) {
 }
 
 TEST_F(PrepareTest, AnIdThatIsNoFileNameIsWrongUsage) {
-  const auto made = go(Prepare{"../web"});
+  const auto made = go(Prepare{.id = "../web", .resolv_conf = ""});
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error().exit, Exit::kUsage);
   EXPECT_THAT(daemon_->calls(), IsEmpty());
