@@ -68,6 +68,12 @@ class Runner {
 
   Outcome<Exit> on(const Delete& command) const {
     auto client = TRY(control());
+    // A forced delete detaches. Done by detach() first, since only its answer says whether
+    // the namespace is one that prepare() made and that has to go as well.
+    if (command.force) {
+      const auto detached = detach(client, Detach{command.id}, environment_.netns_dir);
+      CHECK_OK(detached);
+    }
     pb::DeleteRequest request;
     request.set_id(command.id);
     request.set_force(command.force);

@@ -108,8 +108,8 @@ TEST_F(RunTest, SimpleChangesSendTheirIdAndConfirm) {
        {"detach a", "drain b", "delete c", "delete d --force", "name release e"}) {
     EXPECT_TRUE(run_line(line)) << line;
   }
-  EXPECT_THAT(daemon_.calls(),
-              ElementsAre("detach a", "drain b", "delete c", "delete d force", "release e"));
+  EXPECT_THAT(daemon_.calls(), ElementsAre("detach a", "drain b", "delete c", "detach d",
+                                           "delete d force", "release e"));
   EXPECT_EQ(out_.text(), "a: detached\nb: draining\nc: deleted\nd: deleted\ne: released\n");
 }
 
@@ -375,6 +375,19 @@ TEST_F(PrepareTest, SomebodyElsesNamespaceIsNeitherTakenNorRemoved) {
   EXPECT_THAT(made.error().what, HasSubstr("is not this workload's"));
   EXPECT_THAT(daemon_->calls(), ElementsAre("list workloads"));
   EXPECT_TRUE(exists());
+}
+
+TEST_F(PrepareTest, AForcedDeleteRemovesTheNamespaceToo) {
+  ASSERT_TRUE(create_named_netns(netns_));
+  auto& reply = daemon_->script.detach_reply;
+  reply.set_was_attached(true);
+  reply.set_prepared(true);
+  reply.set_netns(netns_);
+  EXPECT_TRUE(go(Delete{.id = "web", .force = false}));
+  EXPECT_TRUE(exists()) << "without --force nothing is detached";
+  EXPECT_TRUE(go(Delete{.id = "web", .force = true}));
+  EXPECT_FALSE(exists());
+  EXPECT_THAT(daemon_->calls(), ElementsAre("delete web", "detach web", "delete web force"));
 }
 
 TEST_F(PrepareTest, DetachRemovesOnlyWhatPrepareMade) {
