@@ -1,0 +1,175 @@
+// Flows between containers, as real packets see the table.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "tests/support/mesh_bed.h"
+#include "tests/support/rt_fixture.h"
+
+namespace meshd::test {
+namespace {
+
+class RulesetFlowsTest : public testing::Test {
+ protected:
+  [[nodiscard]] Talk ask(int from, int to, Family family, Proto proto, std::uint16_t port = 5432) {
+    return talk(bed_[static_cast<std::size_t>(from)].netns, proto,
+                bed_[static_cast<std::size_t>(to)].at(family), port);
+  }
+  void allow(int from, int to, std::uint16_t port = 5432) {
+    for (const Proto proto : kProtos) {
+      bed_.add(MeshBed::allow(bed_[static_cast<std::size_t>(from)],
+                              bed_[static_cast<std::size_t>(to)], proto, port));
+    }
+  }
+
+  MeshBed bed_{3};
+  EchoServer v4_{bed_[1].netns, bed_[1].v4, 5432};
+  EchoServer v6_{bed_[1].netns, bed_[1].v6, 5432};
+};
+
+TEST_F(RulesetFlowsTest, NothingPassesUndeclaredAndTheRefusalIsFast) {
+  for_each_kind([this](Family family, Proto proto) {
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_EQ(ask(0, 1, family, proto), Talk::kRefused);
+    EXPECT_LT(std::chrono::steady_clock::now() - start, kSilence / 2);
+  });
+  EXPECT_EQ(v4_.questions() + v6_.questions(), 0U);
+}
+
+TEST_F(RulesetFlowsTest, DeclaredFlowPassesAndNoOther) {
+  allow(0, 1);
+  const EchoServer reverse4(bed_[0].netns, bed_[0].v4, 5432);
+  const EchoServer reverse6(bed_[0].netns, bed_[0].v6, 5432);
+  for_each_kind([this](Family family, Proto proto) {
+    EXPECT_EQ(ask(0, 1, family, proto), Talk::kAnswered);
+    EXPECT_EQ((family == Family::kV4 ? v4_ : v6_).last_peer(), bed_[0].at(family));
+    EXPECT_EQ(ask(0, 1, family, proto, 5433), Talk::kRefused) << "another port";
+    EXPECT_EQ(ask(1, 0, family, proto), Talk::kRefused) << "the reverse";
+    EXPECT_EQ(ask(2, 1, family, proto), Talk::kRefused) << "another container";
+  });
+}
+
+// A provider must not reach its consumer by using the served port as its source.
+TEST_F(RulesetFlowsTest, ServedPortAsSourceOpensNothing) {
+  allow(0, 1, 6000);
+  const EchoServer victim(bed_[0].netns, bed_[0].v4, 7000);
+  const auto attempt = output_in(bed_[1].netns, R"(python3 -c '
+import socket
+s = socket.socket()
+s.bind(("10.213.0.2", 6000))
+s.settimeout(1)
+try:
+    s.connect(("10.213.0.1", 7000)); print("connected")
+except ConnectionRefusedError: print("refused")
+')");
+  EXPECT_EQ(attempt, "refused\n");
+  EXPECT_EQ(victim.questions(), 0U);
+}
+
+TEST_F(RulesetFlowsTest, BlockOfPortsPassesWhole) {
+  for (const Family family : kFamilies) {
+    const auto set =
+        family == Family::kV4 ? policy::SetId::kAllow4Block : policy::SetId::kAllow6Block;
+    bed_.add({policy::ElementBuilder(set)
+                  .addr(bed_[0].at(family))
+                  .addr(bed_[1].at(family))
+                  .proto(Proto::kTcp)
+                  .port(8000)
+                  .build()});
+    const EchoServer first(bed_[1].netns, bed_[1].at(family), 8000);
+    const EchoServer last(bed_[1].netns, bed_[1].at(family), 8015);
+    const EchoServer beyond(bed_[1].netns, bed_[1].at(family), 8016);
+    EXPECT_EQ(ask(0, 1, family, Proto::kTcp, 8000), Talk::kAnswered);
+    EXPECT_EQ(ask(0, 1, family, Proto::kTcp, 8015), Talk::kAnswered);
+    EXPECT_EQ(ask(0, 1, family, Proto::kTcp, 8016), Talk::kRefused);
+    EXPECT_EQ(ask(0, 1, family, Proto::kUdp, 8000), Talk::kRefused);
+  }
+}
+
+// The consumer has all of the outside as egress: replies of a revoked flow must not go on by it.
+TEST_F(RulesetFlowsTest, RevokingCutsOpenFlowsAndLeavesOthers) {
+  allow(0, 1);
+  allow(2, 1);
+  bed_.add(MeshBed::egress_profile(bed_[0], 9));
+  bed_.add(MeshBed::egress(9, prefix("0.0.0.0/0")));
+  bed_.add(MeshBed::egress(9, prefix("::/0")));
+  for_each_kind([this](Family family, Proto proto) {
+    Conversation cut(bed_[0].netns, proto, bed_[1].at(family), 5432);
+    Conversation kept(bed_[2].netns, proto, bed_[1].at(family), 5432);
+    ASSERT_EQ(cut.ask(), Talk::kAnswered);
+    ASSERT_EQ(kept.ask(), Talk::kAnswered);
+    const auto element = MeshBed::allow(bed_[0], bed_[1], proto, 5432);
+    bed_.remove(element);
+    const auto served = v4_.questions() + v6_.questions();
+    EXPECT_EQ(cut.ask(), Talk::kRefused);
+    EXPECT_EQ(v4_.questions() + v6_.questions(), served);
+    EXPECT_EQ(kept.ask(), Talk::kAnswered);
+    bed_.add(element);
+  });
+}
+
+TEST_F(RulesetFlowsTest, DrainingTakesNoNewConnectionsAndKeepsOpenOnes) {
+  allow(0, 1);
+  for_each_kind([this](Family family, Proto proto) {
+    Conversation open(bed_[0].netns, proto, bed_[1].at(family), 5432);
+    ASSERT_EQ(open.ask(), Talk::kAnswered);
+    const auto set = family == Family::kV4 ? policy::SetId::kDrain4 : policy::SetId::kDrain6;
+    const auto drain = policy::ElementBuilder(set).addr(bed_[1].at(family)).build();
+    bed_.add({drain});
+    EXPECT_EQ(ask(0, 1, family, proto), Talk::kRefused);
+    EXPECT_EQ(open.ask(), Talk::kAnswered);
+    bed_.remove({drain});
+    EXPECT_EQ(ask(0, 1, family, proto), Talk::kAnswered);
+  });
+}
+
+TEST_F(RulesetFlowsTest, PairsMayPing) {
+  for (const Family family : kFamilies) {
+    EXPECT_NE(ping(bed_[0].netns, bed_[1].at(family)), Talk::kAnswered);
+  }
+  bed_.add(MeshBed::pair(bed_[0], bed_[1]));
+  for (const Family family : kFamilies) {
+    EXPECT_EQ(ping(bed_[0].netns, bed_[1].at(family)), Talk::kAnswered);
+    EXPECT_EQ(ping(bed_[1].netns, bed_[0].at(family)), Talk::kAnswered);
+    EXPECT_NE(ping(bed_[2].netns, bed_[1].at(family)), Talk::kAnswered);
+  }
+}
+
+// 3,000 bytes are three fragments: the policy judges the whole.
+TEST_F(RulesetFlowsTest, FragmentedDatagramsAreJudgedWhole) {
+  allow(0, 1);
+  const auto send_to = [this](int port) {
+    return output_in(bed_[0].netns,
+                     "python3 -c '\nimport socket\n"
+                     "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+                     "s.settimeout(1)\ns.connect((\"10.213.0.2\", " +
+                         std::to_string(port) +
+                         "))\ns.send(b\"x\" * 3000)\n"
+                         "try: print(len(s.recv(4000)) > 0)\n"
+                         "except ConnectionRefusedError: print(\"refused\")\n'");
+  };
+  EXPECT_EQ(send_to(5432), "True\n");
+  EXPECT_EQ(send_to(5433), "refused\n");
+}
+
+TEST_F(RulesetFlowsTest, OutsideReachesNoContainerByItsAddress) {
+  for_each_kind([this](Family family, Proto proto) {
+    EXPECT_EQ(talk(bed_.outside().netns, proto, bed_[1].at(family), 5432), Talk::kRefused);
+  });
+  EXPECT_EQ(v4_.questions() + v6_.questions(), 0U);
+}
+
+TEST_F(RulesetFlowsTest, DetachedAddressIsRefusedAtOnce) {
+  allow(0, 1);
+  for (const Family family : kFamilies) {
+    const auto set = family == Family::kV4 ? policy::SetId::kLocal4 : policy::SetId::kLocal6;
+    bed_.remove({policy::ElementBuilder(set).addr(bed_[1].at(family)).build()});
+    for (const Proto proto : kProtos) {
+      EXPECT_EQ(ask(0, 1, family, proto), Talk::kRefused);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace meshd::test

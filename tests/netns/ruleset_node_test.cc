@@ -1,0 +1,217 @@
+// The node and its containers: the resolver, who of the node reaches containers, and what a
+// container's interface cannot send.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/support/mesh_bed.h"
+#include "tests/support/rt_fixture.h"
+
+namespace meshd::test {
+namespace {
+
+class RulesetNodeTest : public testing::Test {
+ protected:
+  [[nodiscard]] IpAddress resolver(Family family, int which = 0) const {
+    return family == Family::kV4 ? bed_.settings().resolver4[which]
+                                 : bed_.settings().resolver6[which];
+  }
+
+  MeshBed bed_{2};
+  EchoServer v4_{bed_[1].netns, bed_[1].v4, 5432};
+  EchoServer v6_{bed_[1].netns, bed_[1].v6, 5432};
+};
+
+TEST_F(RulesetNodeTest, ResolverAnswersUntracked) {
+  const EchoServer dns4(bed_.node(), resolver(Family::kV4), 53);
+  const EchoServer dns6(bed_.node(), resolver(Family::kV6), 53);
+  const auto tracked = [] { return output_of("cat /proc/sys/net/netfilter/nf_conntrack_count"); };
+  ASSERT_EQ(tracked(), "0\n");
+  for_each_kind([this](Family family, Proto proto) {
+    EXPECT_EQ(talk(bed_[0].netns, proto, resolver(family), 53), Talk::kAnswered);
+  });
+  EXPECT_EQ(tracked(), "0\n");
+  bed_.add(MeshBed::allow(bed_[0], bed_[1], Proto::kUdp, 5432));
+  EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, bed_[1].v4, 5432), Talk::kAnswered);
+  EXPECT_EQ(tracked(), "1\n") << "the control";
+}
+
+TEST_F(RulesetNodeTest, ResolversSecondAddressIsNotAskedDirectly) {
+  const EchoServer dns4(bed_.node(), resolver(Family::kV4, 1), 53);
+  const EchoServer dns6(bed_.node(), resolver(Family::kV6, 1), 53);
+  for (const Family family : kFamilies) {
+    EXPECT_EQ(talk(bed_[0].netns, Proto::kTcp, resolver(family, 1), 53), Talk::kRefused);
+    // The refusal is an error about port 53: see ResolverWithoutSocketsIsSilent.
+    EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, resolver(family, 1), 53), Talk::kSilent);
+  }
+  EXPECT_EQ(dns4.questions() + dns6.questions(), 0U);
+}
+
+// Nobody listens: a query by UDP is met by silence, so that the client asks again; other
+// ports of the resolver are refused as ever.
+TEST_F(RulesetNodeTest, ResolverWithoutSocketsIsSilent) {
+  for (const Family family : kFamilies) {
+    EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, resolver(family), 53), Talk::kSilent);
+    EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, bed_.outside().at(family), 53), Talk::kSilent)
+        << "redirected";
+    EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, resolver(family), 54), Talk::kRefused);
+    EXPECT_EQ(talk(bed_[0].netns, Proto::kTcp, resolver(family), 54), Talk::kRefused);
+  }
+}
+
+TEST_F(RulesetNodeTest, ResolverAnswersPingsUpToALimit) {
+  for (const Family family : kFamilies) {
+    EXPECT_EQ(ping(bed_[0].netns, resolver(family)), Talk::kAnswered);
+    EXPECT_NE(ping(bed_[0].netns, bed_.node_address(family)), Talk::kAnswered);
+    Talk last = Talk::kAnswered;
+    const std::chrono::milliseconds short_limit(30);
+    for (int i = 0; i < 60 && last == Talk::kAnswered; ++i) {
+      last = ping(bed_[0].netns, resolver(family), short_limit);
+    }
+    EXPECT_EQ(last, Talk::kSilent);
+    EXPECT_EQ(ping(bed_[1].netns, resolver(family)), Talk::kAnswered) << "a limit of its own";
+  }
+}
+
+TEST_F(RulesetNodeTest, ContainersReachNoListenerOfTheNode) {
+  const EchoServer node4(bed_.node(), bed_.node_address(Family::kV4), 22);
+  const EchoServer node6(bed_.node(), bed_.node_address(Family::kV6), 22);
+  for_each_kind([this](Family family, Proto proto) {
+    EXPECT_EQ(talk(bed_[0].netns, proto, bed_.node_address(family), 22), Talk::kRefused);
+  });
+  EXPECT_EQ(node4.questions() + node6.questions(), 0U);
+}
+
+class RulesetUidTest : public RulesetNodeTest {
+ protected:
+  void SetUp() override {
+    if (getuid() != 0) GTEST_SKIP() << "another uid is needed: run as root";
+  }
+  // The same as talk(), from a process of that uid on the node.
+  [[nodiscard]] Talk ask_as(uid_t uid, Family family, Proto proto) const {
+    const pid_t child = fork();
+    if (child == 0) {
+      if (setgid(uid) != 0 || setuid(uid) != 0) _exit(100);
+      _exit(static_cast<int>(plain_talk(family, proto)));
+    }
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) < 100);
+    return static_cast<Talk>(WEXITSTATUS(status));
+  }
+  // Without entering a namespace, which needs a privilege: the process is in the node's.
+  [[nodiscard]] Talk plain_talk(Family family, Proto proto) const {
+    return talk_here(proto, bed_[1].at(family), 5432);
+  }
+};
+
+TEST_F(RulesetUidTest, OnlyRootAndNamedUsersReachContainers) {
+  constexpr uid_t kStranger = 65534, kUser = 4711;
+  bed_.add({policy::ElementBuilder(policy::SetId::kUsers).number(kUser).build()});
+  for_each_kind([this](Family family, Proto proto) {
+    EXPECT_EQ(talk(bed_.node(), proto, bed_[1].at(family), 5432), Talk::kAnswered);
+    EXPECT_EQ(ask_as(kUser, family, proto), Talk::kAnswered);
+    EXPECT_EQ(ask_as(kStranger, family, proto), Talk::kRefused);
+  });
+}
+
+TEST_F(RulesetUidTest, RuleHoldsForPublishedPortsAndServiceAddresses) {
+  for (const Proto proto : kProtos) {
+    bed_.add(bed_.publish(proto, 25432, bed_[1], 5432, 1));
+    bed_.add(bed_.slots(proto, 5432, bed_[1]));
+  }
+  const auto as_stranger = [this](const IpAddress& to, std::uint16_t port) {
+    const pid_t child = fork();
+    if (child == 0) {
+      if (setgid(65534) != 0 || setuid(65534) != 0) _exit(100);
+      _exit(static_cast<int>(talk_here(Proto::kTcp, to, port)));
+    }
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    return static_cast<Talk>(WEXITSTATUS(status));
+  };
+  for (const Family family : kFamilies) {
+    EXPECT_EQ(as_stranger(bed_.node_address(family), 25432), Talk::kRefused);
+  }
+  EXPECT_EQ(as_stranger(bed_.vip(Family::kV4), 5432), Talk::kRefused);
+  EXPECT_EQ(v4_.questions() + v6_.questions(), 0U);
+}
+
+TEST_F(RulesetNodeTest, SpoofedSourcesVanish) {
+  for (const Proto proto : kProtos) {
+    bed_.add(MeshBed::allow(bed_[0], bed_[1], proto, 5432));
+  }
+  const auto expect_arrival = [this](RawDatagram datagram, bool arrives) {
+    const auto before = v4_.questions() + v6_.questions(), dropped = bed_.counter("c_spoof");
+    datagram.port = 5432;
+    send_raw(bed_[0].netns, datagram);
+    // An honest question afterwards: what came before it has been judged by then.
+    EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, bed_[1].at(datagram.to.family()), 5432),
+              Talk::kAnswered);
+    EXPECT_EQ(v4_.questions() + v6_.questions() - before, arrives ? 2U : 1U)
+        << datagram.from.to_string();
+    EXPECT_EQ(bed_.counter("c_spoof") - dropped, arrives ? 0U : 1U) << datagram.from.to_string();
+  };
+  for (const Family family : kFamilies) {
+    const auto& own = bed_[0].at(family);
+    const auto& to = bed_[1].at(family);
+    expect_arrival({bed_[0].mac, own, to}, true);  // the control: our frames do arrive
+    expect_arrival({bed_[1].mac, own, to}, false);
+    expect_arrival({bed_[0].mac, to, to}, false);
+    expect_arrival({bed_[0].mac, resolver(family), to}, false);
+    expect_arrival({bed_[0].mac, bed_.node_address(family), to}, false);
+    expect_arrival({bed_[0].mac, own.plus(40), to}, false);
+  }
+  expect_arrival({bed_[0].mac, ip("127.0.0.1"), bed_[1].v4}, false);
+  expect_arrival({bed_[0].mac, ip("fe80::1"), bed_[1].v6}, false);
+}
+
+TEST_F(RulesetNodeTest, MeshSourceFromElsewhereVanishes) {
+  bed_.add(MeshBed::allow(bed_[0], bed_[1], Proto::kUdp, 5432));
+  const auto before = bed_.counter("c_foreign");
+  // Where send_raw() sends to.
+  ASSERT_EQ(output_of("ip link set up0 address 02:00:00:00:00:01"), "");
+  for (const Family family : kFamilies) {
+    send_raw(bed_.outside().netns,
+             {Mac{{2, 0, 0, 0, 9, 9}}, bed_[0].at(family), bed_[1].at(family), 5432});
+  }
+  EXPECT_EQ(bed_.counter("c_foreign") - before, 2U);
+  EXPECT_EQ(v4_.questions() + v6_.questions(), 0U);
+}
+
+class RulesetForwardingTest : public testing::Test {
+ protected:
+  // Two hosts that are nothing to us, with the node between them.
+  static Talk between_strangers(const MeshBed& bed) {
+    const auto second = make_netns();
+    EXPECT_EQ(output_of("ip link add name other0 type veth peer name eth0 netns /proc/" +
+                        std::to_string(getpid()) + "/fd/" + std::to_string(second.fd()) +
+                        "; ip addr add 198.51.100.1/24 dev other0; ip link set other0 up"),
+              "");
+    EXPECT_EQ(output_in(second,
+                        "ip link set lo up; ip addr add 198.51.100.2/24 dev eth0;"
+                        "ip link set eth0 up; ip route add default via 198.51.100.1"),
+              "");
+    EXPECT_EQ(output_in(bed.outside().netns, "ip route add 198.51.100.0/24 via 192.0.2.1"), "");
+    const EchoServer server(second, ip("198.51.100.2"), 80);
+    return talk(bed.outside().netns, Proto::kTcp, ip("198.51.100.2"), 80);
+  }
+};
+
+TEST_F(RulesetForwardingTest, OthersAreForwardedAsBefore) {
+  const MeshBed bed(1);
+  EXPECT_EQ(between_strangers(bed), Talk::kAnswered);
+}
+
+TEST_F(RulesetForwardingTest, OthersAreNotForwardedWhereTheyWereNot) {
+  MeshBed bed(2, {.forwarding_was_off = true});
+  EXPECT_EQ(between_strangers(bed), Talk::kSilent);
+  EXPECT_GT(bed.counter("c_unforwarded"), 0U);
+  const EchoServer server(bed[1].netns, bed[1].v4, 80);
+  bed.add(MeshBed::allow(bed[0], bed[1], Proto::kTcp, 80));
+  EXPECT_EQ(talk(bed[0].netns, Proto::kTcp, bed[1].v4, 80), Talk::kAnswered);
+}
+
+}  // namespace
+}  // namespace meshd::test

@@ -1,0 +1,159 @@
+// Service addresses: translated, held, refused, as real packets see them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "tests/support/mesh_bed.h"
+#include "tests/support/rt_fixture.h"
+
+namespace meshd::test {
+namespace {
+
+class RulesetVipTest : public testing::Test {
+ protected:
+  void allow(const BedHost& from, const BedHost& to, std::uint16_t port = 5432) {
+    for (const Proto proto : kProtos) bed_.add(MeshBed::allow(from, to, proto, port));
+  }
+  void fill(std::uint16_t port, const BedHost& to) {
+    for (const Proto proto : kProtos) bed_.add(bed_.slots(proto, port, to));
+  }
+  [[nodiscard]] Talk ask(const BedHost& from, Family family, Proto proto,
+                         std::uint16_t port = 5432) const {
+    return talk(from.netns, proto, bed_.vip(family), port);
+  }
+  [[nodiscard]] const EchoServer& server(Family family) const {
+    return family == Family::kV4 ? v4_ : v6_;
+  }
+
+  MeshBed bed_{3};
+  EchoServer v4_{bed_[1].netns, bed_[1].v4, 5432};
+  EchoServer v6_{bed_[1].netns, bed_[1].v6, 5432};
+};
+
+TEST_F(RulesetVipTest, LeadsToTheEndpointWithTheConsumersAddress) {
+  allow(bed_[0], bed_[1]);
+  fill(5432, bed_[1]);
+  for_each_kind([this](Family family, Proto proto) {
+    EXPECT_EQ(ask(bed_[0], family, proto), Talk::kAnswered);
+    EXPECT_EQ(server(family).last_peer(), bed_[0].at(family));
+    EXPECT_EQ(ask(bed_[2], family, proto), Talk::kRefused) << "it declared nothing";
+    EXPECT_EQ(ask(bed_[0], family, proto, 5433), Talk::kRefused) << "no such port";
+  });
+}
+
+TEST_F(RulesetVipTest, RevokingCutsFlowsThroughIt) {
+  allow(bed_[0], bed_[1]);
+  fill(5432, bed_[1]);
+  for_each_kind([this](Family family, Proto proto) {
+    Conversation open(bed_[0].netns, proto, bed_.vip(family), 5432);
+    ASSERT_EQ(open.ask(), Talk::kAnswered);
+    bed_.remove(MeshBed::allow(bed_[0], bed_[1], proto, 5432));
+    EXPECT_EQ(open.ask(), Talk::kRefused);
+    bed_.add(MeshBed::allow(bed_[0], bed_[1], proto, 5432));
+  });
+}
+
+TEST_F(RulesetVipTest, SlotsOfSeveralEndpointsAreAllUsed) {
+  allow(bed_[0], bed_[1]);
+  allow(bed_[0], bed_[2]);
+  const EchoServer other(bed_[2].netns, bed_[2].v4, 5432);
+  auto elements = bed_.slots(Proto::kTcp, 5432, bed_[1]);
+  const auto second = bed_.slots(Proto::kTcp, 5432, bed_[2]);
+  for (std::size_t i = 0; i < elements.size(); i += 2) elements[i] = second[i];
+  bed_.add(elements);
+  // 40 tries that all go one way: one in 2^39.
+  for (int i = 0; i < 40; ++i) {
+    EXPECT_EQ(ask(bed_[0], Family::kV4, Proto::kTcp), Talk::kAnswered);
+  }
+  EXPECT_GT(v4_.questions(), 0U);
+  EXPECT_GT(other.questions(), 0U);
+}
+
+TEST_F(RulesetVipTest, BlockKeepsThePort) {
+  const EchoServer inside(bed_[1].netns, bed_[1].v4, 8007);
+  const EchoServer beyond(bed_[1].netns, bed_[1].v4, 8016);
+  std::vector<policy::Element> elements;
+  for (std::uint32_t slot = 0; slot < policy::kSlots; ++slot) {
+    elements.push_back(policy::ElementBuilder(policy::SetId::kVip4Block)
+                           .addr(bed_.vip(Family::kV4))
+                           .proto(Proto::kTcp)
+                           .port(8000)
+                           .number(slot)
+                           .data()
+                           .addr(bed_[1].v4)
+                           .build());
+  }
+  bed_.add(elements);
+  for (const std::uint16_t port : {std::uint16_t{8007}, std::uint16_t{8016}}) {
+    bed_.add(MeshBed::allow(bed_[0], bed_[1], Proto::kTcp, port));
+  }
+  EXPECT_EQ(ask(bed_[0], Family::kV4, Proto::kTcp, 8007), Talk::kAnswered);
+  EXPECT_EQ(ask(bed_[0], Family::kV4, Proto::kTcp, 8016), Talk::kRefused);
+}
+
+TEST_F(RulesetVipTest, ReachesItself) {
+  allow(bed_[1], bed_[1]);
+  fill(5432, bed_[1]);
+  for_each_kind([this](Family family, Proto proto) {
+    EXPECT_EQ(ask(bed_[1], family, proto), Talk::kAnswered);
+    EXPECT_EQ(server(family).last_peer(),
+              family == Family::kV4 ? bed_.settings().resolver4[0] : bed_.settings().resolver6[0]);
+  });
+}
+
+TEST_F(RulesetVipTest, WithoutEndpointIsHeldForThePermittedAndRefusedToOthers) {
+  for (const Proto proto : kProtos) bed_.add(bed_.hold(bed_[0], proto, 5432));
+  for_each_kind([this](Family family, Proto proto) {
+    EXPECT_EQ(ask(bed_[0], family, proto), Talk::kSilent);
+    EXPECT_EQ(ask(bed_[0], family, proto, 5433), Talk::kRefused);
+    EXPECT_EQ(ask(bed_[2], family, proto), Talk::kRefused);
+    EXPECT_EQ(talk(bed_.outside().netns, proto, bed_.vip(family), 5432), Talk::kRefused);
+  });
+  EXPECT_GE(bed_.counter("c_held"), 4U);
+}
+
+TEST_F(RulesetVipTest, HoldOfABlockIsSilentToo) {
+  bed_.add({policy::ElementBuilder(policy::SetId::kHold6Block)
+                .addr(bed_[0].v6)
+                .addr(bed_.vip(Family::kV6))
+                .proto(Proto::kTcp)
+                .port(8000)
+                .build()});
+  EXPECT_EQ(ask(bed_[0], Family::kV6, Proto::kTcp, 8015), Talk::kSilent);
+  EXPECT_EQ(ask(bed_[0], Family::kV6, Proto::kTcp, 8016), Talk::kRefused);
+}
+
+// What a hold is for: the same connect succeeds when the endpoint comes.
+TEST_F(RulesetVipTest, HeldConnectGoesOnWhenTheEndpointComes) {
+  allow(bed_[0], bed_[1]);
+  const auto hold = bed_.hold(bed_[0], Proto::kTcp, 5432);
+  bed_.add(hold);
+  for (const Family family : kFamilies) {
+    const auto held = bed_.counter("c_held");
+    auto answer = std::async(std::launch::async, [&] {
+      return talk(bed_[0].netns, Proto::kTcp, bed_.vip(family), 5432, std::nullopt,
+                  std::chrono::seconds(5));
+    });
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+    while (bed_.counter("c_held") == held && std::chrono::steady_clock::now() < limit) {
+      std::this_thread::yield();
+    }
+    ASSERT_GT(bed_.counter("c_held"), held);
+    const auto slots = bed_.slots(Proto::kTcp, 5432, bed_[1]);
+    bed_.apply({hold, slots});
+    EXPECT_EQ(answer.get(), Talk::kAnswered);
+    bed_.apply({slots, hold});
+  }
+}
+
+// Root on the node; IPv4 only, since an IPv6 route to lo refuses before any hook.
+TEST_F(RulesetVipTest, NodeItselfUsesIt) {
+  fill(5432, bed_[1]);
+  for (const Proto proto : kProtos) {
+    EXPECT_EQ(talk(bed_.node(), proto, bed_.vip(Family::kV4), 5432), Talk::kAnswered);
+  }
+}
+
+}  // namespace
+}  // namespace meshd::test
