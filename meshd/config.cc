@@ -193,11 +193,6 @@ Status read_names(const NodeConfig::Names& from, Config& to) {
         return text;
       }));
   std::ranges::sort(to.reserved_names);
-  if (from.idle_release_days() > kMaxIdleDays) {
-    return wrong("names.idle_release_days",
-                 fmt::format("{} is more than {}", from.idle_release_days(), kMaxIdleDays));
-  }
-  to.idle_release_days = from.idle_release_days();
   return {};
 }
 
@@ -244,19 +239,6 @@ void read_log(const NodeConfig::Log& from, Config& to) {
   if (from.format() == NodeConfig::Log::Format::JSON) to.log_format = log::Format::kJson;
 }
 
-void read_engines(const NodeConfig::Engines& from, Config& to) {
-  switch (from.undeclared()) {
-    case NodeConfig::Engines::Undeclared::CLOSED:
-      to.undeclared = Undeclared::kClosed;
-      break;
-    case NodeConfig::Engines::Undeclared::REFUSE:
-      to.undeclared = Undeclared::kRefuse;
-      break;
-    default:
-      to.undeclared = Undeclared::kIgnore;
-  }
-}
-
 // --- the whole -----------------------------------------------------------------------
 
 // An empty text and a 0 cannot be told from an absent field in the message; in the file
@@ -294,7 +276,6 @@ Result<Config> to_config(const NodeConfig& from) {
   CHECK_OK(read_publish(from.publish(), config));
   CHECK_OK(read_names(from.names(), config));
   CHECK_OK(read_paths(from, config));
-  read_engines(from.engines(), config);
   read_log(from.log(), config);
   return config;
 }

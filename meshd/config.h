@@ -28,9 +28,6 @@ inline constexpr std::size_t kMaxRunDirBytes = 107 - 13;
 inline constexpr std::uint32_t kMaxCacheMib = 1024;         // beyond it a cache of its own is due
 inline constexpr std::uint32_t kMaxDnsWorkers = 64;         // one a core is the most that helps
 inline constexpr std::uint32_t kMaxClientRate = 1'000'000;  // what one socket can carry
-inline constexpr std::uint32_t kMaxIdleDays = 3650;
-
-enum class Undeclared { kIgnore, kClosed, kRefuse };
 
 struct Config {
   std::string node_name;                  // the host's unless given
@@ -50,8 +47,6 @@ struct Config {
   std::vector<Prefix> proxies;
 
   std::vector<std::string> reserved_names;  // sorted
-  std::uint32_t idle_release_days = 0;      // 0: never
-  Undeclared undeclared = Undeclared::kIgnore;
   std::string state_dir = "/var/lib/meshd";
   std::string run_dir = "/run/meshd";
   log::Level log_level = log::Level::kInfo;

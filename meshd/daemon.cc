@@ -153,6 +153,7 @@ Status Daemon::learn_node() {
   settings_.node_addresses = TRY(topology.node_addresses());
   settings_.publish_addresses = config_.publish_addresses.empty() ? TRY(topology.global_addresses())
                                                                   : config_.publish_addresses;
+  bridges_ = TRY(topology.bridge_networks());
   policy::TableOptions options;
   auto was = stored.sysctls;
   for (const auto& old : changed) was.emplace(old.key, old.value);
@@ -183,7 +184,7 @@ Status Daemon::start_node() {
 dns::ZoneSettings Daemon::zone_settings() const {
   dns::ZoneSettings zone;
   zone.zone = dns::to_wire(config_.zone).value_or(std::string(1, '\0'));
-  zone.engine_prefixes = config_.engine_prefixes;
+  zone.engine_prefixes = config_.engine_prefixes.empty() ? bridges_ : config_.engine_prefixes;
   for (const auto& range :
        {settings_.pool4, settings_.pool6, settings_.vip_pool4, settings_.vip_pool6}) {
     if (!range) continue;
@@ -254,7 +255,7 @@ Status Daemon::start_dns() {
   dns::ServerOptions options;
   options.workers = static_cast<int>(config_.dns_workers);
   options.cache_bytes = std::size_t{config_.dns_cache_mib} << 20;
-  options.upstreams = upstreams();
+  options.upstreams = upstreams_ = upstreams();
   dns_ = TRY(dns::Server::start(listeners_, names_->published(), std::move(options)));
   return {};
 }
@@ -359,13 +360,15 @@ void Daemon::follow_addresses() {
   auto next = settings_;
   auto addresses = kernel_->topology().node_addresses();
   auto global = kernel_->topology().global_addresses();
-  if (!addresses || !global) return;  // the next audit looks again
+  auto bridges = kernel_->topology().bridge_networks();
+  if (!addresses || !global || !bridges) return;  // the next audit looks again
   next.node_addresses = *std::move(addresses);
   if (config_.publish_addresses.empty()) next.publish_addresses = *std::move(global);
   if (next.node_addresses == settings_.node_addresses &&
-      next.publish_addresses == settings_.publish_addresses) {
+      next.publish_addresses == settings_.publish_addresses && *bridges == bridges_) {
     return;
   }
+  bridges_ = *std::move(bridges);
   settings_ = std::move(next);
   names_->set_settings(zone_settings());
   node_->set_settings(settings_, BootClock::now());
@@ -374,6 +377,11 @@ void Daemon::follow_addresses() {
 void Daemon::on_audit() {
   audit_timer_->set(BootClock::now() + kAuditEvery);
   follow_addresses();
+  // resolv.conf changes under a daemon: leases, VPNs, an administrator.
+  if (auto now = upstreams(); now != upstreams_) {
+    upstreams_ = now;
+    dns_->set_upstreams(std::move(now));
+  }
   node_->on_audit(BootClock::now());
   settle();
 }

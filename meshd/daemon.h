@@ -93,6 +93,8 @@ class Daemon final : public Api {
   std::unique_ptr<LinuxKernel> kernel_;
   std::unique_ptr<Names> names_;
   policy::Settings settings_;
+  std::vector<Prefix> bridges_;
+  std::vector<dns::UpstreamAddress> upstreams_;
   std::vector<dns::Listener> listeners_;
   std::unique_ptr<dns::Server> dns_;
   std::unique_ptr<Node> node_;

@@ -16,8 +16,7 @@ namespace {
 constexpr std::string_view kHelp = R"(Usage: meshd [OPTION]...
 
 The per-node daemon of the mesh: stable names for containers through its own DNS
-resolver, and nftables rules that let only declared flows pass. Needs root, or the
-capabilities of packaging/meshd.service.
+resolver, and nftables rules that let only declared flows pass. Needs root.
 
   --config FILE     read this file (default /etc/meshd/meshd.yaml, which need not exist)
   --check-config    check the configuration and leave: 0 good, 1 not, with the line

@@ -57,6 +57,7 @@ Status Node::load(TimePoint now) {
   world_.node_ports = std::move(stored.node_ports);
   quarantine_ = std::move(stored.quarantine);
   world_.now = now;
+  for (auto& [id, workload] : world_.workloads) workload.ready |= is_ready(workload);
   generations_.stored = generations_.planned = stored.generation;
   auto plan = compiler_.rebuild(world_);
   // The kernel was left with the stored generation's rules, or with less: names of it can
@@ -100,19 +101,26 @@ void Node::apply(std::vector<policy::Declaration> declarations, TimePoint now,
       policy::declare(world_, std::move(declarations), quarantine_, *listening, kQuarantine);
   if (!outcome) return reply(std::unexpected(std::move(outcome).error()));
   auto human = policy::describe(world_, *outcome);
-  if (auto status = persist(to_store(*outcome)); !status) {
-    return reply(std::unexpected(std::move(status).error().in("apply")));
-  }
   auto touched = touched_by(*outcome);  // what it was before
+  const auto changes = to_store(*outcome);
   std::vector<std::string> ids;
   for (const auto& [id, declaration] : outcome->declarations) ids.push_back(id);
-  policy::adopt(world_, quarantine_, std::move(*outcome));
-  for (const auto& id : ids) {
-    touched.workloads.insert(id);
-    emit(pb::Event::Kind::DECLARED, id);
+  for (const auto& id : ids) touched.workloads.insert(id);
+  const auto back = policy::adopt(world_, quarantine_, *std::move(outcome));
+  auto delta = compiler_.update(world_, touched);
+  auto status = check_room();
+  if (status) status = persist(changes);
+  if (!status) {
+    // Nothing of it has left this process: the plan goes back to what it was.
+    policy::adopt(world_, quarantine_, back);
+    [[maybe_unused]] const auto undone = compiler_.update(world_, touched);
+    return reply(std::unexpected(std::move(status).error().in("apply")));
   }
-  bring_in_force(touched, now);
-  for (const auto& id : ids) refresh_ready(id, now);
+  bring_in_force(std::move(delta), now);
+  for (const auto& id : ids) {
+    emit(pb::Event::Kind::DECLARED, id);
+    refresh_ready(id, now);
+  }
   when_in_force(now, [this, human = std::move(human), reply = std::move(reply)](Status s) mutable {
     if (!s) return reply(std::unexpected(std::move(s).error()));
     pb::ApplyReply answer;
@@ -185,22 +193,28 @@ void Node::attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachmen
   attachment->default_route = spec.default_route;
   attachment->prepared = spec.prepared;
   attachment->attached_at = now;
-  // The link first, and shut: its group is refused until its elements are there. If the
-  // process dies before the store knows of it, the next start sweeps it away.
   const auto link = link_plan(spec.id, *attachment);
-  if (auto status = kernel_.connect(link, spec.netns_fd); !status) {
-    return answer(std::unexpected(std::move(status).error().in("attach " + spec.id)));
-  }
-  if (auto status = persist({PutAttachment{spec.id, *attachment}}); !status) {
-    // The caller hears of the store; a link that stays behind is swept by the next audit.
-    [[maybe_unused]] const auto undone = kernel_.disconnect(link.host_ifname);
-    return answer(std::unexpected(std::move(status).error().in("attach " + spec.id)));
-  }
-  last_index_ = index_of(world_.settings, *attachment);
+  const auto touched = touched_by(spec.id);
   workload.attachment = std::move(*attachment);
   workload.draining = workload.ready = false;
   workload.tcp_ready.clear();
-  bring_in_force(touched_by(spec.id), now);
+  auto delta = compiler_.update(world_, touched);
+  auto status = check_room();
+  // The link before the store, and shut: its group is refused until its elements are there.
+  // If the process dies in between, the next start sweeps it away.
+  if (status) status = kernel_.connect(link, spec.netns_fd);
+  if (status) {
+    status = persist({PutAttachment{spec.id, *workload.attachment}});
+    // A link that stays behind is swept by the next audit; the caller hears of the store.
+    if (!status) [[maybe_unused]] const auto undone = kernel_.disconnect(link.host_ifname);
+  }
+  if (!status) {
+    workload.attachment.reset();
+    [[maybe_unused]] const auto undone = compiler_.update(world_, touched);
+    return answer(std::unexpected(std::move(status).error().in("attach " + spec.id)));
+  }
+  last_index_ = index_of(world_.settings, *workload.attachment);
+  bring_in_force(std::move(delta), now);
   emit(pb::Event::Kind::ATTACHED, spec.id, addresses_text(*workload.attachment));
   refresh_ready(spec.id, now);
   when_in_force(now, std::move(answer));

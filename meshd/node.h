@@ -123,6 +123,8 @@ class Node {
   // Stores `changes` as the next generation.
   [[nodiscard]] Status persist(std::vector<StoreChange> changes);
   void note_store(const Status& status);
+  // Refuses a plan that the kernel's sets cannot hold.
+  [[nodiscard]] Status check_room() const;
   // Compiles what `touched` names and brings it in force, or falls behind.
   void bring_in_force(const policy::Touched& touched, TimePoint now);
   void bring_in_force(policy::PlanDelta delta, TimePoint now);

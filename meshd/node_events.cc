@@ -111,6 +111,19 @@ Status Node::persist(std::vector<StoreChange> changes) {
   return {};
 }
 
+Status Node::check_room() const {
+  for (std::size_t i = 0; i < policy::kSetCount; ++i) {
+    const auto set = static_cast<policy::SetId>(i);
+    const auto& info = policy::set_info(set);
+    const auto count = compiler_.element_count(set);
+    if (info.size == 0 || count <= info.size) continue;
+    return fail(ErrorCode::kExhausted,
+                fmt::format("the kernel's set {} would need {} elements and holds {}", info.name,
+                            count, info.size));
+  }
+  return {};
+}
+
 void Node::bring_in_force(const Touched& touched, TimePoint now) {
   bring_in_force(compiler_.update(world_, touched), now);
 }

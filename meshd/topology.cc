@@ -380,6 +380,17 @@ Result<std::vector<Prefix>> Topology::routes() {
   return result;
 }
 
+Result<std::vector<Prefix>> Topology::bridge_networks() {
+  std::vector<Prefix> result;
+  for (const auto& link : TRY(nl::list_links(channel_))) {
+    if (link.kind != "bridge") continue;
+    for (const auto& address : TRY(nl::list_addresses(channel_, link.index))) {
+      result.push_back(Prefix::of(address.address, address.prefix_length));
+    }
+  }
+  return result;
+}
+
 Result<std::uint32_t> Topology::uplink_mtu() {
   const auto routes = TRY(nl::list_routes(channel_, {}));
   for (const auto family : kFamilies) {

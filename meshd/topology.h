@@ -59,6 +59,9 @@ class Topology {
   [[nodiscard]] Result<std::vector<IpAddress>> node_addresses();  // all, any scope
   [[nodiscard]] Result<std::vector<IpAddress>> global_addresses();
   [[nodiscard]] Result<std::vector<Prefix>> routes();  // of others: may overlap our pools
+  // Networks of bridges, such as container engines make: their containers ask our resolver
+  // as plain clients.
+  [[nodiscard]] Result<std::vector<Prefix>> bridge_networks();
   [[nodiscard]] Result<std::uint32_t> uplink_mtu();    // 1500 without a default route
 
  private:

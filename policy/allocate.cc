@@ -344,18 +344,48 @@ Result<Outcome> release(const World& world, const ServiceKey& key, Duration quar
   return outcome;
 }
 
-void adopt(World& world, Quarantine& resting, Outcome outcome) {
+Outcome adopt(World& world, Quarantine& resting, Outcome outcome) {
+  Outcome back;
   for (auto& [id, declaration] : outcome.declarations) {
-    world.workloads[id].declaration = std::move(declaration);
+    const auto [entry, added] = world.workloads.try_emplace(id);
+    if (added) {
+      back.forgotten.push_back(id);
+    } else {
+      back.declarations.emplace(id, std::move(entry->second.declaration));
+    }
+    entry->second.declaration = std::move(declaration);
   }
   for (const auto& id : outcome.forgotten) world.workloads.erase(id);
   for (auto& [key, service] : outcome.services) {
-    world.services.insert_or_assign(key, std::move(service));
+    const auto [entry, added] = world.services.try_emplace(key, service);
+    if (added) {
+      back.services_gone.push_back(key);
+    } else {
+      back.services.emplace(key, std::exchange(entry->second, std::move(service)));
+    }
   }
-  for (const auto& key : outcome.services_gone) world.services.erase(key);
-  for (const auto& key : outcome.node_ports_gone) world.node_ports.erase(key);
-  for (const auto& [key, port] : outcome.node_ports) world.node_ports[key] = port;
+  for (const auto& key : outcome.services_gone) {
+    const auto entry = world.services.find(key);
+    if (entry == world.services.end()) continue;
+    back.services.emplace(key, std::move(entry->second));
+    world.services.erase(entry);
+  }
+  for (const auto& key : outcome.node_ports_gone) {
+    const auto entry = world.node_ports.find(key);
+    if (entry == world.node_ports.end()) continue;
+    back.node_ports.emplace(key, entry->second);
+    world.node_ports.erase(entry);
+  }
+  for (const auto& [key, port] : outcome.node_ports) {
+    const auto [entry, added] = world.node_ports.try_emplace(key, port);
+    if (added) {
+      back.node_ports_gone.push_back(key);
+    } else {
+      back.node_ports.emplace(key, std::exchange(entry->second, port));
+    }
+  }
   for (const auto& [address, until] : outcome.quarantine) resting[address] = until;
+  return back;
 }
 
 }  // namespace meshd::policy

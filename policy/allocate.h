@@ -43,7 +43,9 @@ using ListeningPorts = std::set<std::pair<Proto, std::uint16_t>>;
 [[nodiscard]] Result<Outcome> release(const World& world, const ServiceKey& key,
                                       Duration quarantine_time);
 
-void adopt(World& world, Quarantine& resting, Outcome outcome);
+// Returns what takes it back, as long as nothing else was adopted since. (Addresses that
+// begin to rest go on resting.)
+Outcome adopt(World& world, Quarantine& resting, Outcome outcome);
 
 // Ids of the workloads that declare this service, sorted.
 [[nodiscard]] std::vector<std::string> members(const World& world, const ServiceKey& key);

@@ -55,8 +55,7 @@ publish:
   ports: 30000-30009
   allow_from: [192.0.2.0/24]
   proxies: [192.0.2.8]
-names: {reserved: [www, api], idle_release_days: 30}
-engines: {undeclared: REFUSE}
+names: {reserved: [www, api]}
 state_dir: /srv/m/state/
 run_dir: /srv/m/run
 log: {level: DEBUG, format: JSON}
@@ -80,8 +79,6 @@ log: {level: DEBUG, format: JSON}
   EXPECT_THAT(config->publish_allow_from, ElementsAre(prefix("192.0.2.0/24")));
   EXPECT_THAT(config->proxies, ElementsAre(prefix("192.0.2.8")));
   EXPECT_THAT(config->reserved_names, ElementsAre("api", "www"));
-  EXPECT_EQ(config->idle_release_days, 30U);
-  EXPECT_EQ(config->undeclared, Undeclared::kRefuse);
   EXPECT_EQ(config->state_dir, "/srv/m/state");
   EXPECT_EQ(config->run_dir, "/srv/m/run");
   EXPECT_EQ(config->log_level, log::Level::kDebug);
@@ -133,7 +130,6 @@ TEST(ConfigTest, MistakesAreRefusedWithTheReason) {
       {"publish: {ports: 3000-2000}", "1024-65535"},
       {"publish: {addresses: [192.0.2.0/24]}", "publish.addresses[0]: "},
       {"names: {reserved: [UPPER]}", "names.reserved[0]: "},
-      {"names: {idle_release_days: 3651}", "names.idle_release_days: "},
       {"state_dir: var/lib", "state_dir: must be an absolute path"},
       {"state_dir: /", "root directory"},
       {"state_dir: /a/../b", "'..'"},
