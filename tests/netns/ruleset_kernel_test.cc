@@ -228,6 +228,8 @@ TEST_F(RulesetKernelTest, ElementThatIsNotWellFormedIsRefusedBeforeTheKernel) {
 struct Edit {
   std::string name, command, found;
 };
+void PrintTo(const Edit& edit, std::ostream* out) { *out << edit.command; }
+
 class RulesetEditTest : public RulesetKernelTest, public testing::WithParamInterface<Edit> {};
 
 // The listing's order of chains and of elements is that of their making.

@@ -39,7 +39,7 @@ void expect_quiet(const std::string& output) {
 }  // namespace
 
 MeshBed::MeshBed(int containers, policy::TableOptions options, std::uint32_t dns_client_rate)
-    : settings_(sample_settings()) {
+    : settings_(sample_settings()), options_(options) {
   settings_.dns_client_rate = dns_client_rate;
   must(PrivateNetns::enter());
   node_.emplace(must(netlink::Netns::own()));
@@ -62,7 +62,7 @@ END)",
                   settings_.resolver4[0].to_string(), settings_.resolver4[1].to_string(),
                   settings_.resolver6[0].to_string(), settings_.resolver6[1].to_string())));
   make_outside();
-  install(options);
+  install();
   for (int i = 0; i < containers; ++i) make_container(i);
 }
 
@@ -151,7 +151,7 @@ END)",
   containers_.push_back(std::move(host));
 }
 
-void MeshBed::install(policy::TableOptions options) {
+void MeshBed::install() {
   socket_.emplace(must(netlink::Socket::open()));
   Elements elements;
   const auto put_range = [&elements](SetId set, const Prefix& range) {
@@ -172,7 +172,7 @@ void MeshBed::install(policy::TableOptions options) {
   elements.push_back(ElementBuilder(SetId::kUsers).number(0).build());
   std::ranges::sort(elements);
   netlink::NftBatch batch{std::string(policy::kTableName)};
-  const auto table = policy::base_table(settings_, options);
+  const auto table = policy::base_table(settings_, options_);
   must(put_repair(batch, table, elements, 0, nullptr));
   must(std::move(batch).commit(*socket_));
 }
@@ -188,6 +188,23 @@ IpAddress MeshBed::vip(Family family) const {
 void MeshBed::apply(const policy::Delta& delta) {
   netlink::NftBatch batch{std::string(policy::kTableName)};
   must(put_delta(batch, delta));
+  must(std::move(batch).commit(*socket_));
+}
+
+void MeshBed::replace_rules(std::uint32_t dns_client_rate) {
+  settings_.dns_client_rate = dns_client_rate;
+  const auto dump = must(netlink::NftDump::read(*socket_, policy::kTableName));
+  Elements elements;
+  for (const auto& set : dump.sets) {
+    const auto id = raise_set(set.spec.name);
+    for (std::size_t i = 0; id && i < set.elements.size(); ++i) {
+      elements.push_back(raise_element(*id, set.elements[i]).value());
+    }
+  }
+  std::ranges::sort(elements);
+  netlink::NftBatch batch{std::string(policy::kTableName), dump.generation};
+  const auto table = policy::base_table(settings_, options_);
+  EXPECT_FALSE(must(put_repair(batch, table, elements, 0, &dump)).empty());
   must(std::move(batch).commit(*socket_));
 }
 

@@ -57,6 +57,8 @@ class MeshBed {
   void add(const Elements& elements) { apply({{}, elements}); }
   void remove(const Elements& elements) { apply({elements, {}}); }
   void apply(const policy::Delta& delta);
+  // All rules anew in one transaction, as for a changed setting; elements stay.
+  void replace_rules(std::uint32_t dns_client_rate);
   // Packets of a named counter of the table.
   [[nodiscard]] std::uint64_t counter(const std::string& name);
 
@@ -81,9 +83,10 @@ class MeshBed {
  private:
   void make_outside();
   void make_container(int index);
-  void install(policy::TableOptions options);
+  void install();
 
   policy::Settings settings_;
+  policy::TableOptions options_;
   std::optional<netlink::Netns> node_;
   std::optional<BedHost> outside_;
   mutable bool outside_ready_ = false;
