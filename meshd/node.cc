@@ -193,6 +193,7 @@ void Node::attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachmen
   attachment->default_route = spec.default_route;
   attachment->prepared = spec.prepared;
   attachment->attached_at = now;
+  unheard_detaches_.erase(spec.id);
   const auto link = link_plan(spec.id, *attachment);
   const auto touched = touched_by(spec.id);
   workload.attachment = std::move(*attachment);
@@ -206,7 +207,8 @@ void Node::attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachmen
   if (status) {
     status = persist({PutAttachment{spec.id, *workload.attachment}});
     // A link that stays behind is swept by the next audit; the caller hears of the store.
-    if (!status) [[maybe_unused]] const auto undone = kernel_.disconnect(link.host_ifname);
+    if (!status) [[maybe_unused]]
+      const auto undone = kernel_.disconnect(link.host_ifname);
   }
   if (!status) {
     workload.attachment.reset();
@@ -226,14 +228,28 @@ void Node::detach(const std::string& id, TimePoint now, Reply<pb::DetachReply> r
   if (found == world_.workloads.end()) {
     return reply(fail(ErrorCode::kNotFound, "detach " + id + ": no workload of that id"));
   }
+  if (!found->second.attachment) {
+    // An earlier detach may have ended "not in force": its caller has not heard yet that a
+    // prepared namespace is to be removed.
+    const auto unheard = unheard_detaches_.find(id);
+    if (unheard == unheard_detaches_.end()) return reply(pb::DetachReply());
+    pb::DetachReply answer = unheard->second;
+    return when_in_force(now, [this, id, answer, reply = std::move(reply)](Status s) mutable {
+      if (!s) return reply(std::unexpected(std::move(s).error()));
+      unheard_detaches_.erase(id);
+      reply(std::move(answer));
+    });
+  }
   pb::DetachReply answer;
-  if (!found->second.attachment) return reply(answer);
   answer.set_was_attached(true);
   answer.set_netns(found->second.attachment->netns_path);
   answer.set_prepared(found->second.attachment->prepared);
   drop_attachment(id, now);
-  when_in_force(now, [answer, reply = std::move(reply)](Status s) mutable {
-    if (!s) return reply(std::unexpected(std::move(s).error()));
+  when_in_force(now, [this, id, answer, reply = std::move(reply)](Status s) mutable {
+    if (!s) {
+      unheard_detaches_[id] = std::move(answer);
+      return reply(std::unexpected(std::move(s).error()));
+    }
     reply(std::move(answer));
   });
 }

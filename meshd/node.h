@@ -158,6 +158,7 @@ class Node {
   NameChanges pending_names_;
   std::vector<std::string> pending_disconnects_;  // host link names
   std::deque<Waiting> waiting_;
+  std::map<std::string, mesh::v1::DetachReply> unheard_detaches_;  // done, answered with an error
   std::vector<ReadyWaiter> ready_waiters_;
 
   std::string store_trouble_;

@@ -82,10 +82,10 @@ struct DropSysctl {
   std::string key;
 };
 
-using StoreChange = std::variant<PutDeclaration, DropDeclaration, PutAttachment, DropAttachment,
-                                 PutDraining, PutReady, PutService, DropService, PutNodePort,
-                                 DropNodePort, PutQuarantine, DropQuarantine,
-                                 PutSysctl, DropSysctl>;
+using StoreChange =
+    std::variant<PutDeclaration, DropDeclaration, PutAttachment, DropAttachment, PutDraining,
+                 PutReady, PutService, DropService, PutNodePort, DropNodePort, PutQuarantine,
+                 DropQuarantine, PutSysctl, DropSysctl>;
 
 struct StoredState {
   std::map<std::string, policy::Workload, std::less<>> workloads;

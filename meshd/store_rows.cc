@@ -107,9 +107,7 @@ struct ToRows {
   Writes operator()(const DropQuarantine& c) const {
     return {drop(Table::kQuarantine, {bytes(c.address.bytes())})};
   }
-  Writes operator()(const PutSysctl& c) const {
-    return {put(Table::kSysctls, {c.key, c.value})};
-  }
+  Writes operator()(const PutSysctl& c) const { return {put(Table::kSysctls, {c.key, c.value})}; }
   Writes operator()(const DropSysctl& c) const { return {drop(Table::kSysctls, {c.key})}; }
 };
 

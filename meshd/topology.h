@@ -62,7 +62,7 @@ class Topology {
   // Networks of bridges, such as container engines make: their containers ask our resolver
   // as plain clients.
   [[nodiscard]] Result<std::vector<Prefix>> bridge_networks();
-  [[nodiscard]] Result<std::uint32_t> uplink_mtu();    // 1500 without a default route
+  [[nodiscard]] Result<std::uint32_t> uplink_mtu();  // 1500 without a default route
 
  private:
   Topology(netlink::Channel channel, policy::Settings settings)
