@@ -174,12 +174,6 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-}  // namespace
-}  // namespace meshd::dns
-
-namespace meshd::dns {
-namespace {
-
 void run() {
   const auto ours = spawn(serve_dns);
   const auto echo = spawn(serve_echo);
@@ -200,5 +194,12 @@ void run() {
       "{{\"names\": {}, \"queries_per_second\": {:.0f}, \"cpu_us_per_query\": {:.2f}, "
       "\"qps_to_echo\": {:.2f}, \"cpu_to_echo\": {:.2f}}}\n",
       kNames, median(qps), median(cpu), median(qps_ratio), median(cpu_ratio));
+}
+
+}  // namespace
+}  // namespace meshd::dns
+
+int main() {
+  meshd::dns::run();
   return 0;
 }

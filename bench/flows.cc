@@ -98,7 +98,7 @@ policy::World world_of(const policy::Settings& s, int flows) {
 
 struct Row {
   int flows;
-  Times compile, kernel, both, raw, text;
+  Times compile{}, kernel{}, both{}, raw{}, text{};
   double cold = 0, restart = 0;
   std::size_t elements = 0;
 };

@@ -5,6 +5,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
+
 #include "tests/support/mesh_bed.h"
 #include "tests/support/rt_fixture.h"
 
@@ -16,6 +18,11 @@ class RulesetNodeTest : public testing::Test {
   [[nodiscard]] IpAddress resolver(Family family, int which = 0) const {
     return family == Family::kV4 ? bed_.settings().resolver4[which]
                                  : bed_.settings().resolver6[which];
+  }
+
+  // Where no answer is expected, and no refusal.
+  [[nodiscard]] Talk query(const IpAddress& to) const {
+    return talk(bed_[0].netns, Proto::kUdp, to, 53, std::nullopt, kSilence);
   }
 
   MeshBed bed_{2};
@@ -43,7 +50,7 @@ TEST_F(RulesetNodeTest, ResolversSecondAddressIsNotAskedDirectly) {
   for (const Family family : kFamilies) {
     EXPECT_EQ(talk(bed_[0].netns, Proto::kTcp, resolver(family, 1), 53), Talk::kRefused);
     // The refusal is an error about port 53: see ResolverWithoutSocketsIsSilent.
-    EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, resolver(family, 1), 53), Talk::kSilent);
+    EXPECT_EQ(query(resolver(family, 1)), Talk::kSilent);
   }
   EXPECT_EQ(dns4.questions() + dns6.questions(), 0U);
 }
@@ -52,9 +59,8 @@ TEST_F(RulesetNodeTest, ResolversSecondAddressIsNotAskedDirectly) {
 // ports of the resolver are refused as ever.
 TEST_F(RulesetNodeTest, ResolverWithoutSocketsIsSilent) {
   for (const Family family : kFamilies) {
-    EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, resolver(family), 53), Talk::kSilent);
-    EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, bed_.outside().at(family), 53), Talk::kSilent)
-        << "redirected";
+    EXPECT_EQ(query(resolver(family)), Talk::kSilent);
+    EXPECT_EQ(query(bed_.outside().at(family)), Talk::kSilent) << "redirected";
     EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, resolver(family), 54), Talk::kRefused);
     EXPECT_EQ(talk(bed_[0].netns, Proto::kTcp, resolver(family), 54), Talk::kRefused);
   }
@@ -183,7 +189,7 @@ TEST_F(RulesetNodeTest, MeshSourceFromElsewhereVanishes) {
 class RulesetForwardingTest : public testing::Test {
  protected:
   // Two hosts that are nothing to us, with the node between them.
-  static Talk between_strangers(const MeshBed& bed) {
+  static Talk between_strangers(const MeshBed& bed, std::chrono::milliseconds limit = kPatience) {
     const auto second = make_netns();
     EXPECT_EQ(output_of("ip link add name other0 type veth peer name eth0 netns /proc/" +
                         std::to_string(getpid()) + "/fd/" + std::to_string(second.fd()) +
@@ -195,7 +201,7 @@ class RulesetForwardingTest : public testing::Test {
               "");
     EXPECT_EQ(output_in(bed.outside().netns, "ip route add 198.51.100.0/24 via 192.0.2.1"), "");
     const EchoServer server(second, ip("198.51.100.2"), 80);
-    return talk(bed.outside().netns, Proto::kTcp, ip("198.51.100.2"), 80);
+    return talk(bed.outside().netns, Proto::kTcp, ip("198.51.100.2"), 80, std::nullopt, limit);
   }
 };
 
@@ -206,7 +212,7 @@ TEST_F(RulesetForwardingTest, OthersAreForwardedAsBefore) {
 
 TEST_F(RulesetForwardingTest, OthersAreNotForwardedWhereTheyWereNot) {
   MeshBed bed(2, {.forwarding_was_off = true});
-  EXPECT_EQ(between_strangers(bed), Talk::kSilent);
+  EXPECT_EQ(between_strangers(bed, kSilence), Talk::kSilent);
   EXPECT_GT(bed.counter("c_unforwarded"), 0U);
   const EchoServer server(bed[1].netns, bed[1].v4, 80);
   bed.add(MeshBed::allow(bed[0], bed[1], Proto::kTcp, 80));

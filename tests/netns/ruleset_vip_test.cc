@@ -2,7 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <future>
+#include <thread>
 
 #include "tests/support/mesh_bed.h"
 #include "tests/support/rt_fixture.h"
@@ -18,9 +20,9 @@ class RulesetVipTest : public testing::Test {
   void fill(std::uint16_t port, const BedHost& to) {
     for (const Proto proto : kProtos) bed_.add(bed_.slots(proto, port, to));
   }
-  [[nodiscard]] Talk ask(const BedHost& from, Family family, Proto proto,
-                         std::uint16_t port = 5432) const {
-    return talk(from.netns, proto, bed_.vip(family), port);
+  [[nodiscard]] Talk ask(const BedHost& from, Family family, Proto proto, std::uint16_t port = 5432,
+                         std::chrono::milliseconds limit = kPatience) const {
+    return talk(from.netns, proto, bed_.vip(family), port, std::nullopt, limit);
   }
   [[nodiscard]] const EchoServer& server(Family family) const {
     return family == Family::kV4 ? v4_ : v6_;
@@ -105,7 +107,7 @@ TEST_F(RulesetVipTest, ReachesItself) {
 TEST_F(RulesetVipTest, WithoutEndpointIsHeldForThePermittedAndRefusedToOthers) {
   for (const Proto proto : kProtos) bed_.add(bed_.hold(bed_[0], proto, 5432));
   for_each_kind([this](Family family, Proto proto) {
-    EXPECT_EQ(ask(bed_[0], family, proto), Talk::kSilent);
+    EXPECT_EQ(ask(bed_[0], family, proto, 5432, kSilence), Talk::kSilent);
     EXPECT_EQ(ask(bed_[0], family, proto, 5433), Talk::kRefused);
     EXPECT_EQ(ask(bed_[2], family, proto), Talk::kRefused);
     EXPECT_EQ(talk(bed_.outside().netns, proto, bed_.vip(family), 5432), Talk::kRefused);
@@ -120,7 +122,7 @@ TEST_F(RulesetVipTest, HoldOfABlockIsSilentToo) {
                 .proto(Proto::kTcp)
                 .port(8000)
                 .build()});
-  EXPECT_EQ(ask(bed_[0], Family::kV6, Proto::kTcp, 8015), Talk::kSilent);
+  EXPECT_EQ(ask(bed_[0], Family::kV6, Proto::kTcp, 8015, kSilence), Talk::kSilent);
   EXPECT_EQ(ask(bed_[0], Family::kV6, Proto::kTcp, 8016), Talk::kRefused);
 }
 
@@ -132,8 +134,7 @@ TEST_F(RulesetVipTest, HeldConnectGoesOnWhenTheEndpointComes) {
   for (const Family family : kFamilies) {
     const auto held = bed_.counter("c_held");
     auto answer = std::async(std::launch::async, [&] {
-      return talk(bed_[0].netns, Proto::kTcp, bed_.vip(family), 5432, std::nullopt,
-                  std::chrono::seconds(5));
+      return talk(bed_[0].netns, Proto::kTcp, bed_.vip(family), 5432, std::nullopt, kPatience);
     });
     const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(2);
     while (bed_.counter("c_held") == held && std::chrono::steady_clock::now() < limit) {

@@ -160,8 +160,8 @@ Talk talk(const netlink::Netns& netns, Proto proto, const IpAddress& to, std::ui
 
 Talk talk_here(Proto proto, const IpAddress& to, std::uint16_t port) {
   const auto fd = make_socket(to, socket_type(proto) | SOCK_NONBLOCK);
-  const auto opened = open_to(fd, to, port, std::nullopt, kSilence);
-  return opened == Talk::kAnswered ? ask_on(fd.get(), kSilence) : opened;
+  const auto opened = open_to(fd, to, port, std::nullopt, kPatience);
+  return opened == Talk::kAnswered ? ask_on(fd.get(), kPatience) : opened;
 }
 
 Talk ping(const netlink::Netns& netns, const IpAddress& to, std::chrono::milliseconds limit) {
@@ -184,10 +184,10 @@ Talk ping(const netlink::Netns& netns, const IpAddress& to, std::chrono::millise
 
 Conversation::Conversation(const netlink::Netns& netns, Proto proto, const IpAddress& to,
                            std::uint16_t port)
-    : fd_(socket_in(netns, proto, to)), opened_(open_to(fd_, to, port, std::nullopt, kSilence)) {}
+    : fd_(socket_in(netns, proto, to)), opened_(open_to(fd_, to, port, std::nullopt, kPatience)) {}
 
 Talk Conversation::ask() {
-  return opened_ == Talk::kAnswered ? ask_on(fd_.get(), kSilence) : opened_;
+  return opened_ == Talk::kAnswered ? ask_on(fd_.get(), kPatience) : opened_;
 }
 
 struct EchoServer::State {

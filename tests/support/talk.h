@@ -27,20 +27,22 @@ enum class Talk : std::uint8_t {
 };
 std::ostream& operator<<(std::ostream& out, Talk talk);
 
-// Long enough for a loaded machine to answer; only silence takes it whole.
-inline constexpr std::chrono::milliseconds kSilence{400};
+// An answer or a refusal comes at once; on a loaded machine "at once" may be long.
+inline constexpr std::chrono::milliseconds kPatience{5'000};
+// For where silence is expected: it takes the whole time.
+inline constexpr std::chrono::milliseconds kSilence{300};
 
 // Sends a few bytes from inside `netns` and waits for an echo.
 [[nodiscard]] Talk talk(const netlink::Netns& netns, Proto proto, const IpAddress& to,
                         std::uint16_t port, const std::optional<IpAddress>& from = std::nullopt,
-                        std::chrono::milliseconds limit = kSilence);
+                        std::chrono::milliseconds limit = kPatience);
 
 // The same from the caller's own namespace, which takes no privilege.
 [[nodiscard]] Talk talk_here(Proto proto, const IpAddress& to, std::uint16_t port);
 
 // One echo request. Where the node answers with an error, that is kRefused.
 [[nodiscard]] Talk ping(const netlink::Netns& netns, const IpAddress& to,
-                        std::chrono::milliseconds limit = kSilence);
+                        std::chrono::milliseconds limit = kPatience);
 
 // A connection (or a UDP socket with a peer) that stays open between questions.
 class Conversation {
