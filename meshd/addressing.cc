@@ -140,11 +140,11 @@ void note_translations(const policy::World& world, const policy::Delta& delta,
     const auto kind = translates(element.set);
     if (kind == Translates::kNo || planned(element)) continue;
     if (kind != Translates::kPublication && another_slot(element, planned)) continue;
-    auto translation = translation_of(element, kind);
+    const auto translation = translation_of(element, kind);
     if (drains(world, translation.to)) continue;
     const auto& known = erase.translations;
     if (std::ranges::find(known, translation) == known.end()) {
-      erase.translations.push_back(std::move(translation));
+      erase.translations.push_back(translation);
     }
   }
 }

@@ -81,7 +81,7 @@ Result<std::vector<StoredFd>> take_stored_fds() {
     result.push_back({names[i], UniqueFd(SD_LISTEN_FDS_START + i)});
     std::free(names[i]);
   }
-  std::free(names);
+  std::free(static_cast<void*>(names));
   return result;
 }
 

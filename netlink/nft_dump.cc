@@ -313,6 +313,7 @@ Result<std::vector<ForeignChain>> read_base_chains(Socket& socket) {
           if (family != info->family || chains.size() >= kMaxDumpedSets) continue;
           chains.push_back({name, std::move(info->table), std::move(info->chain.spec.name),
                             *info->chain.spec.base});
+          break;
         }
       }));
   return chains;
