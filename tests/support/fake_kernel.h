@@ -1,0 +1,153 @@
+// A kernel in memory that is as strict as the real one and fails when told to.
+//
+// Invariant: a failed call changed nothing, as kernel.h promises.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "meshd/kernel.h"
+
+namespace meshd {
+
+class FakeKernel : public Kernel {
+ public:
+  enum class Call { kConnect, kDisconnect, kCommit, kConverge, kAudit, kListening, kErase };
+  static constexpr int kForEver = 1 << 30;
+
+  // The next `times` calls of that kind fail.
+  void fail_next(Call call, int times = 1) { failures_[call] = times; }
+  void work_again() { failures_.clear(); }
+  // As when a foreign hand changed the table.
+  void lose_elements() { elements_.clear(); }
+  // As when the container's process ended.
+  void lose_link(const std::string& host_ifname) { links_.erase(host_ifname); }
+
+  [[nodiscard]] std::vector<policy::Element> elements() const {
+    std::vector<policy::Element> all;
+    for (const auto& [key, element] : elements_) all.push_back(element);
+    std::ranges::sort(all);
+    return all;
+  }
+  [[nodiscard]] std::size_t count(policy::SetId set) const {
+    std::size_t n = 0;
+    for (const auto& [key, element] : elements_) n += element.set == set ? 1 : 0;
+    return n;
+  }
+  [[nodiscard]] const std::map<std::string, LinkPlan>& links() const { return links_; }
+  [[nodiscard]] int writes() const { return writes_; }
+
+  std::function<void(const policy::Delta&)> on_commit = [](const policy::Delta&) {};
+  std::vector<EraseRequest> erased;
+  policy::ListeningPorts listening_ports;
+
+  Status connect(const LinkPlan& plan, int) override {
+    if (fails(Call::kConnect)) return refused("link " + plan.host_ifname);
+    if (!links_.emplace(plan.host_ifname, plan).second) {
+      return fail(ErrorCode::kSystem, "link " + plan.host_ifname + ": File exists", EEXIST);
+    }
+    ++writes_;
+    return {};
+  }
+  Status disconnect(const std::string& host_ifname) override {
+    if (fails(Call::kDisconnect)) return refused("link " + host_ifname);
+    writes_ += static_cast<int>(links_.erase(host_ifname));
+    return {};
+  }
+  Result<bool> link_exists(const std::string& host_ifname) override {
+    return links_.contains(host_ifname);
+  }
+  Status commit(const policy::Delta& delta) override {
+    on_commit(delta);
+    if (fails(Call::kCommit)) return refused("commit");
+    auto next = elements_;
+    for (const auto& element : delta.remove) {
+      const auto found = next.find(key_of(element));
+      if (found == next.end()) return fail(ErrorCode::kSystem, "commit: no such element", ENOENT);
+      next.erase(found);
+    }
+    for (const auto& element : delta.add) {
+      if (!next.emplace(key_of(element), element).second) {
+        return fail(ErrorCode::kSystem, "commit: element exists", EEXIST);
+      }
+    }
+    elements_ = std::move(next);
+    ++writes_;
+    return {};
+  }
+  Result<Repairs> converge(const std::vector<policy::Element>& wanted) override {
+    if (fails(Call::kConverge)) return refused("table");
+    std::map<Key, policy::Element> next;
+    for (const auto& element : wanted) {
+      EXPECT_TRUE(next.emplace(key_of(element), element).second) << "two elements of one key";
+    }
+    Repairs repairs;
+    if (next != elements_) {
+      elements_ = std::move(next);
+      ++writes_;
+      repairs.what.emplace_back("table meshd: elements differed");
+    }
+    return repairs;
+  }
+  Result<Repairs> audit(const std::vector<LinkPlan>& plans) override {
+    if (fails(Call::kAudit)) return refused("links");
+    Repairs repairs;
+    std::set<std::string> wanted;
+    for (const auto& plan : plans) wanted.insert(plan.host_ifname);
+    writes_ += static_cast<int>(std::erase_if(links_, [&](const auto& link) {
+      if (wanted.contains(link.first)) return false;
+      repairs.what.push_back("link " + link.first + ": nobody's");
+      return true;
+    }));
+    return repairs;
+  }
+  Result<policy::ListeningPorts> listening() override {
+    if (fails(Call::kListening)) return refused("sock_diag");
+    return listening_ports;
+  }
+  Status erase_conntrack(const EraseRequest& request) override {
+    if (fails(Call::kErase)) return refused("conntrack");
+    erased.push_back(request);
+    return {};
+  }
+  Result<std::vector<ElementCount>> counters(policy::SetId set) override {
+    std::vector<ElementCount> counts;
+    for (const auto& element : elements()) {
+      if (element.set == set) counts.push_back({element, 0, 0});
+    }
+    return counts;
+  }
+
+ private:
+  // What the kernel tells elements apart by: not the value of a map.
+  using Key = std::pair<policy::SetId, std::vector<std::uint8_t>>;
+  static Key key_of(const policy::Element& element) {
+    const auto key = element.key();
+    const auto end = element.key_end();
+    std::vector<std::uint8_t> bytes(key.begin(), key.end());
+    bytes.insert(bytes.end(), end.begin(), end.end());
+    return {element.set, std::move(bytes)};
+  }
+  bool fails(Call call) {
+    const auto found = failures_.find(call);
+    if (found == failures_.end() || found->second == 0) return false;
+    --found->second;
+    return true;
+  }
+  static std::unexpected<Error> refused(const std::string& what) {
+    return fail(ErrorCode::kSystem, what + ": No buffer space available", ENOBUFS);
+  }
+
+  std::map<Call, int> failures_;
+  std::map<Key, policy::Element> elements_;
+  std::map<std::string, LinkPlan> links_;
+  int writes_ = 0;
+};
+
+}  // namespace meshd
