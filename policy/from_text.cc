@@ -53,7 +53,9 @@ class Reader {
   Status message(const YamlNode& node, pb::Message& into, const std::string& path) {
     if (node.kind != YamlNode::Kind::kMapping) return wrong_kind(node, path, "a mapping");
     const auto& type = *into.GetDescriptor();
-    for (const auto& [key, value] : node.fields) {
+    for (std::size_t i = 0; i < node.keys.size(); ++i) {
+      const auto& key = node.keys[i];
+      const auto& value = node.items[i];
       const auto* field = type.FindFieldByName(key.text);
       if (field == nullptr) return unknown(key, type, path);
       const auto field_path = path.empty() ? key.text : path + "." + key.text;

@@ -97,7 +97,8 @@ class TreeBuilder final : public YAML::EventHandler {
     } else if (!top.has_key) {
       add_key(top, std::move(node));
     } else {
-      top.node.fields.emplace_back(std::move(top.key), std::move(node));
+      top.node.keys.push_back(std::move(top.key));
+      top.node.items.push_back(std::move(node));
       top.has_key = false;
     }
   }
@@ -110,11 +111,11 @@ class TreeBuilder final : public YAML::EventHandler {
   static void add_key(Level& level, YamlNode key) {
     if (key.kind != YamlNode::Kind::kScalar) throw Refused{key.line, "a key must be a word"};
     const bool twice = std::ranges::any_of(
-        level.node.fields, [&](const auto& field) { return field.first.text == key.text; });
+        level.node.keys, [&](const auto& known) { return known.text == key.text; });
     if (twice) throw Refused{key.line, quote(key.text) + " stands twice"};
     // Known fields are under twenty; a mapping that grows would make the check above slow.
     constexpr std::size_t kMaxFields = 256;
-    if (level.node.fields.size() >= kMaxFields) throw Refused{key.line, "has too many keys"};
+    if (level.node.keys.size() >= kMaxFields) throw Refused{key.line, "has too many keys"};
     level.key = std::move(key);
     level.has_key = true;
   }

@@ -9,7 +9,6 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -19,11 +18,11 @@ namespace meshd::policy {
 struct YamlNode {
   enum class Kind { kNull, kScalar, kSequence, kMapping };
   Kind kind = Kind::kNull;
-  std::string text;                                   // of a scalar
-  bool quoted = false;                                // "12" is text, 12 a number
-  int line = 0;                                       // from 1
-  std::vector<YamlNode> items;                        // of a sequence
-  std::vector<std::pair<YamlNode, YamlNode>> fields;  // of a mapping, keys unique scalars
+  std::string text;             // of a scalar
+  bool quoted = false;          // "12" is text, 12 a number
+  int line = 0;                 // from 1
+  std::vector<YamlNode> keys;   // of a mapping: unique scalars, one for each item
+  std::vector<YamlNode> items;  // of a sequence or mapping
 };
 
 [[nodiscard]] Result<YamlNode> read_yaml(std::string_view file, std::string_view text);
