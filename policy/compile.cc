@@ -9,8 +9,40 @@
 namespace meshd::policy {
 namespace {
 
+// What the plans of others depend on. As long as it stays, a change is the workload's own
+// affair: a provider with a thousand consumers may gain a peer at the cost of that peer.
+struct Face {
+  Declaration declaration;  // without what concerns nobody else
+  std::optional<IpAddress> v4, v6;
+  std::string host_ifname;
+  bool attached = false, draining = false, ready = false;
+  std::map<std::uint16_t, FamilyReady> tcp_ready;
+  bool operator==(const Face&) const = default;
+};
+
+Face face_of(const Workload& workload) {
+  Face face{workload.declaration, {}, {}, {}, false, workload.draining, workload.ready,
+            workload.tcp_ready};
+  face.declaration.peers.clear();
+  face.declaration.egress.clear();
+  if (workload.attachment) {
+    face.attached = true;
+    face.v4 = workload.attachment->v4;
+    face.v6 = workload.attachment->v6;
+    face.host_ifname = workload.attachment->host_ifname;
+  }
+  return face;
+}
+
+// The same of a service: null when it does not exist.
+const Service* service_in(const World& world, const ServiceKey& key) {
+  const auto found = world.services.find(key);
+  return found == world.services.end() ? nullptr : &found->second;
+}
+
 // What an indexed workload refers to, so that it can be taken out of the index again.
 struct References {
+  Face face;
   std::optional<ServiceKey> service;
   std::vector<ServiceKey> peers;
   std::vector<std::string> peer_ids;
@@ -30,6 +62,7 @@ void erase_from(std::map<Key, std::set<std::string>>& index, const Key& key,
 struct Compiler::State {
   Index index;
   std::map<std::string, References> references;
+  std::map<ServiceKey, Service> known_services;  // as of the last update
   Fragment base;
   std::map<std::string, Fragment> workloads;
   std::map<ServiceKey, Fragment> services;
@@ -69,15 +102,31 @@ struct Compiler::State {
 
   // Brings the index up to date for one workload and notes whom that concerns.
   void reindex(const World& world, const std::string& id, Touched& affected) {
-    note_neighbours(id, affected);
-    unindex(id);
+    affected.workloads.insert(id);
     const auto found = world.workloads.find(id);
-    if (found != world.workloads.end()) add_to_index(found->second.declaration);
-    note_neighbours(id, affected);
+    const auto known = references.find(id);
+    const bool there = found != world.workloads.end();
+    const bool was_there = known != references.end();
+    std::optional<Face> face;
+    if (there) face = face_of(found->second);
+    const bool concerns_others = there != was_there || (there && *face != known->second.face);
+    if (concerns_others) note_neighbours(id, affected);
+    unindex(id);
+    if (there) add_to_index(found->second.declaration, *std::move(face));
+    if (concerns_others) note_neighbours(id, affected);
+  }
+
+  // True when it is another than at the last update.
+  bool remember(const World& world, const ServiceKey& key) {
+    const auto* now = service_in(world, key);
+    const auto known = known_services.find(key);
+    if (now == nullptr) return known_services.erase(key) > 0;
+    if (known != known_services.end() && known->second == *now) return false;
+    known_services.insert_or_assign(key, *now);
+    return true;
   }
 
   void note_neighbours(const std::string& id, Touched& affected) const {
-    affected.workloads.insert(id);
     if (const auto users = index.id_consumers.find(id); users != index.id_consumers.end()) {
       affected.workloads.insert(users->second.begin(), users->second.end());
     }
@@ -106,8 +155,9 @@ struct Compiler::State {
     references.erase(known);
   }
 
-  void add_to_index(const Declaration& declaration) {
+  void add_to_index(const Declaration& declaration, Face face) {
     auto& refers = references[declaration.id];
+    refers.face = std::move(face);
     refers.service = declaration.service();
     if (refers.service) index.members[*refers.service].insert(declaration.id);
     for (const auto& peer : declaration.peers) {
@@ -167,9 +217,16 @@ Compiler::Compiler(Compiler&&) noexcept = default;
 Compiler& Compiler::operator=(Compiler&&) noexcept = default;
 
 PlanDelta Compiler::update(const World& world, const Touched& touched) {
-  Touched affected = touched;
+  Touched affected;
   for (const auto& id : touched.workloads) state_->reindex(world, id, affected);
-  for (const auto& key : Touched(affected).services) state_->note_service(key, affected);
+  for (const auto& key : touched.services) {
+    if (state_->remember(world, key)) affected.services.insert(key);
+  }
+  return redo(world, affected);
+}
+
+PlanDelta Compiler::redo(const World& world, Touched affected) {
+  for (const auto& key : affected.services) state_->note_service(key, affected);
   PlanDelta delta;
   for (const auto& key : affected.services) state_->redo_service(world, key);
   for (const auto& id : affected.workloads) state_->redo_workload(world, id, delta);
@@ -192,7 +249,11 @@ PlanDelta Compiler::rebuild(const World& world) {
   for (const auto& [id, fragment] : state_->workloads) all.workloads.insert(id);
   for (const auto& [key, service] : world.services) all.services.insert(key);
   for (const auto& [key, fragment] : state_->services) all.services.insert(key);
-  return update(world, all);
+  for (const auto& id : Touched(all).workloads) state_->reindex(world, id, all);
+  for (const auto& key : all.services) {
+    [[maybe_unused]] const bool changed = state_->remember(world, key);
+  }
+  return redo(world, std::move(all));  // settings concern everybody
 }
 
 std::vector<Element> Compiler::elements() const {

@@ -88,6 +88,7 @@ class Compiler {
 
  private:
   struct State;
+  [[nodiscard]] PlanDelta redo(const World& world, Touched affected);
   std::unique_ptr<State> state_;
 };
 

@@ -148,6 +148,7 @@ struct Service {
   [[nodiscard]] const std::optional<IpAddress>& vip(Family family) const {
     return family == Family::kV4 ? vip4 : vip6;
   }
+  bool operator==(const Service&) const = default;
 };
 
 struct PublishKey {
