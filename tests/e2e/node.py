@@ -1,0 +1,253 @@
+"""A node for tests: the real daemon, the real kernel, containers that are network and mount
+namespaces, and a host outside. Runs inside namespaces of its own (see CMakeLists.txt)."""
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+
+BUILD = pathlib.Path(os.environ.get("MESHD_BUILD", "build/asan")).resolve()
+AGENT = pathlib.Path(__file__).with_name("agent.py")
+# Sanitizers and a busy machine take their time; only what hangs waits that long.
+PATIENCE = 20.0
+
+
+def run(*argv, check=True, stdin=None, timeout=60):
+    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, input=stdin,
+                          timeout=timeout, check=False)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, argv))}: {done.returncode}: {done.stderr}")
+    return done
+
+
+def until(condition, what, patience=PATIENCE):
+    end = time.monotonic() + patience
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited in vain: {what}")
+        time.sleep(0.01)
+
+
+class Agent:
+    """The program in one container, or outside."""
+
+    def __init__(self, name, prefix):
+        self.name = name
+        self.process = subprocess.Popen(
+            [*prefix, sys.executable, "-B", str(AGENT), name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.numbers = itertools.count()
+        self.answers = {}
+        self.came = threading.Condition()
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        try:
+            for line in self.process.stdout:
+                answer = json.loads(line)
+                with self.came:
+                    self.answers[answer["n"]] = answer
+                    self.came.notify_all()
+        except ValueError:
+            pass  # closed by stop()
+
+    def begin(self, do, **arguments):
+        number = next(self.numbers)
+        self.process.stdin.write(json.dumps({"n": number, "do": do, **arguments}) + "\n")
+        self.process.stdin.flush()
+        return number
+
+    def end(self, number, patience=60.0):
+        with self.came:
+            if not self.came.wait_for(lambda: number in self.answers, patience):
+                raise AssertionError(f"{self.name} does not answer")
+            answer = self.answers.pop(number)
+        if "error" in answer:
+            raise AssertionError(f"{self.name}: {answer['error']}")
+        return answer["ok"]
+
+    def __getattr__(self, do):
+        return lambda **arguments: self.end(self.begin(do, **arguments))
+
+    def ask_all(self, asks):
+        """Many at once: list of results in order."""
+        numbers = [self.begin("ask", **ask) for ask in asks]
+        return [self.end(number)["result"] for number in numbers]
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+class Node:
+    UPLINK = "192.0.2.1"
+    OUTSIDE = ("192.0.2.10", "192.0.2.66")
+    OUTSIDE6 = "2001:db8:1::10"
+
+    def __init__(self, config=""):
+        run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
+        self.dir = pathlib.Path("/run/test")
+        self.dir.mkdir()
+        for name in ("netns", "meshd", "state"):
+            pathlib.Path("/run", name).mkdir()
+        os.environ["MESHD_RUN_DIR"] = "/run/meshd"
+        run("ip", "link", "set", "lo", "up")
+        run("ip", "netns", "add", "outside")
+        run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", "outside")
+        run("ip", "addr", "add", f"{self.UPLINK}/24", "dev", "up0")
+        run("ip", "addr", "add", "2001:db8:1::1/64", "dev", "up0", "nodad")
+        run("ip", "link", "set", "up0", "up")
+        for address in self.OUTSIDE:
+            run("ip", "-n", "outside", "addr", "add", f"{address}/24", "dev", "eth0")
+        run("ip", "-n", "outside", "addr", "add", f"{self.OUTSIDE6}/64", "dev", "eth0", "nodad")
+        run("ip", "-n", "outside", "link", "set", "eth0", "up")
+        run("ip", "-n", "outside", "link", "set", "lo", "up")
+        self.config = self.dir / "meshd.yaml"
+        self.config.write_text("node: {name: n1}\nrun_dir: /run/meshd\nstate_dir: /run/state\n"
+                               'dns: {upstreams: ["192.0.2.10"]}\n' + config)
+        self.daemon = None
+        self.agents = {}
+        self.facts = {}
+        self.outside = Agent("outside", ["ip", "netns", "exec", "outside"])
+        self.node = Agent("node", [])
+
+    # --- the daemon ---
+
+    def start(self):
+        with open(self.dir / "meshd.log", "a", encoding="utf-8") as log:
+            self.daemon = subprocess.Popen([BUILD / "meshd", "--config", self.config], stdout=log,
+                                           stderr=log)
+        until(lambda: self.ctl("status", check=False).returncode == 0, "the daemon is healthy")
+
+    def kill(self, with_signal=signal.SIGKILL):
+        self.daemon.send_signal(with_signal)
+        code = self.daemon.wait(timeout=30)
+        self.daemon = None
+        return code
+
+    def ctl(self, *argv, check=True, stdin=None):
+        return run(BUILD / "meshctl", *argv, check=check, stdin=stdin)
+
+    def json(self, *argv):
+        return json.loads(self.ctl(*argv, "-o", "json").stdout)
+
+    def apply(self, yaml, check=True):
+        return self.ctl("apply", "-f", "-", check=check, stdin=yaml)
+
+    # --- containers ---
+
+    def container(self, name):
+        """Prepared by meshctl, with an agent inside that has the resolv.conf it wrote."""
+        resolv = self.dir / f"{name}.resolv"
+        self.facts[name] = json.loads(
+            self.ctl("prepare", name, "--resolv-conf", resolv, "-o", "json").stdout)
+        bind = 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"'
+        self.agents[name] = Agent(name, [
+            "nsenter", f"--net=/run/netns/{name}", "unshare", "--mount", "--propagation",
+            "private", "bash", "-c", bind, "container", str(resolv)])
+        return self.agents[name]
+
+    def remove(self, name):
+        self.agents.pop(name).stop()
+        self.ctl("detach", name)
+
+    def address(self, name, family=4):
+        return next(a for a in self.facts[name]["addresses"] if (":" in a) == (family == 6))
+
+    def vip(self, name, family=4):
+        for service in self.json("list", "services")["services"]:
+            if service["name"] == name:
+                return next(a for a in service["vips"] if (":" in a) == (family == 6))
+        raise AssertionError(f"no service {name}")
+
+    def ready(self, name):
+        self.ctl("wait", name, "--timeout", "20s")
+
+    # --- what the kernel holds ---
+
+    def rules(self):
+        """The table without counters and without what the kernel keeps for itself."""
+        listing = json.loads(run("nft", "-j", "list", "table", "inet", "meshd").stdout)
+        return json.dumps(strip_counters(listing["nftables"]), sort_keys=True)
+
+    def links(self):
+        return [link["ifname"] for link in json.loads(run("ip", "-j", "link").stdout)
+                if link.get("ifname", "").startswith("mesh")]
+
+    def close(self):
+        for agent in [*self.agents.values(), self.outside, self.node]:
+            agent.stop()
+        if self.daemon:
+            self.kill()
+
+
+def strip_counters(value):
+    if isinstance(value, list):
+        return [strip_counters(item) for item in value]
+    if isinstance(value, dict):
+        if "elem" in value and isinstance(value["elem"], dict) and "counter" in value["elem"]:
+            value = {**value, "elem": {k: v for k, v in value["elem"].items() if k != "counter"}}
+        return {key: strip_counters(item) for key, item in value.items()
+                if key not in ("packets", "bytes", "handle", "expires", "metainfo")}
+    return value
+
+
+def genid():
+    """The kernel's number of the last change of any table in this namespace."""
+    import socket
+    import struct
+    nfnl_gen = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as sock:
+        sock.bind((0, 0))
+        sock.send(struct.pack("=IHHIIBBH", 20, nfnl_gen, 1, 1, 0, 0, 0, 0))
+        reply = sock.recv(4096)
+    return struct.unpack(">I", reply[24:28])[0]
+
+
+class NodeTest(unittest.TestCase):
+    """One node for all tests of a class: its start is the dearest part."""
+    CONFIG = ""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.node = Node(cls.CONFIG)
+        try:
+            cls.node.start()
+            cls.prepare()
+        except BaseException:
+            cls.tell_log()
+            raise
+
+    @classmethod
+    def prepare(cls):
+        pass
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.node.close()
+
+    @classmethod
+    def tell_log(cls):
+        log = cls.node.dir / "meshd.log"
+        if log.exists():
+            print("--- meshd's log\n" + log.read_text()[-4000:], file=sys.stderr)
+
+    def check_log(self):
+        """What no test may cause."""
+        text = (self.node.dir / "meshd.log").read_text()
+        for word in ("AddressSanitizer", "runtime error", "LeakSanitizer"):
+            self.assertNotIn(word, text)
+
+    def tearDown(self):
+        self.check_log()
+
