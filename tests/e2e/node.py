@@ -32,7 +32,7 @@ def until(condition, what, patience=PATIENCE):
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"waited in vain: {what}")
+            raise AssertionError(f"waited in vain: {what() if callable(what) else what}")
         time.sleep(0.01)
 
 
@@ -175,10 +175,11 @@ class Node:
 
     # --- what the kernel holds ---
 
-    def rules(self):
-        """The table without counters and without what the kernel keeps for itself."""
+    def rules(self, handles=False):
+        """The table without counters and without what the kernel keeps for itself. Handles
+        are given anew to whatever is written anew."""
         listing = json.loads(run("nft", "-j", "list", "table", "inet", "meshd").stdout)
-        return json.dumps(strip_counters(listing["nftables"]), sort_keys=True)
+        return canonical(listing["nftables"], VOLATILE - {"handle"} if handles else VOLATILE)
 
     def links(self):
         return [link["ifname"] for link in json.loads(run("ip", "-j", "link").stdout)
@@ -191,27 +192,36 @@ class Node:
             self.kill()
 
 
-def strip_counters(value):
+VOLATILE = {"packets", "bytes", "handle", "expires", "metainfo", "counter"}
+
+
+def stripped(value, volatile):
     if isinstance(value, list):
-        return [strip_counters(item) for item in value]
+        return [stripped(item, volatile) for item in value]
     if isinstance(value, dict):
-        if "elem" in value and isinstance(value["elem"], dict) and "counter" in value["elem"]:
-            value = {**value, "elem": {k: v for k, v in value["elem"].items() if k != "counter"}}
-        return {key: strip_counters(item) for key, item in value.items()
-                if key not in ("packets", "bytes", "handle", "expires", "metainfo")}
+        return {key: stripped(item, volatile) for key, item in value.items()
+                if key not in volatile}
     return value
 
 
-def genid():
-    """The kernel's number of the last change of any table in this namespace."""
-    import socket
-    import struct
-    nfnl_gen = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as sock:
-        sock.bind((0, 0))
-        sock.send(struct.pack("=IHHIIBBH", 20, nfnl_gen, 1, 1, 0, 0, 0, 0))
-        reply = sock.recv(4096)
-    return struct.unpack(">I", reply[24:28])[0]
+def canonical(listing, volatile):
+    """Equal texts for equal tables: chains, sets and elements are listed as they were made,
+    and only the order of rules in a chain matters."""
+    lines, position = [], {}
+    for item in stripped(listing, volatile):
+        for kind in ("set", "map"):
+            elements = item.get(kind, {}).pop("elem", [])
+            # What rules themselves add counts or limits somebody: the kernel's bookkeeping.
+            kept = [e for e in elements
+                    if not (isinstance(e, dict) and {"ct count", "limit"} & set(e.get("elem", ())))]
+            if kept:
+                item[kind]["elem"] = sorted(json.dumps(e, sort_keys=True) for e in kept)
+        if "rule" in item:
+            chain = item["rule"]["chain"]
+            position[chain] = position.get(chain, 0) + 1
+            item["rule"]["position"] = position[chain]
+        lines.append(json.dumps(item, sort_keys=True))
+    return "\n".join(sorted(lines))
 
 
 class NodeTest(unittest.TestCase):
