@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,8 @@ import unittest
 
 BUILD = pathlib.Path(os.environ.get("MESHD_BUILD", "build/asan")).resolve()
 AGENT = pathlib.Path(__file__).with_name("agent.py")
+# Debian's, which has the packages; -I: no module is taken from where we stand.
+PYTHON = ("/usr/bin/python3", "-I", "-B")
 # Sanitizers and a busy machine take their time; only what hangs waits that long.
 PATIENCE = 20.0
 
@@ -42,7 +45,7 @@ class Agent:
     def __init__(self, name, prefix):
         self.name = name
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-B", str(AGENT), name],
+            [*prefix, *PYTHON, str(AGENT), name],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.numbers = itertools.count()
         self.answers = {}
@@ -123,11 +126,19 @@ class Node:
 
     # --- the daemon ---
 
-    def start(self):
+    def start(self, store=None):
+        command = [str(BUILD / "meshd"), "--config", str(self.config)]
         with open(self.dir / "meshd.log", "a", encoding="utf-8") as log:
-            self.daemon = subprocess.Popen([BUILD / "meshd", "--config", self.config], stdout=log,
-                                           stderr=log)
-        until(lambda: self.ctl("status", check=False).returncode == 0, "the daemon is healthy")
+            if store:
+                self.daemon = store.launch(command, log)
+            else:
+                self.daemon = subprocess.Popen(command, stdout=log, stderr=log)
+        until(self.healthy, "the daemon is healthy")
+
+    def healthy(self):
+        if self.daemon.poll() is not None:
+            raise AssertionError(f"the daemon ended with {self.daemon.returncode}")
+        return self.ctl("status", check=False).returncode == 0
 
     def kill(self, with_signal=signal.SIGKILL):
         self.daemon.send_signal(with_signal)
@@ -190,6 +201,52 @@ class Node:
             agent.stop()
         if self.daemon:
             self.kill()
+
+
+# Descriptors in the order of LISTEN_FDS start at 3; LISTEN_PID is who becomes the daemon.
+LAUNCHER = """
+import os, sys
+count = int(sys.argv[1])
+given = [os.dup(int(fd)) for fd in sys.argv[2:2 + count]]
+spare = [fd if fd >= 3 + count else __import__("fcntl").fcntl(fd, 0, 100) for fd in given]
+for place, fd in enumerate(spare):
+    os.dup2(fd, 3 + place, inheritable=True)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2 + count], sys.argv[2 + count:])
+"""
+
+
+class FdStore:
+    """What systemd does for a service with FileDescriptorStoreMax=: keeps descriptors that
+    the service sends (sd_pid_notify_with_fds) and gives them to its next process."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.fds = {}
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        threading.Thread(target=self.receive, daemon=True).start()
+
+    def receive(self):
+        while True:
+            data, fds, _, _ = socket.recv_fds(self.socket, 4096, 64)
+            fields = dict(line.split("=", 1) for line in data.decode().splitlines() if "=" in line)
+            name = fields.get("FDNAME", "stored")
+            if "FDSTOREREMOVE" in fields:
+                for fd in self.fds.pop(name, []):
+                    os.close(fd)
+            elif "FDSTORE" in fields:
+                self.fds.setdefault(name, []).extend(fds)
+
+    def launch(self, command, log):
+        pairs = [(name, fd) for name, fds in self.fds.items() for fd in fds]
+        names, fds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        environment = {**os.environ, "NOTIFY_SOCKET": self.path}
+        if fds:
+            environment |= {"LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": ":".join(names)}
+        return subprocess.Popen(
+            [*PYTHON, "-c", LAUNCHER, str(len(fds)), *map(str, fds), *command],
+            pass_fds=fds, env=environment, stdout=log, stderr=log)
 
 
 VOLATILE = {"packets", "bytes", "handle", "expires", "metainfo", "counter"}
