@@ -11,6 +11,7 @@ namespace {
 constexpr std::uint16_t kClassIn = 1;
 constexpr std::uint16_t kClassAny = 255;
 constexpr std::uint16_t kOwnerPointer = 0xc00c;  // the question's name
+constexpr std::size_t kMaxPointer = 0x3fff;      // RFC 1035 section 4.1.4: 14 bits
 
 // Never asked of anybody else: RFC 6761, 6762, 7686, 8375, 6303.
 constexpr std::array kSpecial = {
@@ -106,7 +107,7 @@ class Answerer {
         return data(found->second);
       }
     }
-    if (label_count(name) <= 1) return no_name(plain_ ? std::string_view() : why_not(name));
+    if (label_count(name) == 1) return no_name(plain_ ? std::string_view() : why_not(name));
     if (is_special(name)) return no_name({});
     if (plain_ || view_->forward) {
       Outcome outcome;
@@ -138,7 +139,7 @@ class Answerer {
       return found->second;
     }
     scratch_.reason = "you declare no peer ";
-    scratch_.reason += first_label(name);
+    append_label(scratch_.reason, first_label(name));  // it is shown to people
     return scratch_.reason;
   }
 
@@ -186,13 +187,14 @@ class Answerer {
       writer_.u16(0);  // priority
       writer_.u16(0);  // weight
       writer_.u16(entry.port);
-      targets[count++] = static_cast<std::uint16_t>(0xc000U | writer_.at());
+      const bool in_reach = writer_.at() <= kMaxPointer;
+      targets[count++] = in_reach ? static_cast<std::uint16_t>(0xc000U | writer_.at()) : 0;
       writer_.text(entry.target);
     }
     answers_ = static_cast<std::uint16_t>(count);
     for (std::size_t i = 0; i < count; ++i) {
       for (const auto& address : {name.srv[i].v4, name.srv[i].v6}) {
-        if (!address) continue;
+        if (!address || targets[i] == 0) continue;  // additionals are a courtesy
         write_address(targets[i], *address);
         ++additionals_;
       }

@@ -49,16 +49,20 @@ std::string to_text(std::string_view wire) {
   std::string text;
   for (const auto label : labels_of(wire)) {
     if (!text.empty()) text += '.';
-    for (const char c : label) {
-      const auto byte = static_cast<unsigned char>(c);
-      if (byte <= 0x20 || byte >= 0x7f || c == '.' || c == '\\') {
-        text += fmt::format("\\{:03}", byte);
-      } else {
-        text += c;
-      }
-    }
+    append_label(text, label);
   }
   return text;
+}
+
+void append_label(std::string& text, std::string_view label) {
+  for (const char c : label) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte <= 0x20 || byte >= 0x7f || c == '.' || c == '\\') {
+      text += fmt::format("\\{:03}", byte);
+    } else {
+      text += c;
+    }
+  }
 }
 
 void read_name(Reader& reader, std::string& out, bool compressed) {

@@ -17,6 +17,7 @@ namespace meshd::dns {
 [[nodiscard]] std::optional<std::string> to_wire(std::string_view text);
 // For people: bytes that are no printable ASCII, dots and backslashes are escaped \DDD.
 [[nodiscard]] std::string to_text(std::string_view wire);
+void append_label(std::string& text, std::string_view label);  // escaped likewise
 
 // Reads a name, following compression backwards only. With `compressed` false a pointer
 // is a failure of the reader. `out` gets the name as written.
