@@ -41,7 +41,7 @@ struct Forwarder::Pending {
   Query query;
   std::vector<Prefix> filtered;
   std::vector<Question> waiters;
-  std::vector<const Server*> tried;
+  std::vector<UpstreamAddress> tried;
   int under_way = 0;
   TimePoint deadline{}, hedge_at{}, stale_at{};
   std::shared_ptr<const UpstreamReply> stale;
@@ -70,7 +70,8 @@ void Forwarder::set_upstreams(const std::vector<UpstreamAddress>& addresses) {
     server->upstream = *std::move(upstream);
     next.push_back(std::move(server));
   }
-  servers_ = std::move(next);
+  // The new ones stand in place when the old ones die and hand back what they were asked.
+  servers_.swap(next);
 }
 
 bool Forwarder::ask(Question question, const std::vector<Prefix>& filtered, TimePoint now) {
@@ -118,7 +119,7 @@ std::shared_ptr<Forwarder::Server> Forwarder::best(const Pending& pending) const
     return std::pair(server.failures >= kUnhealthy, server.smoothed_rtt);
   };
   for (const auto& server : servers_) {
-    if (std::ranges::find(pending.tried, server.get()) != pending.tried.end()) continue;
+    if (std::ranges::find(pending.tried, server->address) != pending.tried.end()) continue;
     if (!choice || rank(*server) < rank(*choice)) choice = server;
   }
   return choice;
@@ -128,7 +129,7 @@ std::shared_ptr<Forwarder::Server> Forwarder::best(const Pending& pending) const
 bool Forwarder::ask_next(const std::shared_ptr<Pending>& pending, TimePoint now) {
   const auto server = best(*pending);
   if (!server) return false;
-  pending->tried.push_back(server.get());
+  pending->tried.push_back(server->address);
   const auto patience = std::max<Duration>(server->smoothed_rtt * 2, kHedgeFloor);
   pending->hedge_at = now + patience;
   ++pending->under_way;

@@ -27,8 +27,7 @@ class AresUpstream final : public Upstream {
   AresUpstream(const UpstreamAddress& address, Watch watch)
       : address_(address), watch_(std::move(watch)) {}
   ~AresUpstream() override {
-    // Destroying a channel answers what is pending: to nobody any more.
-    closing_ = true;
+    // Destroying a channel ends what is pending with a failure, so that others are asked.
     channels_.clear();
   }
 
@@ -81,7 +80,6 @@ class AresUpstream final : public Upstream {
     auto& self = *request->self;
     --request->channel->pending;
     --self.pending_;
-    if (self.closing_) return;
     const bool got = status == ARES_SUCCESS && reply != nullptr && length > 0;
     request->done(got ? Bytes(reply, static_cast<std::size_t>(length)) : Bytes());
   }
@@ -136,7 +134,6 @@ class AresUpstream final : public Upstream {
   const Watch watch_;
   std::list<Channel> channels_;  // the newest first; addresses stay valid
   int pending_ = 0;
-  bool closing_ = false;
 };
 
 }  // namespace

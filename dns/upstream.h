@@ -31,7 +31,8 @@ class Upstream {
  public:
   static constexpr int kQueriesPerChannel = 100;
 
-  // Bytes of a reply, or empty: none came in time or the server cannot be reached.
+  // Bytes of a reply, or empty: none came in time, the server cannot be reached, or the
+  // Upstream is destroyed.
   using Done = std::function<void(Bytes reply)>;
   // Which events of a descriptor to wait for; neither: it is about to be closed.
   using Watch = std::function<void(int fd, bool readable, bool writable)>;
