@@ -90,7 +90,8 @@ class Digester {
     const auto start = reader_.at();
     skip_name(reader_);
     const auto rr_type = reader_.u16();
-    if (rr_type == type::kOpt) return option(start);
+    // Elsewhere than among the additionals, cutting there would make the counts lie.
+    if (rr_type == type::kOpt) return section == 2 && option(start);
     reader_.u16();
     const auto ttl_at = reader_.at();
     const auto ttl = reader_.u32();

@@ -18,7 +18,8 @@ using Bytes = std::span<const std::uint8_t>;
 
 class Reader {
  public:
-  explicit Reader(Bytes data, std::size_t at = 0) : data_(data), at_(at) {}
+  explicit Reader(Bytes data, std::size_t at = 0)
+      : data_(data), at_(std::min(at, data.size())), ok_(at <= data.size()) {}
 
   std::uint8_t u8() { return static_cast<std::uint8_t>(number(1)); }
   std::uint16_t u16() { return static_cast<std::uint16_t>(number(2)); }
@@ -51,7 +52,7 @@ class Reader {
   }
   Bytes data_;
   std::size_t at_;
-  bool ok_ = true;
+  bool ok_;
 };
 
 class Writer {

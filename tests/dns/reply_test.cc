@@ -111,6 +111,17 @@ TEST_F(ReplyTest, OptIsOfOneHopItsExtendedErrorIsPassedOn) {
   EXPECT_FALSE(given(*kept).edns) << "this client asked without";
 }
 
+TEST_F(ReplyTest, OptAmongTheAnswersIsRefusedAndOneInTheMiddleOfAdditionalsEndsThem) {
+  auto misplaced = make_reply(sent_, {}, 0x8180, {}, opt_record(), 0);
+  misplaced[7] = 1;
+  EXPECT_FALSE(take(misplaced));
+  auto after = opt_record();
+  after.insert(after.end(), {0, 0, 16, 0, 1, 0, 0, 0, 9, 0, 1, 0});  // a TXT at the root
+  const auto m = given(take(make_reply(sent_, {a_}, 0x8180, {}, after, 2)).value());
+  EXPECT_THAT(m.answers, SizeIs(1));
+  EXPECT_THAT(m.additionals, IsEmpty());
+}
+
 TEST_F(ReplyTest, TheLeastTtlOfTheAnswerDecidesWithinLimits) {
   auto short_lived = a_, long_lived = a_;
   short_lived.ttl = 7;
