@@ -79,6 +79,17 @@ Result<std::vector<Prefix>> read_prefixes(
   return prefixes;
 }
 
+// A label is printed to terminals as it is: C0, DEL, and C1 as UTF-8 has it (RFC 3629).
+bool has_controls(std::string_view text) {
+  unsigned char before = 0;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f || (before == 0xc2 && byte < 0xa0)) return true;
+    before = byte;
+  }
+  return false;
+}
+
 // Reads one workload field by field; `d_` is complete when all steps passed.
 class WorkloadReader {
  public:
@@ -260,8 +271,7 @@ class WorkloadReader {
     if (publication.label.size() > kMaxTextBytes) {
       return refuse(field + ".label", fmt::format("is longer than {} bytes", kMaxTextBytes));
     }
-    if (std::ranges::any_of(publication.label,
-                            [](char c) { return static_cast<unsigned char>(c) < 0x20; })) {
+    if (has_controls(publication.label)) {
       return refuse(field + ".label", "has control characters");
     }
     publication.path = message.path();

@@ -97,6 +97,8 @@ class TreeBuilder final : public YAML::EventHandler {
     } else if (!top.has_key) {
       add_key(top, std::move(node));
     } else {
+      // yaml-cpp finds out at the next token that nothing follows the key.
+      if (node.kind == YamlNode::Kind::kNull) node.line = top.key.line;
       top.node.keys.push_back(std::move(top.key));
       top.node.items.push_back(std::move(node));
       top.has_key = false;
@@ -207,20 +209,15 @@ std::string quote(std::string_view text) {
   std::string result = "\"";
   for (const char c : text.substr(0, kShown)) {
     const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
+    // What is not ASCII too: among it are ends of lines and commands to terminals.
+    if (byte < 0x20 || byte >= 0x7f) {
       result += fmt::format("\\x{:02x}", byte);
     } else {
       if (c == '"' || c == '\\') result += '\\';
       result += c;
     }
   }
-  // A cut through a multi-byte character would not be text any more.
-  if (text.size() > kShown) {
-    while (!result.empty() && (static_cast<unsigned char>(result.back()) & 0x80U) != 0) {
-      result.pop_back();
-    }
-    result += "...";
-  }
+  if (text.size() > kShown) result += "...";
   return result + '"';
 }
 
