@@ -37,7 +37,7 @@ inline bool may_reach(const policy::Declaration& c, const policy::Declaration& s
                       int port) {
   bool served = false;
   for (const auto& entry : s.serves) served = served || in(entry.ports, proto, port);
-  if (!served || !admits(s, c)) return false;
+  if (!served || !oracle::admits(s, c)) return false;
   for (const auto& peer : c.peers) {
     if (!peer_means(c, peer, s)) continue;
     bool listed = peer.ports.empty();
