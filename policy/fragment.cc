@@ -97,29 +97,41 @@ class WorkloadBuilder {
     }
   }
 
+  // What the consumer is granted of the service, in units of the providers' own entries as
+  // the VIP has them: of neighbouring ports joined to a block, each comes and goes by itself.
+  std::set<PortUnit> granted_units(const std::set<std::string>& members) const {
+    std::set<PortUnit> units;
+    for (const auto& id : members) {
+      const auto& provider = world_.workloads.find(id)->second.declaration;
+      for (const auto& range : granted_ranges(declaration_, provider)) {
+        for (const auto& served : provider.serves) {
+          if (served.ports.proto != range.proto) continue;
+          const PortRange both{range.proto, std::max(range.first, served.ports.first),
+                               std::min(range.last, served.ports.last)};
+          if (both.first > both.last) continue;
+          const auto more = units_of(both);
+          units.insert(more.begin(), more.end());
+        }
+      }
+    }
+    return units;
+  }
+
   // True when something is held.
   bool hold(const ServiceKey& key, const Service& service, const std::set<std::string>& members) {
-    std::vector<PortRange> granted;
-    for (const auto& id : members) {
-      const auto ranges =
-          granted_ranges(declaration_, world_.workloads.find(id)->second.declaration);
-      granted.insert(granted.end(), ranges.begin(), ranges.end());
-    }
     bool held = false;
-    for (const auto& range : normalise(std::move(granted))) {
-      for (const auto& unit : units_of(range)) {
-        if (!endpoints_of(world_, index_, key, unit).none()) continue;
-        held = true;
-        for (const auto family : kFamilies) {
-          if (!attachment_.address(family) || !service.vip(family)) continue;
-          const auto set = unit.block ? pick(family, SetId::kHold4Block, SetId::kHold6Block)
-                                      : pick(family, SetId::kHold4, SetId::kHold6);
-          add(ElementBuilder(set)
-                  .addr(*attachment_.address(family))
-                  .addr(*service.vip(family))
-                  .proto(unit.proto)
-                  .port(unit.first));
-        }
+    for (const auto& unit : granted_units(members)) {
+      if (!endpoints_of(world_, index_, key, unit).none()) continue;
+      held = true;
+      for (const auto family : kFamilies) {
+        if (!attachment_.address(family) || !service.vip(family)) continue;
+        const auto set = unit.block ? pick(family, SetId::kHold4Block, SetId::kHold6Block)
+                                    : pick(family, SetId::kHold4, SetId::kHold6);
+        add(ElementBuilder(set)
+                .addr(*attachment_.address(family))
+                .addr(*service.vip(family))
+                .proto(unit.proto)
+                .port(unit.first));
       }
     }
     return held;
