@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "policy/allocate.h"
+#include "policy/fragment.h"
 #include "policy/name.h"
 #include "policy/profile.h"
 #include "policy/truth.h"
@@ -146,9 +147,9 @@ Explanation to_service(const World& world, const Workload& consumer, const Targe
     if (ruling == Ruling::kAllowed) {
       granted = true;
       hold = provider.declaration.hold;
-      const auto watched = provider.tcp_ready.find(port);
+      const PortUnit unit{proto, port, false};
       const bool ready =
-          provider.ready || (watched != provider.tcp_ready.end() && watched->second.any());
+          is_endpoint(provider, unit, Family::kV4) || is_endpoint(provider, unit, Family::kV6);
       if (one.verdict == FlowVerdict::kAllowed && ready) return one;
       if (one.verdict == FlowVerdict::kAllowed) {
         one.lines.push_back(id + " is not ready yet");
@@ -164,7 +165,13 @@ Explanation to_service(const World& world, const Workload& consumer, const Targe
                                target.service->endpoint_lost_at}) +
                      hold;
   const auto what = fmt::format("no endpoint of {} is ready", service_text(target.key));
-  if (world.now < until) {
+  // A peer by id asks for that instance; only who names the service waits for it.
+  const bool named = std::ranges::any_of(consumer.declaration.peers, [&](const Peer& peer) {
+    return peer_service(consumer.declaration, peer) == target.key;
+  });
+  if (!named) {
+    result.reason = fmt::format("{}, and {} does not name it", what, consumer.declaration.id);
+  } else if (world.now < until) {
     result.verdict = FlowVerdict::kHeld;
     const auto left = std::chrono::ceil<std::chrono::seconds>(until - world.now).count();
     result.reason = fmt::format("{}: held for another {} s", what, left);
@@ -187,6 +194,11 @@ Explanation to_outside(const World& world, const Workload& consumer, const IpAdd
   if (in_mesh(settings, address)) return refused(address.to_string() + " is nobody's address");
   if (std::ranges::find(settings.node_addresses, address) != settings.node_addresses.end()) {
     return refused(address.to_string() + " is the node's own: egress never includes it");
+  }
+  for (const auto& prefix : never_reached(settings)) {
+    if (!prefix.contains(address)) continue;
+    return refused(fmt::format("{} is in {}: egress never includes it", address.to_string(),
+                               prefix.to_string()));
   }
   const auto number = static_cast<std::uint8_t>(proto);
   for (const auto& piece : normalise(consumer.declaration.egress)) {
@@ -214,6 +226,10 @@ Explanation from_outside(const World& world, const IpAddress& source, const Targ
   if (!target.address) {
     return refused("only published ports are reached from outside, at the node's address");
   }
+  const auto& answering = world.settings.publish_addresses;
+  if (std::ranges::find(answering, *target.address) == answering.end()) {
+    return refused(target.address->to_string() + " is no address where published ports answer");
+  }
   for (const auto& [key, node_port] : world.node_ports) {
     if (key.proto != proto || node_port != port) continue;
     const auto& workload = world.workloads.find(key.id)->second;
@@ -231,6 +247,8 @@ Explanation from_outside(const World& world, const IpAddress& source, const Targ
         std::ranges::any_of(sources, [&](const Prefix& prefix) { return prefix.contains(source); });
     if (!workload.attachment) {
       result.reason = key.id + " is not attached";
+    } else if (workload.draining) {
+      result.reason = key.id + " is draining: open connections only";
     } else if (!admitted) {
       result.reason = fmt::format("{} is not among the sources it admits", source.to_string());
       result.missing =

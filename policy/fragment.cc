@@ -316,22 +316,27 @@ std::vector<std::string> providers_of(const World& world, const Index& index,
   return ids;
 }
 
-Fragment settings_fragment(const Settings& settings) {
-  Fragment fragment;
-  auto& elements = fragment.elements;
-  std::vector<Prefix> mesh, never;
-  for (const auto& range :
-       {settings.pool4, settings.vip_pool4, settings.pool6, settings.vip_pool6}) {
-    if (range) mesh.push_back(*range);
-  }
+std::vector<Prefix> never_reached(const Settings& settings) {
+  std::vector<Prefix> never;
   for (const auto text : kNever) never.push_back(Prefix::parse(text).value());
   for (const auto& address : settings.node_addresses) {
     never.push_back(Prefix::of(address, address.is_v4() ? 32 : 128));
   }
+  return normalise(std::move(never));
+}
+
+Fragment settings_fragment(const Settings& settings) {
+  Fragment fragment;
+  auto& elements = fragment.elements;
+  std::vector<Prefix> mesh;
+  for (const auto& range :
+       {settings.pool4, settings.vip_pool4, settings.pool6, settings.vip_pool6}) {
+    if (range) mesh.push_back(*range);
+  }
   for (const auto& prefix : normalise(std::move(mesh))) {
     elements.push_back(interval(pick(prefix.family(), SetId::kMesh4, SetId::kMesh6), prefix));
   }
-  for (const auto& prefix : normalise(std::move(never))) {
+  for (const auto& prefix : never_reached(settings)) {
     elements.push_back(interval(pick(prefix.family(), SetId::kNever4, SetId::kNever6), prefix));
   }
   elements.push_back(ElementBuilder(SetId::kUsers).number(0).build());

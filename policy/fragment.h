@@ -63,6 +63,9 @@ struct Endpoints {
 [[nodiscard]] std::vector<std::string> providers_of(const World& world, const Index& index,
                                                     const Declaration& consumer);
 
+// Where egress never leads, whatever it says: nothing of the node or of the link.
+[[nodiscard]] std::vector<Prefix> never_reached(const Settings& settings);
+
 [[nodiscard]] Fragment settings_fragment(const Settings& settings);
 [[nodiscard]] Fragment service_fragment(const World& world, const Index& index,
                                         const ServiceKey& key);
