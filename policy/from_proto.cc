@@ -67,14 +67,22 @@ Result<std::vector<PortRange>> read_ranges(
   return ranges;
 }
 
+// A refusal of the parser quotes the text as it is: only plain text gets that far.
+Result<Prefix> read_prefix(const std::string& field, const std::string& text) {
+  if (!std::ranges::all_of(text, [](char c) { return c >= 0x20 && c < 0x7f; })) {
+    return refuse(field, quote(text) + " is not a prefix");
+  }
+  auto prefix = Prefix::parse(text);
+  if (!prefix) return refuse(field, prefix.error().what);
+  return *prefix;
+}
+
 Result<std::vector<Prefix>> read_prefixes(
     const std::string& field, const google::protobuf::RepeatedPtrField<std::string>& texts) {
   CHECK_OK(check_count(field, texts.size(), kMaxSources));
   std::vector<Prefix> prefixes;
   for (int i = 0; i < texts.size(); ++i) {
-    auto prefix = Prefix::parse(texts[i]);
-    if (!prefix) return refuse(fmt::format("{}[{}]", field, i), prefix.error().what);
-    prefixes.push_back(*prefix);
+    prefixes.push_back(TRY(read_prefix(fmt::format("{}[{}]", field, i), texts[i])));
   }
   return prefixes;
 }
@@ -309,14 +317,13 @@ class WorkloadReader {
     for (int i = 0; i < m_.egress_size(); ++i) {
       const auto field = fmt::format("egress[{}]", i);
       const auto& text = m_.egress(i).cidr();
-      auto prefix = Prefix::parse(text);
+      auto prefix = read_prefix(field + ".cidr", text);
       if (!prefix) {
         const bool name = std::ranges::any_of(text, [](char c) { return c >= 'g' && c <= 'z'; });
-        return refuse(field + ".cidr", name
-                                           ? quote(text) +
-                                                 " is a name; egress goes by address, since what a "
-                                                 "name means changes behind the rule's back"
-                                           : prefix.error().what);
+        if (!name) return std::unexpected(std::move(prefix).error());
+        return refuse(field + ".cidr", quote(text) +
+                                           " is a name; egress goes by address, since what a "
+                                           "name means changes behind the rule's back");
       }
       d_.egress.push_back({*prefix, TRY(read_ranges(field + ".ports", m_.egress(i).ports()))});
     }

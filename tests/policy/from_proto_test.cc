@@ -131,6 +131,10 @@ TEST(FromProtoTest, EgressGoesByAddress) {
             std::string::npos);
   EXPECT_TRUE(refusal(", egress: [{cidr: 10.0.0.0/33}]").starts_with("egress[0].cidr: "));
   EXPECT_TRUE(refusal(", egress: [{ports: [{port: 1}]}]").starts_with("egress[0].cidr: "));
+  EXPECT_EQ(refusal(", egress: [{cidr: \"1\\n2\"}]"),
+            "egress[0].cidr: \"1\\x0a2\" is not a prefix");
+  EXPECT_EQ(refusal(", publish: [{port: 1, allow_from: [\"\\e[2J\"]}]"),
+            "publish[0].allow_from[0]: \"\\x1b[2J\" is not a prefix");
   EXPECT_EQ(refusal(", egress: [{cidr: \"2001:db8::/32\"}]"), "taken");
 }
 
