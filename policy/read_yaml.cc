@@ -238,7 +238,10 @@ Result<YamlNode> read_yaml(std::string_view file, std::string_view text) {
   } catch (const Refused& refused) {
     return refuse(file, refused.line, refused.reason);
   } catch (const YAML::Exception& error) {
-    return refuse(file, error.mark.line + 1, "is not YAML: " + error.msg);
+    // Some of its texts repeat the byte that they complain about.
+    auto message = error.msg;
+    std::ranges::replace_if(message, [](char c) { return c < 0x20 || c >= 0x7f; }, '?');
+    return refuse(file, error.mark.line + 1, "is not YAML: " + message);
   } catch (const std::exception& error) {
     // yaml-cpp lets a few of the standard library's own through on odd input.
     return refuse(file, 1, fmt::format("is not YAML: {}", error.what()));

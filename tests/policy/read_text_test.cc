@@ -285,7 +285,8 @@ TEST(ReadTextTest, LineIsThatOfTheFieldOrTheNearestAroundIt) {
 TEST(ReadTextTest, ErrorIsOneLineOfText) {
   for (const auto* text : {"workloads:\n- id: \"a\\nb\"\n  owner: x\n",
                            "workloads:\n- id: a\n  owner: \"x\\e[2Jy\\x85z\\u2028\"\n",
-                           "workloads:\n- id: a\n  owner: x\n  \"k\\r\\nk\": 1\n"}) {
+                           "workloads:\n- id: a\n  owner: x\n  \"k\\r\\nk\": 1\n", "a: \"b\\",
+                           "a: \"\\\t\"", "a: \"\\\xc3\xa9\""}) {
     const auto error = refusal(text);
     EXPECT_NE(error, "taken");
     for (const char c : error) EXPECT_GE(static_cast<unsigned char>(c), 0x20) << error;
