@@ -1,5 +1,6 @@
 // The resolver beside a recvmmsg echo server on loopback: queries a second and CPU time per
-// query, in alternating slices of one run. Prints one JSON object.
+// query, in alternating slices of one run. Others' servers, given as NAME=PID:PORT, are loaded
+// in the same way. Prints one JSON object.
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
@@ -9,6 +10,9 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "dns/name.h"
@@ -174,13 +178,32 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-void run() {
+struct Peer {
+  std::string name;
+  Process process;
+  std::vector<double> qps{}, cpu{};
+};
+
+Peer peer_of(std::string_view text) {
+  const auto equals = text.find('='), colon = text.rfind(':');
+  if (equals == text.npos || colon == text.npos) die("usage: bench_dns [NAME=PID:PORT]...");
+  const auto number = [&](std::size_t from) { return std::atoi(text.data() + from); };
+  return {std::string(text.substr(0, equals)),
+          {number(equals + 1), static_cast<std::uint16_t>(number(colon + 1))}};
+}
+
+void run(std::vector<Peer> peers) {
   const auto ours = spawn(serve_dns);
   const auto echo = spawn(serve_echo);
   std::vector<double> qps, cpu, qps_ratio, cpu_ratio;
   for (int i = 0; i < kRounds; ++i) {
     const auto theirs = load(echo);
     const auto mine = load(ours);
+    for (auto& peer : peers) {
+      const auto slice = load(peer.process);
+      peer.qps.push_back(slice.per_second);
+      peer.cpu.push_back(slice.cpu_us);
+    }
     qps.push_back(mine.per_second);
     cpu.push_back(mine.cpu_us);
     qps_ratio.push_back(mine.per_second / theirs.per_second);
@@ -192,14 +215,21 @@ void run() {
   }
   fmt::print(
       "{{\"names\": {}, \"queries_per_second\": {:.0f}, \"cpu_us_per_query\": {:.2f}, "
-      "\"qps_to_echo\": {:.2f}, \"cpu_to_echo\": {:.2f}}}\n",
+      "\"qps_to_echo\": {:.2f}, \"cpu_to_echo\": {:.2f}, \"peers\": {{",
       kNames, median(qps), median(cpu), median(qps_ratio), median(cpu_ratio));
+  for (const char* separator = ""; const auto& peer : peers) {
+    fmt::print("{}\"{}\": {{\"queries_per_second\": {:.0f}, \"cpu_us_per_query\": {:.2f}}}",
+               std::exchange(separator, ", "), peer.name, median(peer.qps), median(peer.cpu));
+  }
+  fmt::print("}}}}\n");
 }
 
 }  // namespace
 }  // namespace meshd::dns
 
-int main() {
-  meshd::dns::run();
+int main(int argc, char** argv) {
+  std::vector<meshd::dns::Peer> peers;
+  for (int i = 1; i < argc; ++i) peers.push_back(meshd::dns::peer_of(argv[i]));
+  meshd::dns::run(std::move(peers));
   return 0;
 }

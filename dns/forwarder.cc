@@ -83,11 +83,12 @@ bool Forwarder::ask(Question question, const std::vector<Prefix>& filtered, Time
     answer_one(question, *kept->reply, static_cast<std::uint32_t>(age.count()), false);
     return true;
   }
-  auto& mine = per_client_[question.client];
-  if (waiting_ >= kMaxForwards || mine >= kMaxForwardsPerClient) return false;
+  const auto mine = per_client_.find(question.client);
+  if (waiting_ >= kMaxForwards) return false;
+  if (mine != per_client_.end() && mine->second >= kMaxForwardsPerClient) return false;
   auto& pending = pending_[key];
   if (pending && pending->waiters.size() >= kMaxWaiters) return false;
-  ++mine;
+  ++per_client_[question.client];
   ++waiting_;
   if (pending) {
     pending->waiters.push_back(std::move(question));

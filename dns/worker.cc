@@ -259,6 +259,7 @@ void Server::Worker::accept_tcp(int fd) {
     const int number = accepted.get();
     auto& connection = connections_[number];
     connection.fd = std::move(accepted);
+    connection.serial = next_serial_++;
     connection.client = client;
     connection.idle_at = now_ + kTcpIdle;
     watch(number, Kind::kConnection, EPOLLIN);
@@ -317,9 +318,9 @@ void Server::Worker::answer_tcp(Connection& connection, Bytes message) {
   question.limit = kMaxMessage;
   // The connection may be gone, and its number somebody else's, when the answer comes.
   const int fd = connection.fd.get();
-  question.send = [this, fd, client = connection.client](Bytes reply) {
+  question.send = [this, fd, serial = connection.serial](Bytes reply) {
     const auto found = connections_.find(fd);
-    if (found == connections_.end() || found->second.client != client) return;
+    if (found == connections_.end() || found->second.serial != serial) return;
     queue_tcp(found->second, reply);
     if (write_connection(found->second)) {
       watch(fd, Kind::kConnection, found->second.out.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT);

@@ -36,9 +36,9 @@ class Server::Worker {
  private:
   struct Connection {
     UniqueFd fd;
+    std::uint64_t serial = 0;  // numbers of descriptors come again, these do not
     IpAddress client;
     std::vector<std::uint8_t> in, out;  // not yet understood, not yet sent
-    std::size_t waiting = 0;            // questions with the forwarder
     TimePoint idle_at{};
   };
   struct Bucket {
@@ -90,6 +90,7 @@ class Server::Worker {
   TimePoint now_{};
   Scratch scratch_;
   std::map<int, Connection> connections_;
+  std::uint64_t next_serial_ = 0;
   std::unordered_map<IpAddress, Bucket> buckets_;
   bool stopping_ = false;
 

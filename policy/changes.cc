@@ -24,6 +24,8 @@ class Describer {
     for (const auto& [id, workload] : before.workloads) after_[id] = &workload.declaration;
     for (const auto& id : outcome.forgotten) after_.erase(id);
     for (const auto& [id, declaration] : outcome.declarations) after_[id] = &declaration;
+    for (const auto& [id, workload] : before.workloads) add_to_index(workload.declaration);
+    for (const auto& [id, declaration] : outcome.declarations) add_to_index(declaration);
   }
 
   std::vector<Change> describe() {
@@ -37,6 +39,31 @@ class Describer {
   }
 
  private:
+  // Who may have to do with whom: an apply of a thousand must not compare a million pairs.
+  void add_to_index(const Declaration& declaration) {
+    if (!declaration.name.empty()) by_name_[declaration.name].insert(declaration.id);
+    for (const auto& peer : declaration.peers) {
+      auto& users = peer.id.empty() ? users_of_name_[peer.name] : users_of_id_[peer.id];
+      users.insert(declaration.id);
+    }
+  }
+
+  void add_neighbours(const Declaration& declaration, std::set<std::string_view>& ids) const {
+    const auto add = [&](const Index& index, const std::string& key) {
+      const auto found = index.find(key);
+      if (found != index.end()) ids.insert(found->second.begin(), found->second.end());
+    };
+    add(users_of_id_, declaration.id);
+    if (!declaration.name.empty()) add(users_of_name_, declaration.name);
+    for (const auto& peer : declaration.peers) {
+      if (peer.id.empty()) {
+        add(by_name_, peer.name);
+      } else {
+        ids.insert(peer.id);
+      }
+    }
+  }
+
   const Declaration* before(const std::string& id) const {
     const auto found = before_.workloads.find(id);
     return found == before_.workloads.end() ? nullptr : &found->second.declaration;
@@ -55,13 +82,21 @@ class Describer {
 
   void undeclared_peers(const Declaration& declaration) {
     for (const auto& peer : declaration.peers) {
-      const bool known = std::ranges::any_of(
-          after_, [&](const auto& entry) { return resolves_to(declaration, peer, *entry.second); });
-      if (known) continue;
+      if (is_declared(declaration, peer)) continue;
       const auto key = peer_service(declaration, peer);
       changes_.push_back(
           {Kind::kPeerUndeclared, declaration.id, key ? service_text(*key) : peer.id});
     }
+  }
+
+  bool is_declared(const Declaration& declaration, const Peer& peer) const {
+    if (!peer.id.empty()) return after_.contains(peer.id);
+    const auto named = by_name_.find(peer.name);
+    if (named == by_name_.end()) return false;
+    return std::ranges::any_of(named->second, [&](std::string_view id) {
+      const auto found = after_.find(id);
+      return found != after_.end() && resolves_to(declaration, peer, *found->second);
+    });
   }
 
   void names() {
@@ -89,10 +124,13 @@ class Describer {
 
   // Everything that the change of one declaration means for its flows, both ways.
   void flows(const std::string& id, const Declaration& declaration) {
-    std::set<std::string> others;
-    for (const auto& [other, unused] : after_) others.insert(other);
-    for (const auto& other : others) {
-      const auto* theirs = after_.at(other);
+    std::set<std::string_view> others;
+    add_neighbours(declaration, others);
+    if (const auto* old = before(id)) add_neighbours(*old, others);
+    for (const auto& view : others) {
+      const auto found = after_.find(view);
+      if (found == after_.end()) continue;
+      const auto& [other, theirs] = *found;
       compare(id, other, before(id), before(other), &declaration, theirs);
       if (other != id) compare(other, id, before(other), before(id), theirs, &declaration);
     }
@@ -122,7 +160,9 @@ class Describer {
 
   const World& before_;
   const Outcome& outcome_;
-  std::map<std::string, const Declaration*> after_;
+  using Index = std::map<std::string_view, std::set<std::string_view>>;
+  std::map<std::string, const Declaration*, std::less<>> after_;
+  Index by_name_, users_of_name_, users_of_id_;  // ids; views of the declarations
   std::vector<Change> changes_;
 };
 
