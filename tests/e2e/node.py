@@ -317,4 +317,3 @@ class NodeTest(unittest.TestCase):
 
     def tearDown(self):
         self.check_log()
-
