@@ -106,6 +106,8 @@ class Node:
         os.environ["MESHD_RUN_DIR"] = "/run/meshd"
         run("ip", "link", "set", "lo", "up")
         run("ip", "netns", "add", "outside")
+        # No duplicate address detection: its end would add routes some seconds later.
+        pathlib.Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
         run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", "outside")
         run("ip", "addr", "add", f"{self.UPLINK}/24", "dev", "up0")
         run("ip", "addr", "add", "2001:db8:1::1/64", "dev", "up0", "nodad")
@@ -115,6 +117,8 @@ class Node:
         run("ip", "-n", "outside", "addr", "add", f"{self.OUTSIDE6}/64", "dev", "eth0", "nodad")
         run("ip", "-n", "outside", "link", "set", "eth0", "up")
         run("ip", "-n", "outside", "link", "set", "lo", "up")
+        until(lambda: "fe80" in run("ip", "-6", "route", "show", "dev", "up0").stdout,
+              "the uplink has its routes")
         self.config = self.dir / "meshd.yaml"
         self.config.write_text("node: {name: n1}\nrun_dir: /run/meshd\nstate_dir: /run/state\n"
                                'dns: {upstreams: ["192.0.2.10"]}\n' + config)
