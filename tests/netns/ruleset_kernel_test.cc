@@ -228,7 +228,10 @@ TEST_F(RulesetKernelTest, ElementThatIsNotWellFormedIsRefusedBeforeTheKernel) {
 struct Edit {
   std::string name, command, found;
 };
-void PrintTo(const Edit& edit, std::ostream* out) { *out << edit.command; }
+// GoogleTest finds its printer by this name.
+void PrintTo(const Edit& edit, std::ostream* out) {  // NOLINT(readability-identifier-naming)
+  *out << edit.command;
+}
 
 class RulesetEditTest : public RulesetKernelTest, public testing::WithParamInterface<Edit> {};
 
