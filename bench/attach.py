@@ -6,7 +6,6 @@ Runs in mount, network and pid namespaces of its own (bench/run makes them).
 """
 import json
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
@@ -105,7 +104,6 @@ def resident(pid):
 
 
 def main():
-    resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
     node = bed.Node()
     node.start()
     node.apply("workloads: [{id: db, owner: ada, workflow: wf1, name: db, "
