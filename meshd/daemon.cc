@@ -150,10 +150,11 @@ Status Daemon::learn_node() {
   CHECK_OK(kernel_->prepare_node(changed));
   const auto stored = TRY(store_->load());
   CHECK_OK(remember(changed, stored));
-  settings_.node_addresses = TRY(topology.node_addresses());
-  settings_.publish_addresses = config_.publish_addresses.empty() ? TRY(topology.global_addresses())
-                                                                  : config_.publish_addresses;
-  bridges_ = TRY(topology.bridge_networks());
+  auto network = TRY(topology.node_network());
+  settings_.node_addresses = std::move(network.addresses);
+  settings_.publish_addresses =
+      config_.publish_addresses.empty() ? std::move(network.global) : config_.publish_addresses;
+  bridges_ = std::move(network.bridges);
   policy::TableOptions options;
   auto was = stored.sysctls;
   for (const auto& old : changed) was.emplace(old.key, old.value);
@@ -358,17 +359,15 @@ void Daemon::on_link_events() {
 
 void Daemon::follow_addresses() {
   auto next = settings_;
-  auto addresses = kernel_->topology().node_addresses();
-  auto global = kernel_->topology().global_addresses();
-  auto bridges = kernel_->topology().bridge_networks();
-  if (!addresses || !global || !bridges) return;  // the next audit looks again
-  next.node_addresses = *std::move(addresses);
-  if (config_.publish_addresses.empty()) next.publish_addresses = *std::move(global);
+  auto network = kernel_->topology().node_network();
+  if (!network) return;  // the next audit looks again
+  next.node_addresses = std::move(network->addresses);
+  if (config_.publish_addresses.empty()) next.publish_addresses = std::move(network->global);
   if (next.node_addresses == settings_.node_addresses &&
-      next.publish_addresses == settings_.publish_addresses && *bridges == bridges_) {
+      next.publish_addresses == settings_.publish_addresses && network->bridges == bridges_) {
     return;
   }
-  bridges_ = *std::move(bridges);
+  bridges_ = std::move(network->bridges);
   settings_ = std::move(next);
   names_->set_settings(zone_settings());
   node_->set_settings(settings_, BootClock::now());

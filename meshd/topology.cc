@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <map>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "netlink/netns.h"
 #include "netlink/uplink.h"
@@ -46,24 +48,22 @@ nl::Route host_route(const IpAddress& address, int ifindex) {
   return route;
 }
 
-nl::LinkWish host_wish() {
+nl::LinkWish host_wish(const nl::Link& link) {
   nl::LinkWish wish;
   wish.up = true;
   wish.arp = false;
   wish.no_link_local = true;
   wish.mac = kHostMac;
   wish.group = kLinkGroup;
+  // Loose or no reverse path filtering would let a spoofed IPv4 source past the table's
+  // absence; redirects would tell a container to go round us.
+  wish.rp_filter = 1;
+  wish.send_redirects = wish.accept_redirects4 = 0;
+  // A forwarding link hears neither IPv6 redirects nor routers, unless told to by the
+  // value 2; writing costs a walk through /proc, so only where it changes something.
+  if (link.accept_ra == 2 || link.forwarding6 == 0) wish.accept_ra = 0;
+  if (link.forwarding6 == 0) wish.accept_redirects6 = 0;
   return wish;
-}
-
-// Sysctls of a host end. Loose or no reverse path filtering would let a spoofed IPv4
-// source past the table's absence; redirects would tell a container to go round us.
-std::vector<std::pair<std::string, std::string>> host_sysctls(const std::string& ifname) {
-  return {{"net/ipv4/conf/" + ifname + "/rp_filter", "1"},
-          {"net/ipv4/conf/" + ifname + "/send_redirects", "0"},
-          {"net/ipv4/conf/" + ifname + "/accept_redirects", "0"},
-          {"net/ipv6/conf/" + ifname + "/accept_ra", "0"},
-          {"net/ipv6/conf/" + ifname + "/accept_redirects", "0"}};
 }
 
 // IPv6 can be off for the whole node: then there is nothing to set there.
@@ -125,6 +125,11 @@ std::vector<nl::Route> Topology::mesh_routes() const {
 }
 
 Result<Repairs> Topology::ensure_node(std::vector<OldSysctl>& changed) {
+  return ensure_node(TRY(nl::list_links(channel_)), changed);
+}
+
+Result<Repairs> Topology::ensure_node(const std::vector<nl::Link>& all,
+                                      std::vector<OldSysctl>& changed) {
   Repairs repairs;
   const auto set = [&](const std::string& key, const std::string& value) -> Status {
     const auto change = TRY(nl::ensure_sysctl(key, value));
@@ -136,9 +141,8 @@ Result<Repairs> Topology::ensure_node(std::vector<OldSysctl>& changed) {
   // Before forwarding: it would end router advertisements, and with them the default
   // route, on links that take them only while not forwarding.
   if (settings_.pool6) {
-    const auto links = TRY(nl::list_links(channel_));
     const std::uint32_t ours[] = {kLinkGroup};
-    for (const auto& link : nl::links_losing_router(links, ours)) {
+    for (const auto& link : nl::links_losing_router(all, ours)) {
       CHECK_OK(set("net/ipv6/conf/" + link.name + "/accept_ra", "2"));
     }
     CHECK_OK(set("net/ipv6/conf/all/forwarding", "1"));
@@ -173,18 +177,15 @@ Status Topology::connect(const LinkPlan& plan, int netns_fd) {
 }
 
 Status Topology::connect_host_side(const LinkPlan& plan, const nl::Link& link) {
-  for (const auto& [key, value] : host_sysctls(plan.host_ifname)) {
-    CHECK_OK(ensure_sysctl_if_there(key, value));
-  }
-  CHECK_OK(nl::ensure_link(channel_, link, host_wish()));
+  CHECK_OK(nl::ensure_link(channel_, link, host_wish(link)));
   std::vector<nl::Neighbour> neighbours;
   std::vector<nl::Route> routes;
   for (const auto& address : addresses_of(plan)) {
     neighbours.push_back({link.index, address, plan.mac});
     routes.push_back(host_route(address, link.index));
   }
-  CHECK_OK(nl::ensure_neighbours(channel_, neighbours));
-  CHECK_OK(nl::ensure_routes(channel_, routes));
+  CHECK_OK(nl::put_neighbours(channel_, neighbours));
+  CHECK_OK(nl::put_routes(channel_, routes));
   return {};
 }
 
@@ -221,18 +222,14 @@ std::vector<nl::Route> container_routes(const policy::Settings& settings, const 
 
 Status configure_container(const policy::Settings& settings, const LinkPlan& plan) {
   auto channel = TRY(nl::Channel::open(nl::Channel::Protocol::kRoute));
-  for (const auto& [key, value] :
-       {std::pair("net/ipv6/conf/" + plan.ifname + "/accept_ra", "0"),
-        std::pair("net/ipv6/conf/" + plan.ifname + "/accept_redirects", "0"),
-        std::pair("net/ipv6/conf/" + plan.ifname + "/dad_transmits", "0"),
-        std::pair("net/ipv4/conf/" + plan.ifname + "/accept_redirects", "0")}) {
-    CHECK_OK(ensure_sysctl_if_there(key, value));
-  }
   CHECK_OK(nl::ensure_loopback_up(channel));
   const auto link = TRY(nl::find_link(channel, plan.ifname));
   if (!link) return fail(ErrorCode::kNotFound, "link " + plan.ifname + " vanished");
   nl::LinkWish wish;
   wish.no_link_local = true;
+  // IPv6's are left as they are: the other end has no link-local address, without which the
+  // node's kernel sends neither redirects nor router advertisements, and nobody else is there.
+  wish.accept_redirects4 = 0;
   wish.up = true;
   CHECK_OK(nl::ensure_link(channel, *link, wish));
   std::vector<nl::Address> addresses;
@@ -249,7 +246,8 @@ Status configure_container(const policy::Settings& settings, const LinkPlan& pla
     if (!plan.default_route) rules.push_back({host_prefix(address), kReplyTable, kReplyPriority});
   }
   CHECK_OK(nl::ensure_addresses(channel, addresses));
-  CHECK_OK(nl::ensure_neighbours(channel, neighbours));
+  // Not read first: the kernel would walk the neighbours of every namespace.
+  CHECK_OK(nl::put_neighbours(channel, neighbours));
   CHECK_OK(nl::ensure_routes(channel, container_routes(settings, plan, link->index)));
   CHECK_OK(nl::ensure_rules(channel, rules));
   return {};
@@ -275,8 +273,10 @@ Result<bool> Topology::link_exists(const std::string& host_ifname) {
 
 Status Topology::sweep_strangers(const std::vector<LinkPlan>& links,
                                  const std::vector<nl::Link>& have, Repairs& repairs) {
+  std::unordered_set<std::string_view> known;
+  for (const auto& plan : links) known.insert(plan.host_ifname);
   for (const auto& link : have) {
-    if (std::ranges::find(links, link.name, &LinkPlan::host_ifname) != links.end()) continue;
+    if (known.contains(link.name)) continue;
     if (TRY(nl::delete_link(channel_, link.index))) {
       repairs.what.push_back("link " + link.name + " belonged to nobody");
     }
@@ -288,16 +288,15 @@ Status Topology::repair_links(const std::vector<LinkPlan>& links, const std::vec
                               Repairs& repairs) {
   std::vector<nl::Neighbour> neighbours;
   auto routes = mesh_routes();
+  std::unordered_map<std::string_view, const nl::Link*> by_name;
+  for (const auto& link : have) by_name.emplace(link.name, &link);
   for (const auto& plan : links) {
-    const auto link = std::ranges::find(have, plan.host_ifname, &nl::Link::name);
-    if (link == have.end()) continue;  // its going is an event of its own: a detach
-    if (TRY(nl::ensure_link(channel_, *link, host_wish()))) {
-      repairs.what.push_back("link " + plan.host_ifname + " had been changed");
-    }
-    for (const auto& [key, value] : host_sysctls(plan.host_ifname)) {
-      if (TRY(ensure_sysctl_if_there(key, value))) {
-        repairs.what.push_back("sysctl " + key + " had been changed");
-      }
+    const auto found = by_name.find(plan.host_ifname);
+    if (found == by_name.end()) continue;  // its going is an event of its own: a detach
+    const auto* link = found->second;
+    const auto changed = TRY(nl::ensure_link(channel_, *link, host_wish(*link)));
+    if (!changed.empty()) {
+      repairs.what.push_back("link " + plan.host_ifname + " had another " + changed);
     }
     for (const auto& address : addresses_of(plan)) {
       neighbours.push_back({link->index, address, plan.mac});
@@ -318,10 +317,13 @@ Status Topology::sweep_routes(const std::vector<nl::Route>& wanted, Repairs& rep
   nl::RouteFilter filter;
   filter.protocol = nl::kOurProtocol;
   filter.table = nl::kMainTable;
+  std::multimap<Prefix, nl::Route> known;
+  for (const auto& want : wanted) known.emplace(want.destination, nl::canonical(want));
   for (const auto& route : TRY(nl::list_routes(channel_, filter))) {
-    const bool known = std::ranges::any_of(
-        wanted, [&](const nl::Route& want) { return nl::canonical(want) == route; });
-    if (!known && TRY(nl::delete_route(channel_, route))) {
+    const auto [first, last] = known.equal_range(route.destination);
+    const bool is_known =
+        std::any_of(first, last, [&](const auto& want) { return want.second == route; });
+    if (!is_known && TRY(nl::delete_route(channel_, route))) {
       repairs.what.push_back("route " + route.to_string() + " belonged to nobody");
     }
   }
@@ -330,8 +332,9 @@ Status Topology::sweep_routes(const std::vector<nl::Route>& wanted, Repairs& rep
 
 Result<Repairs> Topology::audit(const std::vector<LinkPlan>& links) {
   std::vector<OldSysctl> old;  // what we set at the start was remembered then
-  auto repairs = TRY(ensure_node(old));
-  const auto have = TRY(nl::list_links(channel_, kLinkGroup));
+  auto have = TRY(nl::list_links(channel_));
+  auto repairs = TRY(ensure_node(have, old));
+  std::erase_if(have, [](const nl::Link& link) { return link.group != kLinkGroup; });
   CHECK_OK(sweep_strangers(links, have, repairs));
   CHECK_OK(repair_links(links, have, repairs));
   return repairs;
@@ -358,17 +361,21 @@ Status Topology::purge(const std::vector<OldSysctl>& restore,
 
 // --- facts ---------------------------------------------------------------------------
 
-Result<std::vector<IpAddress>> Topology::node_addresses() {
-  std::vector<IpAddress> result;
-  for (const auto& address : TRY(nl::list_addresses(channel_))) result.push_back(address.address);
-  return result;
-}
-
-Result<std::vector<IpAddress>> Topology::global_addresses() {
+Result<NodeNetwork> Topology::node_network() {
   const auto links = TRY(nl::list_links(channel_));
   const auto addresses = TRY(nl::list_addresses(channel_));
   const std::uint32_t ours[] = {kLinkGroup};
-  return nl::global_addresses(links, addresses, ours);
+  NodeNetwork result;
+  result.global = nl::global_addresses(links, addresses, ours);
+  for (const auto& address : addresses) result.addresses.push_back(address.address);
+  for (const auto& link : links) {
+    if (link.kind != "bridge") continue;
+    for (const auto& address : addresses) {
+      if (address.ifindex != link.index) continue;
+      result.bridges.push_back(Prefix::of(address.address, address.prefix_length));
+    }
+  }
+  return result;
 }
 
 Result<std::vector<Prefix>> Topology::routes() {
@@ -376,17 +383,6 @@ Result<std::vector<Prefix>> Topology::routes() {
   for (const auto& route : TRY(nl::list_routes(channel_, {}))) {
     if (route.protocol == nl::kOurProtocol || route.destination.length() == 0) continue;
     result.push_back(route.destination);
-  }
-  return result;
-}
-
-Result<std::vector<Prefix>> Topology::bridge_networks() {
-  std::vector<Prefix> result;
-  for (const auto& link : TRY(nl::list_links(channel_))) {
-    if (link.kind != "bridge") continue;
-    for (const auto& address : TRY(nl::list_addresses(channel_, link.index))) {
-      result.push_back(Prefix::of(address.address, address.prefix_length));
-    }
   }
   return result;
 }

@@ -41,6 +41,14 @@ struct OldSysctl {
   std::string key, value;
 };
 
+struct NodeNetwork {
+  std::vector<IpAddress> addresses;  // all, of any scope
+  std::vector<IpAddress> global;     // others reach the node by these
+  // Networks of bridges, such as container engines make: their containers ask our resolver
+  // as plain clients.
+  std::vector<Prefix> bridges;
+};
+
 class Topology {
  public:
   [[nodiscard]] static Result<Topology> make(const policy::Settings& settings);
@@ -56,17 +64,17 @@ class Topology {
                                     const std::vector<IpAddress>& resolvers);
 
   // Facts about the node.
-  [[nodiscard]] Result<std::vector<IpAddress>> node_addresses();  // all, any scope
-  [[nodiscard]] Result<std::vector<IpAddress>> global_addresses();
+  [[nodiscard]] Result<NodeNetwork> node_network();
   [[nodiscard]] Result<std::vector<Prefix>> routes();  // of others: may overlap our pools
-  // Networks of bridges, such as container engines make: their containers ask our resolver
-  // as plain clients.
-  [[nodiscard]] Result<std::vector<Prefix>> bridge_networks();
-  [[nodiscard]] Result<std::uint32_t> uplink_mtu();  // 1500 without a default route
+  [[nodiscard]] Result<std::uint32_t> uplink_mtu();    // 1500 without a default route
 
  private:
   Topology(netlink::Channel channel, policy::Settings settings)
       : channel_(std::move(channel)), settings_(std::move(settings)) {}
+  // A dump of the links costs the kernel time that grows with the square of their number
+  // (11 ms of 1,000): whoever needs it twice passes it on.
+  Result<Repairs> ensure_node(const std::vector<netlink::Link>& all,
+                              std::vector<OldSysctl>& changed);
   Status connect_host_side(const LinkPlan& plan, const netlink::Link& link);
   Status connect_container_side(const LinkPlan& plan, int netns_fd) const;
   [[nodiscard]] std::vector<netlink::Address> resolver_addresses() const;

@@ -268,8 +268,7 @@ Result<std::vector<Route>> ensure_routes(Channel& channel, std::span<const Route
     const auto found = std::ranges::find_if(
         candidates, [&want](const Route* route) { return same_place(*route, want); });
     if (found != candidates.end() && **found == want) continue;
-    CHECK_OK(channel.change(route_message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, want),
-                            "add " + want.to_string()));
+    CHECK_OK(put_routes(channel, std::span(&want, 1)));
     written.push_back(one);
   }
   return written;
@@ -304,11 +303,27 @@ Result<std::vector<Neighbour>> ensure_neighbours(Channel& channel,
   for (const Neighbour& want : wanted) {
     const auto found = std::ranges::lower_bound(have, key(want), {}, key);
     if (found != have.end() && *found == want) continue;
-    CHECK_OK(channel.change(neighbour_message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, want),
-                            "add " + want.to_string()));
+    CHECK_OK(put_neighbours(channel, std::span(&want, 1)));
     written.push_back(want);
   }
   return written;
+}
+
+Status put_routes(Channel& channel, std::span<const Route> wanted) {
+  for (const Route& one : wanted) {
+    const Route want = canonical(one);
+    CHECK_OK(channel.change(route_message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, want),
+                            "add " + want.to_string()));
+  }
+  return {};
+}
+
+Status put_neighbours(Channel& channel, std::span<const Neighbour> wanted) {
+  for (const Neighbour& want : wanted) {
+    CHECK_OK(channel.change(neighbour_message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, want),
+                            "add " + want.to_string()));
+  }
+  return {};
 }
 
 Result<bool> delete_address(Channel& channel, const Address& address) {

@@ -113,6 +113,10 @@ struct RouteFilter {
 [[nodiscard]] Result<std::vector<Neighbour>> ensure_neighbours(Channel& channel,
                                                                std::span<const Neighbour> wanted);
 
+// Written without reading: for a link just made, where a dump would only show the others'.
+[[nodiscard]] Status put_routes(Channel& channel, std::span<const Route> wanted);
+[[nodiscard]] Status put_neighbours(Channel& channel, std::span<const Neighbour> wanted);
+
 [[nodiscard]] Result<bool> delete_address(Channel& channel, const Address& address);
 [[nodiscard]] Result<bool> delete_route(Channel& channel, const Route& route);
 [[nodiscard]] Result<bool> delete_rule(Channel& channel, const SourceRule& rule);

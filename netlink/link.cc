@@ -3,6 +3,7 @@
 #include <linux/if.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
+#include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
@@ -11,12 +12,15 @@
 #include <cctype>
 #include <cerrno>
 
+#include "netlink/netns.h"
+
 namespace meshd::netlink {
 namespace {
 
 // Larger than IFLA_MAX of any kernel so far (6.18: 69); attributes beyond are not ours.
 constexpr std::size_t kLinkAttributes = 64;
 constexpr std::uint8_t kAfUnspec = 0;
+constexpr std::uint8_t kAfInet = 2;
 constexpr std::uint8_t kAfInet6 = 10;
 
 ifinfomsg link_header(int index) {
@@ -45,6 +49,24 @@ Mac read_mac(ByteView bytes) {
   return mac;
 }
 
+// Element `which` of an array of 32-bit numbers.
+std::optional<int> setting(ByteView values, std::size_t which) {
+  const std::size_t at = which * sizeof(std::int32_t);
+  if (values.size() < at + sizeof(std::int32_t)) return std::nullopt;
+  return read_host<std::int32_t>(values.subspan(at));
+}
+
+void decode_inet(ByteView settings, Link& link) {
+  const Attributes<IFLA_INET_MAX + 1> inet(settings);
+  // The kernel's numbers count from 1, its array from 0.
+  const auto value = [values = inet.bytes(IFLA_INET_CONF)](std::size_t which) {
+    return setting(values, which - 1);
+  };
+  link.rp_filter = value(IPV4_DEVCONF_RP_FILTER);
+  link.send_redirects = value(IPV4_DEVCONF_SEND_REDIRECTS);
+  link.accept_redirects4 = value(IPV4_DEVCONF_ACCEPT_REDIRECTS);
+}
+
 void decode_inet6(ByteView settings, Link& link) {
   const Attributes<16> inet6(settings);
   if (inet6.has(IFLA_INET6_ADDR_GEN_MODE)) {
@@ -52,13 +74,9 @@ void decode_inet6(ByteView settings, Link& link) {
     link.no_link_local = mode.value_or(0) == IN6_ADDR_GEN_MODE_NONE;
   }
   const ByteView values = inet6.bytes(IFLA_INET6_CONF);
-  const auto value = [values](std::size_t which) -> std::optional<int> {
-    const std::size_t at = which * sizeof(std::int32_t);
-    if (values.size() < at + sizeof(std::int32_t)) return std::nullopt;
-    return read_host<std::int32_t>(values.subspan(at));
-  };
-  link.accept_ra = value(DEVCONF_ACCEPT_RA);
-  link.forwarding6 = value(DEVCONF_FORWARDING);
+  link.accept_ra = setting(values, DEVCONF_ACCEPT_RA);
+  link.accept_redirects6 = setting(values, DEVCONF_ACCEPT_REDIRECTS);
+  link.forwarding6 = setting(values, DEVCONF_FORWARDING);
 }
 
 Result<std::optional<Link>> get_link(Channel& channel, Message message, const std::string& what) {
@@ -90,11 +108,23 @@ Status set_attributes(Channel& channel, const Link& link, const LinkWish& wish) 
   if (wish.mtu) message.put_u32(IFLA_MTU, *wish.mtu);
   if (wish.group) message.put_u32(IFLA_GROUP, *wish.group);
   if (wish.name) message.put_text(IFLA_IFNAME, *wish.name);
+  message.begin(IFLA_AF_SPEC);
+  if (wish.rp_filter || wish.send_redirects || wish.accept_redirects4) {
+    message.begin(kAfInet).begin(IFLA_INET_CONF);
+    const auto put = [&message](int which, const std::optional<int>& value) {
+      if (value) message.put_u32(which, static_cast<std::uint32_t>(*value));
+    };
+    put(IPV4_DEVCONF_RP_FILTER, wish.rp_filter);
+    put(IPV4_DEVCONF_SEND_REDIRECTS, wish.send_redirects);
+    put(IPV4_DEVCONF_ACCEPT_REDIRECTS, wish.accept_redirects4);
+    message.end().end();
+  }
   if (wish.no_link_local) {
     const std::uint8_t mode =
         *wish.no_link_local ? IN6_ADDR_GEN_MODE_NONE : IN6_ADDR_GEN_MODE_EUI64;
-    message.begin(IFLA_AF_SPEC).begin(kAfInet6).put_u8(IFLA_INET6_ADDR_GEN_MODE, mode).end().end();
+    message.begin(kAfInet6).put_u8(IFLA_INET6_ADDR_GEN_MODE, mode).end();
   }
+  message.end();
   return channel.change(std::move(message), "change link " + link.name);
 }
 
@@ -112,10 +142,24 @@ Status set_flags(Channel& channel, const Link& link, const LinkWish& wish) {
   return channel.change(std::move(message), "change flags of link " + link.name);
 }
 
-template <class T>
-void drop_if_equal(std::optional<T>& wish, const std::optional<T>& have) {
-  if (wish && have && *wish == *have) wish.reset();
+Status set_inet6(const std::string& link, const char* key, int value) {
+  return write_sysctl("net/ipv6/conf/" + link + "/" + key, std::to_string(value));
 }
+
+// Drops from a wish what is there already, and collects the names of the rest.
+class Difference {
+ public:
+  // A setting that the kernel does not report does not exist: IPv6 is off.
+  template <class T>
+  bool keep(std::optional<T>& wish, const std::optional<T>& have, std::string_view name) {
+    if (!have || (wish && *wish == *have)) wish.reset();
+    if (!wish) return false;
+    if (!names.empty()) names += ", ";
+    names += name;
+    return true;
+  }
+  std::string names;
+};
 
 }  // namespace
 
@@ -149,6 +193,7 @@ std::optional<Link> decode_link(ByteView content) {
     link.peer_netnsid = static_cast<int>(attributes.host32(IFLA_LINK_NETNSID));
   }
   for_each_attribute(attributes.bytes(IFLA_AF_SPEC), [&link](std::uint16_t type, ByteView data) {
+    if (type == kAfInet) decode_inet(data, link);
     if (type == kAfInet6) decode_inet6(data, link);
   });
   return link;
@@ -216,27 +261,40 @@ Result<std::vector<Link>> list_links(Channel& channel, std::uint32_t group) {
   return links;
 }
 
-Result<bool> ensure_link(Channel& channel, const Link& link, const LinkWish& wish) {
+Result<std::string> ensure_link(Channel& channel, const Link& link, const LinkWish& wish) {
   if (wish.name && !valid_link_name(*wish.name)) return bad_name(*wish.name);
   LinkWish rest = wish;
-  drop_if_equal(rest.up, std::optional(link.up));
-  drop_if_equal(rest.arp, std::optional(link.arp));
-  drop_if_equal(rest.name, std::optional(link.name));
-  drop_if_equal(rest.mac, std::optional(link.mac));
-  drop_if_equal(rest.mtu, std::optional(link.mtu));
-  drop_if_equal(rest.group, std::optional(link.group));
-  drop_if_equal(rest.no_link_local, link.no_link_local);
-  const bool attributes = rest.name || rest.mac || rest.mtu || rest.group || rest.no_link_local;
-  const bool flags = rest.up || rest.arp;
-  if (attributes) CHECK_OK(set_attributes(channel, link, rest));
-  if (flags) CHECK_OK(set_flags(channel, link, rest));
-  return attributes || flags;
+  Difference difference;
+  // Not one expression: each has to be looked at.
+  const bool attributes[] = {
+      difference.keep(rest.name, std::optional(link.name), "name"),
+      difference.keep(rest.mac, std::optional(link.mac), "address"),
+      difference.keep(rest.mtu, std::optional(link.mtu), "mtu"),
+      difference.keep(rest.group, std::optional(link.group), "group"),
+      difference.keep(rest.no_link_local, link.no_link_local, "addr_gen_mode"),
+      difference.keep(rest.rp_filter, link.rp_filter, "rp_filter"),
+      difference.keep(rest.send_redirects, link.send_redirects, "send_redirects"),
+      difference.keep(rest.accept_redirects4, link.accept_redirects4, "accept_redirects"),
+  };
+  if (difference.keep(rest.accept_ra, link.accept_ra, "accept_ra")) {
+    CHECK_OK(set_inet6(link.name, "accept_ra", *rest.accept_ra));
+  }
+  if (difference.keep(rest.accept_redirects6, link.accept_redirects6, "accept_redirects (IPv6)")) {
+    CHECK_OK(set_inet6(link.name, "accept_redirects", *rest.accept_redirects6));
+  }
+  if (std::ranges::find(attributes, true) != std::end(attributes)) {
+    CHECK_OK(set_attributes(channel, link, rest));
+  }
+  const bool flags[] = {difference.keep(rest.up, std::optional(link.up), "up"),
+                        difference.keep(rest.arp, std::optional(link.arp), "arp")};
+  if (flags[0] || flags[1]) CHECK_OK(set_flags(channel, link, rest));
+  return std::move(difference.names);
 }
 
 Result<bool> ensure_loopback_up(Channel& channel) {
   const std::optional<Link> lo = TRY(find_link(channel, kLoopbackIndex));
   if (!lo) return fail(ErrorCode::kNotFound, "bring lo up: no such link");
-  return ensure_link(channel, *lo, {.up = true});
+  return !TRY(ensure_link(channel, *lo, {.up = true})).empty();
 }
 
 Result<bool> delete_link(Channel& channel, std::string_view name) {

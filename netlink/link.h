@@ -36,11 +36,12 @@ struct Link {
   // veth: the other end, and by which number this namespace knows the other's (absent when
   // both ends are in one namespace).
   int peer_index = 0;
-  std::optional<int> peer_netnsid;
-  // IPv6 settings that the kernel reports with the link; absent where IPv6 is off.
-  std::optional<bool> no_link_local;  // addr_gen_mode none
-  std::optional<int> accept_ra;
-  std::optional<int> forwarding6;
+  std::optional<int> peer_netnsid = {};
+  // Settings (sysctls) that the kernel reports with the link; IPv6's are absent where it is
+  // off.
+  std::optional<int> rp_filter = {}, send_redirects = {}, accept_redirects4 = {};
+  std::optional<bool> no_link_local = {};  // addr_gen_mode none
+  std::optional<int> accept_ra = {}, accept_redirects6 = {}, forwarding6 = {};
   bool operator==(const Link&) const = default;
 };
 
@@ -63,7 +64,8 @@ struct VethSpec {
 [[nodiscard]] Result<std::vector<Link>> list_links(Channel& channel, std::uint32_t group);
 
 // What a link should be like; what is absent is left as it is. A rename needs the link to
-// be down on kernels before 6.2.
+// be down on kernels before 6.2. Netlink writes IPv4's settings; IPv6's go through /proc,
+// so that those two are for links of the calling thread's namespace.
 struct LinkWish {
   std::optional<bool> up = {};
   std::optional<bool> arp = {};
@@ -72,9 +74,14 @@ struct LinkWish {
   std::optional<Mac> mac = {};
   std::optional<std::uint32_t> mtu = {};
   std::optional<std::uint32_t> group = {};
+  std::optional<int> rp_filter = {}, send_redirects = {};
+  std::optional<int> accept_redirects4 = {};
+  std::optional<int> accept_ra = {}, accept_redirects6 = {};
 };
-// True when something had to be changed. Changes of addressing go before coming up.
-[[nodiscard]] Result<bool> ensure_link(Channel& channel, const Link& link, const LinkWish& wish);
+// What had to be changed, by name ("up, rp_filter"); empty when nothing. Wishes for what
+// the kernel does not report (IPv6's where it is off) are void. Coming up is last.
+[[nodiscard]] Result<std::string> ensure_link(Channel& channel, const Link& link,
+                                              const LinkWish& wish);
 [[nodiscard]] Result<bool> ensure_loopback_up(Channel& channel);
 // False when there was no such link. A veth takes its other end with it.
 [[nodiscard]] Result<bool> delete_link(Channel& channel, std::string_view name);

@@ -234,9 +234,7 @@ Result<std::string> read_sysctl(std::string_view key) {
   return value;
 }
 
-Result<SysctlChange> ensure_sysctl(std::string_view key, std::string_view value) {
-  SysctlChange change{.before = TRY(read_sysctl(key))};
-  if (change.before == value) return change;
+Status write_sysctl(std::string_view key, std::string_view value) {
   const std::string path = TRY(sysctl_path(key));
   const UniqueFd fd(open_retrying(path.c_str(), O_WRONLY));
   if (!fd) return sysctl_failure("write", key, errno);
@@ -245,6 +243,13 @@ Result<SysctlChange> ensure_sysctl(std::string_view key, std::string_view value)
     put = ::write(fd.get(), value.data(), value.size());
   } while (put < 0 && errno == EINTR);
   if (put < 0) return sysctl_failure("write", key, errno);
+  return {};
+}
+
+Result<SysctlChange> ensure_sysctl(std::string_view key, std::string_view value) {
+  SysctlChange change{.before = TRY(read_sysctl(key))};
+  if (change.before == value) return change;
+  CHECK_OK(write_sysctl(key, value));
   change.changed = true;
   return change;
 }

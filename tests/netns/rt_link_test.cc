@@ -38,14 +38,14 @@ TEST_F(RtLinkTest, SecondEnsureWritesNothing) {
   const Netns container = make_netns();
   const Link made = must(create_veth(channel(), veth(container)));
   const LinkWish wish{.up = true, .arp = false, .no_link_local = true, .mtu = 1300};
-  EXPECT_TRUE(must(ensure_link(channel(), made, wish)));
+  EXPECT_NE(must(ensure_link(channel(), made, wish)), "");
   const Link now = *must(find_link(channel(), made.index));
   EXPECT_TRUE(now.up);
   EXPECT_FALSE(now.arp);
   EXPECT_EQ(now.no_link_local, true);
   EXPECT_EQ(now.mtu, 1300U);
   const auto changes = channel().changes();
-  EXPECT_FALSE(must(ensure_link(channel(), now, wish)));
+  EXPECT_EQ(must(ensure_link(channel(), now, wish)), "");
   EXPECT_EQ(channel().changes(), changes);
 }
 
@@ -113,7 +113,7 @@ TEST_F(RtLinkTest, RefusesNamesTheKernelWouldBend) {
 TEST_F(RtLinkTest, RenamesAndFindsByBoth) {
   const Netns container = make_netns();
   const Link made = must(create_veth(channel(), veth(container)));
-  EXPECT_TRUE(must(ensure_link(channel(), made, {.name = "mv0"})));
+  EXPECT_NE(must(ensure_link(channel(), made, {.name = "mv0"})), "");
   EXPECT_FALSE(must(find_link(channel(), "v1")));
   EXPECT_EQ(must(find_link(channel(), "mv0"))->index, made.index);
   EXPECT_EQ(must(find_link(channel(), made.index))->name, "mv0");
