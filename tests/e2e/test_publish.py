@@ -1,4 +1,5 @@
 """Ports published to the outside, ways out, readiness by HTTP: with real programs."""
+import contextlib
 import unittest
 
 import node as bed
@@ -11,7 +12,13 @@ workloads:
              {port: 53, protocol: UDP, node_port: 28053, allow_from: [192.0.2.0/24]}]}
 - {id: chosen, owner: ada, workflow: wf1, publish: [{port: 80, allow_from: [192.0.2.0/24]}]}
 - {id: out, owner: ada, workflow: wf1,
-   egress: [{cidr: 192.0.2.10/32, ports: [{port: 443}, {port: 53, protocol: UDP}]},
+   egress: [{cidr: 192.0.2.10/32, ports: [{port: 443}, {port: 4433, protocol: UDP}]},
+            {cidr: "2001:db8:1::/64", ports: [{port: 443}]}]}
+- {id: steady, owner: ada, workflow: wf1,
+   publish: [{port: 8080, node_port: 28081, allow_from: [192.0.2.0/24]},
+             {port: 53, protocol: UDP, node_port: 28054,
+              allow_from: [192.0.2.0/24, "2001:db8:1::/64"]}],
+   egress: [{cidr: 192.0.2.10/32, ports: [{port: 4433, protocol: UDP}]},
             {cidr: "2001:db8:1::/64", ports: [{port: 443}]}]}
 - {id: closed, owner: ada, workflow: wf1}
 - {id: hot, owner: ada, workflow: wf1, name: hot, serves: [{port: 8000}],
@@ -25,16 +32,40 @@ class PublishTest(NodeTest):
     def prepare(cls):
         node = cls.node
         node.apply(WEB)
-        for name in ("web", "chosen", "out", "closed"):
+        for name in ("web", "steady", "chosen", "out", "closed"):
             node.container(name)
-        node.agents["web"].serve(proto="tcp", port=8080)
-        node.agents["web"].serve(proto="udp", port=53)
+        for name in ("web", "steady"):
+            node.agents[name].serve(proto="tcp", port=8080)
+            node.agents[name].serve(proto="udp", port=53)
         node.agents["chosen"].serve(proto="tcp", port=80)
         for proto in ("tcp", "udp"):
-            for port in (443, 80, 5353):
+            for port in (443, 4433, 80, 5353):
                 node.outside.serve(proto=proto, port=port)
         node.ready("web")
+        node.ready("steady")
         node.ready("chosen")
+
+    @contextlib.contextmanager
+    def undisturbed(self):
+        """Other flows of the same kinds that go on all the while: no packet of them is lost."""
+        node, stop = self.node, self.node.dir / "stop"
+        streams = []
+        for agent, key, proto, to, port in (
+                (node.outside, "s1", "tcp", node.UPLINK, 28081),
+                (node.outside, "s2", "udp", node.UPLINK, 28054),
+                (node.outside, "s3", "udp", "2001:db8:1::1", 28054),
+                (node.agents["steady"], "s4", "udp", "192.0.2.10", 4433),
+                (node.agents["steady"], "s5", "tcp", node.OUTSIDE6, 443)):
+            self.assertEqual(agent.open(key=key, proto=proto, to=to, port=port)["result"],
+                             "answered", key)
+            streams.append((key, agent, agent.begin("stream", key=key, until=str(stop))))
+        yield
+        stop.touch()
+        for key, agent, number in streams:
+            stream = agent.end(number)
+            self.assertEqual(stream["end"], "stopped", key)
+            self.assertGreater(stream["rounds"], 0, key)
+        stop.unlink()
 
     def ask(self, agent, proto, to, port, **more):
         return agent.ask(proto=proto, to=to, port=port, **more)["result"]
@@ -78,12 +109,16 @@ class PublishTest(NodeTest):
 
     def test_withdrawn_publication_cuts_what_is_open(self):
         outside = self.node.outside
-        for key, proto, port in (("t", "tcp", 28080), ("u", "udp", 28053)):
-            opened = outside.open(key=key, proto=proto, to=self.node.UPLINK, port=port)
-            self.assertEqual(opened["result"], "answered")
-        self.node.apply("workloads: [{id: web, owner: ada, workflow: wf1}]")
-        for key in "tu":
-            self.assertIn(outside.talk(key=key, timeout=2)["result"], ("refused", "silent"))
+        for key, proto, to, port in (("t", "tcp", self.node.UPLINK, 28080),
+                                     ("t6", "tcp", "2001:db8:1::1", 28080),
+                                     ("u", "udp", self.node.UPLINK, 28053)):
+            opened = outside.open(key=key, proto=proto, to=to, port=port)
+            self.assertEqual(opened["result"], "answered", key)
+        with self.undisturbed():
+            self.node.apply("workloads: [{id: web, owner: ada, workflow: wf1}]")
+            for key in ("t", "t6", "u"):
+                self.assertIn(outside.talk(key=key, timeout=2)["result"], ("refused", "silent"),
+                              key)
         for proto, port in (("tcp", 28080), ("udp", 28053)):
             self.assertEqual(self.ask(outside, proto, self.node.UPLINK, port), "refused")
         self.node.apply(WEB)
@@ -117,11 +152,15 @@ class PublishTest(NodeTest):
 
     def test_withdrawn_way_out_cuts_what_is_open(self):
         out = self.node.agents["out"]
-        for key, to in (("4", "192.0.2.10"), ("6", self.node.OUTSIDE6)):
-            self.assertEqual(out.open(key=key, proto="tcp", to=to, port=443)["result"], "answered")
-        self.node.apply("workloads: [{id: out, owner: ada, workflow: wf1}]")
-        for key in "46":
-            self.assertEqual(out.talk(key=key)["result"], "refused")
+        for key, proto, to, port in (("4", "tcp", "192.0.2.10", 443),
+                                     ("6", "tcp", self.node.OUTSIDE6, 443),
+                                     ("u", "udp", "192.0.2.10", 4433)):
+            self.assertEqual(out.open(key=key, proto=proto, to=to, port=port)["result"],
+                             "answered", key)
+        with self.undisturbed():
+            self.node.apply("workloads: [{id: out, owner: ada, workflow: wf1}]")
+            for key in "46u":
+                self.assertEqual(out.talk(key=key)["result"], "refused", key)
         self.node.apply(WEB)
 
     def test_service_is_ready_when_it_says_so_over_http(self):
