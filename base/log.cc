@@ -1,10 +1,14 @@
 #include "base/log.h"
 
-#include <spdlog/logger.h>
+#include <poll.h>
+#include <spdlog/details/log_msg.h>
 #include <spdlog/pattern_formatter.h>
-#include <spdlog/sinks/stdout_sinks.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <climits>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -77,6 +81,17 @@ std::string json_escaped(std::string_view text) {
   return out;
 }
 
+// Some bytes to stderr, if it takes them now: the main loop does not wait for who reads it.
+// Others may share the descriptor, so it stays blocking: a pipe with room takes PIPE_BUF at
+// once (pipe(7)).
+ssize_t write_some(std::string_view bytes) {
+  const auto sent = send(STDERR_FILENO, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent >= 0 || errno != ENOTSOCK) return sent;
+  pollfd room{STDERR_FILENO, POLLOUT, 0};
+  if (poll(&room, 1, 0) <= 0 || (room.revents & POLLOUT) == 0) return -1;
+  return ::write(STDERR_FILENO, bytes.data(), std::min<std::size_t>(bytes.size(), PIPE_BUF));
+}
+
 class Writer {
  public:
   Writer() { set(Level::kInfo, Format::kText); }
@@ -85,14 +100,15 @@ class Writer {
     const std::lock_guard lock(mutex_);
     level_ = level;
     format_ = format;
-    sink_.set_formatter(std::make_unique<spdlog::pattern_formatter>(
-        pattern(format), spdlog::pattern_time_type::utc));
+    formatter_ = std::make_unique<spdlog::pattern_formatter>(pattern(format),
+                                                             spdlog::pattern_time_type::utc);
   }
 
   void write(Level level, std::string_view message) {
     const std::lock_guard lock(mutex_);
     if (level < level_) return;
-    const auto verdict = budget_.admit(message, BootClock::now());
+    auto& budget = level >= Level::kWarning ? trouble_ : ordinary_;
+    const auto verdict = budget.admit(message, BootClock::now());
     if (!verdict.admitted) return;
     if (verdict.suppressed > 0) {
       emit(Level::kWarning, fmt::format("log: {} lines suppressed", verdict.suppressed));
@@ -114,21 +130,38 @@ class Writer {
   }
 
   void emit(Level level, std::string text) {
+    if (lost_ > 0 &&
+        put(Level::kWarning, fmt::format("log: {} lines could not be written", lost_))) {
+      lost_ = 0;
+    }
+    if (lost_ > 0 || !put(level, std::move(text))) ++lost_;
+  }
+
+  // False: not, or not all of it.
+  bool put(Level level, std::string text) {
     if (format_ == Format::kJournal) text = fmt::format("<{}>{}", priority(level), text);
     if (format_ == Format::kJson) text = json_escaped(text);
-    try {  // the sink throws when it cannot write; nobody could be told
-      sink_.log({spdlog::source_loc{}, "meshd", to_spdlog(level), text});
-      sink_.flush();
-    } catch (const std::exception&) {
-      return;
+    spdlog::memory_buf_t buffer;
+    if (torn_) buffer.push_back('\n');
+    formatter_->format({spdlog::source_loc{}, "meshd", to_spdlog(level), text}, buffer);
+    std::string_view rest(buffer.data(), buffer.size());
+    while (!rest.empty()) {
+      const auto written = write_some(rest);
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) break;
+      rest.remove_prefix(static_cast<std::size_t>(written));
     }
+    if (rest.size() < buffer.size()) torn_ = !rest.empty();
+    return rest.empty();
   }
 
   std::mutex mutex_;
   Level level_ = Level::kInfo;
   Format format_ = Format::kText;
-  spdlog::sinks::stderr_sink_st sink_;  // mutex_ serves for it too
-  LineBudget budget_;
+  std::unique_ptr<spdlog::pattern_formatter> formatter_;
+  LineBudget ordinary_, trouble_;  // a storm of the former leaves room for the latter
+  std::uint64_t lost_ = 0;         // since the last line that was written
+  bool torn_ = false;              // the last line ended in its middle
 };
 
 // Never destroyed: other static objects may log as they go.

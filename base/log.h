@@ -4,7 +4,8 @@
 // Threads:   every function from any thread.
 // Invariant: one message is one line: what is not printable UTF-8 in it is escaped, so
 //            that a name from outside can neither forge a line nor steer a terminal.
-// Errors:    none; a line that cannot be written is lost.
+// Errors:    none; a line that cannot be written at once is lost, and the next one that can
+//            is led by how many were.
 // Source:    sd-daemon(3) for the journal's "<priority>message".
 #pragma once
 
@@ -25,6 +26,7 @@ enum class Format { kText, kJournal, kJson };  // journal: "<priority>message", 
 // A line is cut here: longer ones are somebody's data, not our sentence.
 inline constexpr std::size_t kMaxMessageBytes = 4096;
 // Lines a second, and in one burst: what a person can follow and a disk does not notice.
+// Warnings and errors are counted apart from the rest.
 inline constexpr int kLinesPerSecond = 50;
 // The same for lines that begin alike (up to the first ':'), so that one thing gone wild
 // leaves room for the line that explains it.

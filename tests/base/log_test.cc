@@ -1,9 +1,14 @@
 #include "base/log.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <future>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -97,6 +102,55 @@ TEST(LogTest, StormFromManyThreadsStaysWithinTheLimitInWholeLines) {
   for (std::size_t at = 0; at < out.size(); at = out.find('\n', at) + 1) {
     EXPECT_TRUE(out.substr(at, 8) == "<6>storm" || out.substr(at, 7) == "<4>log:");
   }
+}
+
+TEST(LogTest, AStormOfOrdinaryLinesLeavesRoomForWarnings) {
+  const auto out = stderr_of([] {
+    init(Level::kInfo, Format::kJournal);
+    for (int i = 0; i < 1000; ++i) info("REFUSED_FLOW c{}: x", i);
+    warning("PROBLEM store: disk full");
+  });
+  EXPECT_THAT(out, HasSubstr("<4>PROBLEM store: disk full\n"));
+}
+
+// Stderr is a pipe of two pages that nobody reads until the test does.
+class StuckReaderTest : public testing::Test {
+ protected:
+  StuckReaderTest() {
+    EXPECT_EQ(pipe2(pipe_.data(), O_CLOEXEC), 0);
+    EXPECT_EQ(fcntl(pipe_[0], F_SETFL, O_NONBLOCK), 0);  // of the reading end alone
+    EXPECT_EQ(fcntl(pipe_[1], F_SETPIPE_SZ, 8192), 8192);
+    saved_ = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    dup2(pipe_[1], STDERR_FILENO);
+    init(Level::kInfo, Format::kJournal);
+  }
+  ~StuckReaderTest() override {
+    dup2(saved_, STDERR_FILENO);
+    for (const int fd : {saved_, pipe_[0], pipe_[1]}) close(fd);
+  }
+  std::string read_all() {
+    std::string all(65536, '\0');
+    const auto got = read(pipe_[0], all.data(), all.size());
+    all.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    return all;
+  }
+  std::array<int, 2> pipe_{};
+  int saved_ = -1;
+};
+
+TEST_F(StuckReaderTest, WritingDoesNotWaitAndTheLossIsTold) {
+  auto writing = std::async(std::launch::async, [] {
+    for (int i = 0; i < 12; ++i) error("stuck {}: {}", i, std::string(1000, 'x'));
+  });
+  const bool waited = writing.wait_for(std::chrono::seconds(5)) != std::future_status::ready;
+  auto out = read_all();
+  while (writing.wait_for(milliseconds(1)) != std::future_status::ready) out += read_all();
+  EXPECT_FALSE(waited);
+  const auto whole = std::ranges::count(out, '\n');
+  EXPECT_GE(whole, 3);
+  warning("reads again: x");
+  EXPECT_THAT(read_all(), HasSubstr("<4>log: " + std::to_string(12 - whole) +
+                                    " lines could not be written\n<4>reads again: x\n"));
 }
 
 TEST(LineBudgetTest, SpareBudgetReturnsWithTimeAndTheLossIsTold) {
