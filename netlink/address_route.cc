@@ -45,7 +45,7 @@ Message address_message(std::uint16_t type, std::uint16_t flags, const Address& 
   if (type == RTM_DELADDR) return message;
   const std::uint32_t bits =
       (address.nodad ? IFA_F_NODAD : 0U) | (address.no_prefix_route ? IFA_F_NOPREFIXROUTE : 0U);
-  message.put_u32(IFA_FLAGS, bits);
+  message.put_u32(IFA_FLAGS, bits).put_u8(IFA_PROTO, kOurProtocol);
   if (address.deprecated) {
     ifa_cacheinfo lifetimes{};
     lifetimes.ifa_prefered = 0;

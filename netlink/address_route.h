@@ -21,8 +21,8 @@
 
 namespace meshd::netlink {
 
-// By this number our routes, rules and neighbours are recognised; `ip route` prints it as
-// "proto 213". Free in iproute2's rt_protos and in the kernel's list up to 6.18.
+// By this number our routes, rules, neighbours and addresses are recognised; `ip route` prints it
+// as "proto 213". Free in iproute2's rt_protos and in the kernel's list up to 6.18.
 inline constexpr std::uint8_t kOurProtocol = 213;
 
 inline constexpr std::uint32_t kMainTable = 254;
@@ -40,8 +40,9 @@ struct Address {
   bool nodad = false;            // IPv6 only
   bool no_prefix_route = false;  // the kernel makes no route of the prefix
   // Only told by the kernel, not part of what is wanted.
-  bool tentative = false;  // duplicate detection runs or has failed
-  bool temporary = false;  // IPv6 privacy, or a secondary IPv4 address
+  bool tentative = false;     // duplicate detection runs or has failed
+  bool temporary = false;     // IPv6 privacy, or a secondary IPv4 address
+  std::uint8_t protocol = 0;  // kOurProtocol: made by us, where the kernel keeps that (5.18)
   [[nodiscard]] std::string to_string() const;
 };
 

@@ -3,6 +3,7 @@
 #include <linux/if_addr.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
+#include <net/if.h>
 
 #include "netlink/address_route.h"
 
@@ -75,7 +76,14 @@ void decode_hops(ByteView hops, Route& route) {
   }
 }
 
-std::string link_text(int ifindex) { return " dev #" + std::to_string(ifindex); }
+// As the calling thread's namespace names it: what is printed is about that one.
+std::string link_text(int ifindex) {
+  char name[IF_NAMESIZE];
+  if (ifindex > 0 && if_indextoname(static_cast<unsigned>(ifindex), name) != nullptr) {
+    return std::string(" dev ") + name;
+  }
+  return " dev #" + std::to_string(ifindex);
+}
 
 }  // namespace
 
@@ -101,6 +109,7 @@ std::optional<Address> decode_address(ByteView content) {
   decoded.no_prefix_route = (flags & IFA_F_NOPREFIXROUTE) != 0;
   decoded.tentative = (flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED)) != 0;
   decoded.temporary = (flags & IFA_F_TEMPORARY) != 0;
+  decoded.protocol = read_host<std::uint8_t>(attributes.bytes(IFA_PROTO)).value_or(0);
   return decoded;
 }
 

@@ -72,6 +72,17 @@ bool decode_tuple(ByteView bytes, ConntrackTuple& tuple, std::uint8_t& proto) {
   return has_source && has_destination;
 }
 
+std::uint8_t tcp_state_of(ByteView protoinfo) {
+  std::uint8_t state = 0;
+  for_each_attribute(protoinfo, [&](std::uint16_t protocol, ByteView content) {
+    if (protocol != CTA_PROTOINFO_TCP) return;
+    for_each_attribute(content, [&](std::uint16_t type, ByteView data) {
+      if (type == CTA_PROTOINFO_TCP_STATE) state = read_host<std::uint8_t>(data).value_or(0);
+    });
+  });
+  return state;
+}
+
 }  // namespace
 
 // What a delete needs of an entry, as the kernel wrote it.
@@ -99,6 +110,9 @@ std::optional<ConntrackEntry> decode_conntrack(ByteView content) {
       case CTA_STATUS:
         entry.status = be32_of(data);
         break;
+      case CTA_PROTOINFO:
+        entry.tcp_state = tcp_state_of(data);
+        break;
       case CTA_MARK:
         entry.mark = be32_of(data);
         break;
@@ -117,7 +131,7 @@ std::optional<ConntrackEntry> decode_conntrack(ByteView content) {
 }
 
 EraseMatcher::EraseMatcher(const EraseWish& wish)
-    : addresses_(wish.addresses), translations_(wish.translations) {
+    : addresses_(wish.addresses), translations_(wish.translations), also_(wish.also) {
   std::ranges::sort(addresses_);
   std::ranges::sort(translations_, {}, &Translation::from);
 }
@@ -129,6 +143,7 @@ bool EraseMatcher::touches(const ConntrackTuple& tuple) const {
 
 bool EraseMatcher::matches(const ConntrackEntry& entry) const {
   if (!addresses_.empty() && (touches(entry.original) || touches(entry.reply))) return true;
+  if (also_ && also_(entry)) return true;
   if (translations_.empty()) return false;
   const auto candidates =
       std::ranges::equal_range(translations_, entry.original.destination, {}, &Translation::from);
@@ -146,14 +161,14 @@ std::optional<Family> EraseMatcher::family() const {
   for (const IpAddress& address : addresses_) note(address);
   // Both sides of a translation are of one family.
   for (const Translation& one : translations_) note(one.from);
-  if (v4 == v6) return std::nullopt;
+  if (also_ || v4 == v6) return std::nullopt;
   return v4 ? Family::kV4 : Family::kV6;
 }
 
 bool EraseMatcher::only_translated() const {
-  return addresses_.empty() && std::ranges::none_of(translations_, [](const Translation& one) {
-           return one.from == one.to;
-         });
+  return addresses_.empty() && !also_ &&
+         std::ranges::none_of(translations_,
+                              [](const Translation& one) { return one.from == one.to; });
 }
 
 Result<Conntrack> Conntrack::open() {

@@ -34,7 +34,8 @@ struct ConntrackEntry {
   std::uint8_t proto = 0;  // IANA number
   ConntrackTuple original;
   ConntrackTuple reply;
-  std::uint32_t status = 0;  // IPS_ bits
+  std::uint32_t status = 0;    // IPS_ bits
+  std::uint8_t tcp_state = 0;  // TCP_CONNTRACK_; 0 of other protocols
   std::uint32_t mark = 0;
   std::uint32_t id = 0;
   std::uint16_t zone = 0;
@@ -52,6 +53,7 @@ struct Translation {
 struct EraseWish {
   std::vector<IpAddress> addresses = {};  // any entry with one of these in either direction
   std::vector<Translation> translations = {};
+  std::function<bool(const ConntrackEntry&)> also = {};  // and every entry that it says yes to
 };
 
 // The wish prepared for many look-ups.
@@ -59,7 +61,7 @@ class EraseMatcher {
  public:
   explicit EraseMatcher(const EraseWish& wish);
   [[nodiscard]] bool matches(const ConntrackEntry& entry) const;
-  [[nodiscard]] bool empty() const { return addresses_.empty() && translations_.empty(); }
+  [[nodiscard]] bool empty() const { return addresses_.empty() && translations_.empty() && !also_; }
   // The only family that can match; nothing when both can.
   [[nodiscard]] std::optional<Family> family() const;
   // Whether only entries with a translated destination can match.
@@ -69,6 +71,7 @@ class EraseMatcher {
   [[nodiscard]] bool touches(const ConntrackTuple& tuple) const;
   std::vector<IpAddress> addresses_;       // sorted
   std::vector<Translation> translations_;  // sorted by (from, ...)
+  std::function<bool(const ConntrackEntry&)> also_;
 };
 
 class Conntrack {

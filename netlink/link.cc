@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <thread>
 
 #include "netlink/netns.h"
 
@@ -22,6 +23,8 @@ constexpr std::size_t kLinkAttributes = 64;
 constexpr std::uint8_t kAfUnspec = 0;
 constexpr std::uint8_t kAfInet = 2;
 constexpr std::uint8_t kAfInet6 = 10;
+constexpr std::uint8_t kOperationallyUp = 6;               // IF_OPER_UP of linux/if.h
+constexpr auto kLookEvery = std::chrono::milliseconds(1);  // while waiting for that
 
 ifinfomsg link_header(int index) {
   ifinfomsg header{};
@@ -77,6 +80,7 @@ void decode_inet6(ByteView settings, Link& link) {
   link.accept_ra = setting(values, DEVCONF_ACCEPT_RA);
   link.accept_redirects6 = setting(values, DEVCONF_ACCEPT_REDIRECTS);
   link.forwarding6 = setting(values, DEVCONF_FORWARDING);
+  link.disable_ipv6 = setting(values, DEVCONF_DISABLE_IPV6);
 }
 
 Result<std::optional<Link>> get_link(Channel& channel, Message message, const std::string& what) {
@@ -184,6 +188,7 @@ std::optional<Link> decode_link(ByteView content) {
   link.mtu = attributes.host32(IFLA_MTU);
   link.up = (header->ifi_flags & IFF_UP) != 0;
   link.running = (header->ifi_flags & IFF_LOWER_UP) != 0;
+  link.operational = read_host<std::uint8_t>(attributes.bytes(IFLA_OPERSTATE)) == kOperationallyUp;
   link.arp = (header->ifi_flags & IFF_NOARP) == 0;
   link.loopback = (header->ifi_flags & IFF_LOOPBACK) != 0;
   const Attributes<8> info(attributes.bytes(IFLA_LINKINFO));
@@ -285,10 +290,24 @@ Result<std::string> ensure_link(Channel& channel, const Link& link, const LinkWi
   if (std::ranges::find(attributes, true) != std::end(attributes)) {
     CHECK_OK(set_attributes(channel, link, rest));
   }
+  // After addr_gen_mode: switched on, the kernel would make a link-local address.
+  if (difference.keep(rest.disable_ipv6, link.disable_ipv6, "disable_ipv6")) {
+    CHECK_OK(set_inet6(link.name, "disable_ipv6", *rest.disable_ipv6));
+  }
   const bool flags[] = {difference.keep(rest.up, std::optional(link.up), "up"),
                         difference.keep(rest.arp, std::optional(link.arp), "arp")};
   if (flags[0] || flags[1]) CHECK_OK(set_flags(channel, link, rest));
   return std::move(difference.names);
+}
+
+Status await_operational(Channel& channel, int ifindex) {
+  const auto end = std::chrono::steady_clock::now() + kSettle;
+  for (;;) {
+    const auto link = TRY(find_link(channel, ifindex));
+    if (!link) return fail(ErrorCode::kNotFound, "link #" + std::to_string(ifindex) + " vanished");
+    if (link->operational || std::chrono::steady_clock::now() >= end) return {};
+    std::this_thread::sleep_for(kLookEvery);
+  }
 }
 
 Result<bool> ensure_loopback_up(Channel& channel) {

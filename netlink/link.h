@@ -6,6 +6,7 @@
 // Source:     linux/if_link.h, rtnetlink(7); kernel 6.1 and later.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -31,7 +32,10 @@ struct Link {
   std::uint32_t mtu = 0;
   bool up = false;       // IFF_UP: by our will
   bool running = false;  // IFF_LOWER_UP: the other end is there and up
-  bool arp = true;       // not IFF_NOARP
+  // IFLA_OPERSTATE is "up". Until the kernel has come round to that after both ends of a veth
+  // are up, the end that came first drops what is sent by it.
+  bool operational = false;
+  bool arp = true;  // not IFF_NOARP
   bool loopback = false;
   // veth: the other end, and by which number this namespace knows the other's (absent when
   // both ends are in one namespace).
@@ -41,7 +45,7 @@ struct Link {
   // off.
   std::optional<int> rp_filter = {}, send_redirects = {}, accept_redirects4 = {};
   std::optional<bool> no_link_local = {};  // addr_gen_mode none
-  std::optional<int> accept_ra = {}, accept_redirects6 = {}, forwarding6 = {};
+  std::optional<int> accept_ra = {}, accept_redirects6 = {}, forwarding6 = {}, disable_ipv6 = {};
   bool operator==(const Link&) const = default;
 };
 
@@ -65,7 +69,7 @@ struct VethSpec {
 
 // What a link should be like; what is absent is left as it is. A rename needs the link to
 // be down on kernels before 6.2. Netlink writes IPv4's settings; IPv6's go through /proc,
-// so that those two are for links of the calling thread's namespace.
+// so that those three are for links of the calling thread's namespace.
 struct LinkWish {
   std::optional<bool> up = {};
   std::optional<bool> arp = {};
@@ -76,13 +80,17 @@ struct LinkWish {
   std::optional<std::uint32_t> group = {};
   std::optional<int> rp_filter = {}, send_redirects = {};
   std::optional<int> accept_redirects4 = {};
-  std::optional<int> accept_ra = {}, accept_redirects6 = {};
+  std::optional<int> accept_ra = {}, accept_redirects6 = {}, disable_ipv6 = {};
 };
 // What had to be changed, by name ("up, rp_filter"); empty when nothing. Wishes for what
 // the kernel does not report (IPv6's where it is off) are void. Coming up is last.
 [[nodiscard]] Result<std::string> ensure_link(Channel& channel, const Link& link,
                                               const LinkWish& wish);
 [[nodiscard]] Result<bool> ensure_loopback_up(Channel& channel);
+// Waits until the link is operational, as long as kSettle; a look is what moves kernels from
+// 6.8 on. Not an error when it takes longer: packets are lost meanwhile, as by any network.
+inline constexpr auto kSettle = std::chrono::milliseconds(50);
+[[nodiscard]] Status await_operational(Channel& channel, int ifindex);
 // False when there was no such link. A veth takes its other end with it.
 [[nodiscard]] Result<bool> delete_link(Channel& channel, std::string_view name);
 [[nodiscard]] Result<bool> delete_link(Channel& channel, int index);

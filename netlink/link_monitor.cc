@@ -44,6 +44,7 @@ std::optional<LinkEvent> route_event(const MessageView& message) {
   event.removed = message.type == RTM_DELROUTE;
   event.ours = route->protocol == kOurProtocol;
   event.ifindex = route->ifindex;
+  event.destination = route->destination;
   return event;
 }
 

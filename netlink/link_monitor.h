@@ -10,9 +10,11 @@
 
 #include <compare>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/ip.h"
 #include "base/result.h"
 #include "netlink/channel.h"
 
@@ -24,8 +26,9 @@ struct LinkEvent {
   bool removed = false;
   bool ours = false;  // a link of our group; a route or neighbour with kOurProtocol
   int ifindex = 0;
-  std::string name;          // of links only
-  std::uint32_t origin = 0;  // Channel::port_id() of the cause; 0: the kernel itself
+  std::string name;                        // of links only
+  std::optional<Prefix> destination = {};  // of routes only
+  std::uint32_t origin = 0;                // Channel::port_id() of the cause; 0: the kernel itself
   auto operator<=>(const LinkEvent&) const = default;
 };
 

@@ -81,6 +81,11 @@ class NftBatch {
   // Sends and waits for the verdict, at most Socket::kReplyTimeout. An empty batch is
   // not sent.
   [[nodiscard]] Status commit(Socket& socket) &&;
+  // Asks whether commit() would be refused: the kernel goes through all of it and undoes it.
+  // Nothing is changed, and nobody who watches the ruleset hears of it. One thing it does not
+  // find in a table that is new: an expression on a hook that does not take it (kernel 6.18,
+  // seen).
+  [[nodiscard]] Status check(Socket& socket) &&;
 
  private:
   struct Message {

@@ -138,6 +138,19 @@ Status NftBatch::read_verdict(Socket& socket) const {
               code == ErrorCode::kSystem ? first_errno : 0);
 }
 
+// A batch without its end message is taken back by the kernel after it was checked, as
+// `nft --check` has it (nfnetlink_rcv_batch(); kernel 6.18, seen).
+Status NftBatch::check(Socket& socket) && {
+  if (failed_) return std::unexpected(*std::move(failed_));
+  if (messages_.empty()) return {};
+  socket.drain();
+  constexpr std::size_t kEndBytes = sizeof(nlmsghdr) + sizeof(nfgenmsg);
+  auto status = socket.send(std::span(buffer_).first(buffer_.size() - kEndBytes));
+  if (status) status = read_verdict(socket);
+  if (status) return {};
+  return std::unexpected(std::move(status.error()).in("check with nf_tables"));
+}
+
 Status NftBatch::commit(Socket& socket) && {
   if (failed_) return std::unexpected(*std::move(failed_));
   if (messages_.empty()) return {};

@@ -292,6 +292,16 @@ Result<std::vector<CounterDump>> read_counters(Socket& socket, std::string_view 
   return counters;
 }
 
+Result<std::vector<std::string>> list_tables(Socket& socket) {
+  std::vector<std::string> names;
+  CHECK_OK(Request(NFT_MSG_GETTABLE, NFPROTO_INET, NLM_F_DUMP)
+               .run(socket, [&names](AttributeBytes payload) {
+                 auto info = decode_nft_table(payload);
+                 if (info && names.size() < kMaxDumpedSets) names.push_back(std::move(info->name));
+               }));
+  return names;
+}
+
 Result<std::uint32_t> read_generation(Socket& socket) {
   std::optional<GenerationInfo> generation;
   CHECK_OK(Request(NFT_MSG_GETGEN, AF_UNSPEC, 0).run(socket, [&](AttributeBytes payload) {

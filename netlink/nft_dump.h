@@ -101,6 +101,8 @@ struct NftDump {
                                                 const SetSpec& set);
 [[nodiscard]] Result<std::vector<CounterDump>> read_counters(Socket& socket,
                                                              std::string_view table);
+// Names of the inet tables of this namespace.
+[[nodiscard]] Result<std::vector<std::string>> list_tables(Socket& socket);
 // The number of the ruleset's generation in this network namespace.
 [[nodiscard]] Result<std::uint32_t> read_generation(Socket& socket);
 // Tables of this namespace with a base chain, as "family name": for reports on neighbours.

@@ -1,10 +1,12 @@
-// What this kernel's nftables can do, found out by trying in a table of its own that is
-// gone afterwards. Kernel versions are not asked: distributions port features back.
+// What this kernel's nftables can do, found out by asking it to check tables that are never
+// made. Kernel versions are not asked: distributions port features back.
 //
-// Threads: any; opens sockets of its own in the calling thread's network namespace.
-// Errors:  kSystem: nothing can be tried at all (no privilege, no nf_tables).
+// Threads: any; opens a socket of its own in the calling thread's network namespace.
+// Errors:  kSystem: nothing can be tried at all (no privilege, no nf_tables). kUnsupported
+//          from require_all(): the name of what is missing, and what it is needed for.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,20 +15,18 @@
 
 namespace meshd::netlink {
 
+// The table that is checked and never made.
+inline constexpr std::string_view kProbeTable = "meshd-probe";
+
 struct Feature {
-  std::string_view name;        // "table owner"
-  std::string_view needed_for;  // what is missing without it
-  bool required = false;        // without it the ruleset cannot be loaded
+  std::string_view name;        // "masquerade"
+  std::string_view needed_for;  // what cannot be without it
   bool present = false;
   std::string why;  // the kernel's refusal, when not present
 };
 
-struct Features {
-  bool owner = false;    // kTableOwner
-  bool persist = false;  // kTableOwner | kTablePersist
-  std::vector<Feature> all;
-};
-
-[[nodiscard]] Result<Features> probe_features();
+// Those that the ruleset needs and some kernel is known to lack.
+[[nodiscard]] Result<std::vector<Feature>> probe_features();
+[[nodiscard]] Status require_all(std::span<const Feature> features);
 
 }  // namespace meshd::netlink

@@ -47,12 +47,16 @@ std::vector<int> uplinks(std::span<const Route> routes, Family family) {
   return links;
 }
 
-std::vector<Link> links_losing_router(std::span<const Link> links,
-                                      std::span<const std::uint32_t> not_groups) {
+std::vector<Link> links_losing_router(std::span<const Link> links, std::span<const Route> routes) {
+  std::vector<int> leading_out;
+  for (const Family family : kFamilies) {
+    const auto some = uplinks(routes, family);
+    leading_out.insert(leading_out.end(), some.begin(), some.end());
+  }
   std::vector<Link> losing;
   for (const Link& link : links) {
-    if (link.loopback || in_group_of(link, not_groups)) continue;
-    if (link.accept_ra == 1) losing.push_back(link);
+    if (link.accept_ra != 1) continue;
+    if (std::ranges::find(leading_out, link.index) != leading_out.end()) losing.push_back(link);
   }
   return losing;
 }

@@ -20,10 +20,10 @@ namespace meshd::netlink {
 // Links of the default routes of the main table, lowest metric first, without repeats.
 [[nodiscard]] std::vector<int> uplinks(std::span<const Route> routes, Family family);
 
-// Links that take router advertisements only while the node does not forward (accept_ra
-// is 1): with forwarding on they need 2, else they lose their default route. Neither lo
-// nor links of the groups left out.
+// Uplinks (of either family) that take router advertisements only while the node does not
+// forward (accept_ra is 1): with forwarding on they need 2, else they lose their default
+// route. All other links are left as their owners want them.
 [[nodiscard]] std::vector<Link> links_losing_router(std::span<const Link> links,
-                                                    std::span<const std::uint32_t> not_groups);
+                                                    std::span<const Route> routes);
 
 }  // namespace meshd::netlink

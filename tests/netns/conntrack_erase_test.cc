@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/netfilter/nf_conntrack_tcp.h>
 
 #include "netlink/conntrack.h"
 #include "tests/support/flows.h"
@@ -49,6 +50,18 @@ class ConntrackEraseTest : public test::RtFixture {
   std::optional<Netns> container_;
   std::optional<Conntrack> conntrack_;
 };
+
+TEST_F(ConntrackEraseTest, TellsTheStateOfTcp) {
+  const UniqueFd stream = serve(container(), "0.0.0.0", 5432, SOCK_STREAM);
+  const UniqueFd datagrams = serve(container(), "0.0.0.0", 5353, SOCK_DGRAM);
+  const UniqueFd connected = call("10.99.0.1", 5432, SOCK_STREAM);
+  const UniqueFd asked = call("10.99.0.1", 5353, SOCK_DGRAM);
+  const auto entries = must(conntrack().list(nullptr));
+  ASSERT_THAT(entries, SizeIs(2));
+  for (const auto& entry : entries) {
+    EXPECT_EQ(entry.tcp_state, entry.proto == IPPROTO_TCP ? TCP_CONNTRACK_ESTABLISHED : 0);
+  }
+}
 
 TEST_F(ConntrackEraseTest, ListsFlowsWithBothDirections) {
   const UniqueFd server = serve(container(), "0.0.0.0", 5353, SOCK_DGRAM);

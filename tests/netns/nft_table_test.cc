@@ -11,6 +11,7 @@
 #include "netlink/nft_batch.h"
 #include "netlink/nft_dump.h"
 #include "netlink/nft_features.h"
+#include "netlink/nft_monitor.h"
 #include "tests/support/netns.h"
 #include "tests/support/nft_samples.h"
 
@@ -370,19 +371,47 @@ TEST_F(NftTableTest, BaseChainsOfOthersAreListed) {
 }
 
 TEST_F(NftTableTest, FeaturesAreProbedWithoutATrace) {
+  auto monitor = NftMonitor::make("meshd-probe");
+  ASSERT_TRUE(monitor) << monitor.error().what;
+  const auto before = read_generation(*socket_);
   const auto features = probe_features();
   ASSERT_TRUE(features) << features.error().what;
-  for (const auto& feature : features->all) {
-    EXPECT_TRUE(feature.present || !feature.required) << feature.name << ": " << feature.why;
+  for (const auto& feature : *features) {
+    EXPECT_TRUE(feature.present) << feature.name << ": " << feature.why;
     EXPECT_EQ(feature.present, feature.why.empty());
   }
+  EXPECT_TRUE(require_all(*features));
+  EXPECT_EQ(output_of("nft list ruleset"), "");
+  const auto after = read_generation(*socket_);
+  ASSERT_TRUE(before && after);
+  EXPECT_EQ(*before, *after);
+  const auto events = monitor->read_events();
+  ASSERT_TRUE(events);
+  EXPECT_THAT(*events, testing::IsEmpty());
+}
+
+TEST_F(NftTableTest, CheckSaysWhatCommitWouldSay) {
+  const auto fill = [](NftBatch& batch, std::string_view counter) {
+    EXPECT_TRUE(batch.put_table());
+    EXPECT_TRUE(batch.put_counter("there"));
+    EXPECT_TRUE(batch.put_chain({.name = "c"}));
+    EXPECT_TRUE(batch.put_rule("c", {CounterRef{std::string(counter)}}));
+  };
+  NftBatch checked("t"), committed("t"), good("t");
+  fill(checked, "missing");
+  fill(committed, "missing");
+  fill(good, "there");
+  const auto check = std::move(checked).check(*socket_);
+  const auto commit = std::move(committed).commit(*socket_);
+  ASSERT_FALSE(check);
+  ASSERT_FALSE(commit);
+  EXPECT_EQ(check.error().sys_errno, commit.error().sys_errno);
+  EXPECT_THAT(check.error().what, HasSubstr("rule"));
+  EXPECT_TRUE(std::move(good).check(*socket_));
   EXPECT_EQ(output_of("nft list ruleset"), "");
 }
 
 TEST_F(NftTableTest, OwnedTableRefusesOthersAndGoesWithItsSocket) {
-  const auto features = probe_features();
-  ASSERT_TRUE(features);
-  if (!features->owner) GTEST_SKIP() << "this kernel knows no table owner";
   load(kTableOwner);
   EXPECT_EQ(dump().owner, socket_->port_id());
   EXPECT_THAT(output_of("nft add chain inet t foreign"), HasSubstr("Operation not permitted"));
@@ -393,9 +422,9 @@ TEST_F(NftTableTest, OwnedTableRefusesOthersAndGoesWithItsSocket) {
 }
 
 TEST_F(NftTableTest, PersistentTableOutlivesItsOwnerAndIsClaimedAgain) {
-  const auto features = probe_features();
-  ASSERT_TRUE(features);
-  if (!features->persist) GTEST_SKIP() << "this kernel knows no persistent tables";
+  NftBatch probe("t");
+  ASSERT_TRUE(probe.put_table(kTableOwner | kTablePersist));
+  if (!std::move(probe).check(*socket_)) GTEST_SKIP() << "this kernel knows no persistent tables";
   load(kTableOwner | kTablePersist);
   socket_.reset();
   auto opened = Socket::open();

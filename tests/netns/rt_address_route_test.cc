@@ -247,16 +247,23 @@ TEST_F(RtAddressRouteTest, UplinksAndGlobalAddressesLeaveOutMeshAndPassingOnes) 
   EXPECT_THAT(uplinks(routes, Family::kV6), ElementsAre(up0));
 }
 
-TEST_F(RtAddressRouteTest, LinksThatWouldLoseTheirRouterAreFound) {
-  ASSERT_EQ(output_of("ip link add up0 type veth peer name up1;"
-                      "ip link add m0 group 77 type veth peer name m1"),
+// One with a default route of IPv6, one with IPv4's, one that was told already, one without.
+TEST_F(RtAddressRouteTest, UplinksThatWouldLoseTheirRouterAreFound) {
+  ASSERT_EQ(output_of("for n in a b c d; do ip link add up$n type bridge;"
+                      "ip link set up$n up; done;"
+                      "ip -6 route add default via fe80::1 dev upa;"
+                      "ip addr add 192.0.2.7/24 dev upb; ip route add default via 192.0.2.1;"
+                      "ip -6 route add default via fe80::1 dev upc metric 2000"),
             "");
-  must(ensure_sysctl("net/ipv6/conf/up1/accept_ra", "2"));
-  must(ensure_sysctl("net/ipv6/conf/m1/accept_ra", "0"));
-  const std::uint32_t ours[] = {kGroup};
-  const auto losing = links_losing_router(must(list_links(channel())), ours);
-  ASSERT_THAT(losing, SizeIs(1));
-  EXPECT_EQ(losing[0].name, "up0");
+  for (const char* link : {"upa", "upb", "upd"}) {
+    must(ensure_sysctl(std::string("net/ipv6/conf/") + link + "/accept_ra", "1"));
+  }
+  must(ensure_sysctl("net/ipv6/conf/upc/accept_ra", "2"));
+  const auto losing = links_losing_router(must(list_links(channel())),
+                                          must(list_routes(channel(), {.table = kMainTable})));
+  std::vector<std::string> names;
+  for (const auto& link : losing) names.push_back(link.name);
+  EXPECT_THAT(names, ElementsAre("upa", "upb"));
 }
 
 }  // namespace

@@ -93,7 +93,8 @@ class RulesetKernelTest : public testing::Test {
   }
 
   std::optional<netlink::Socket> socket_;
-  policy::Table table_ = policy::base_table(test::sample_settings(), {.forwarding_was_off = true});
+  policy::Table table_ = policy::base_table(
+      test::sample_settings(), {.forwarding4_was_off = true, .forwarding6_was_off = true});
   std::vector<Element> elements_ = test::RandomElements(1).make(12);
 };
 

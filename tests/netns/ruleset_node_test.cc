@@ -1,5 +1,6 @@
 // The node and its containers: the resolver, who of the node reaches containers, and what a
 // container's interface cannot send.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -188,35 +189,55 @@ TEST_F(RulesetNodeTest, MeshSourceFromElsewhereVanishes) {
 
 class RulesetForwardingTest : public testing::Test {
  protected:
-  // Two hosts that are nothing to us, with the node between them.
-  static Talk between_strangers(const MeshBed& bed, std::chrono::milliseconds limit = kPatience) {
-    const auto second = make_netns();
+  // A network behind the node that is nothing to us, and a host in it. Waits in vain, and
+  // so only shortly, where silence is expected.
+  RulesetForwardingTest() : second_(make_netns()) {}
+
+  void join(const MeshBed& bed) {
     EXPECT_EQ(output_of("ip link add name other0 type veth peer name eth0 netns /proc/" +
-                        std::to_string(getpid()) + "/fd/" + std::to_string(second.fd()) +
-                        "; ip addr add 198.51.100.1/24 dev other0; ip link set other0 up"),
+                        std::to_string(getpid()) + "/fd/" + std::to_string(second_.fd()) +
+                        "; ip addr add 198.51.100.1/24 dev other0;"
+                        "ip addr add 2001:db8:2::1/64 dev other0 nodad; ip link set other0 up"),
               "");
-    EXPECT_EQ(output_in(second,
+    EXPECT_EQ(output_in(second_,
                         "ip link set lo up; ip addr add 198.51.100.2/24 dev eth0;"
-                        "ip link set eth0 up; ip route add default via 198.51.100.1"),
+                        "ip addr add 2001:db8:2::2/64 dev eth0 nodad; ip link set eth0 up;"
+                        "ip route add default via 198.51.100.1;"
+                        "ip -6 route add default via 2001:db8:2::1 dev eth0"),
               "");
-    EXPECT_EQ(output_in(bed.outside().netns, "ip route add 198.51.100.0/24 via 192.0.2.1"), "");
-    const EchoServer server(second, ip("198.51.100.2"), 80);
-    return talk(bed.outside().netns, Proto::kTcp, ip("198.51.100.2"), 80, std::nullopt, limit);
+    EXPECT_EQ(output_in(bed.outside().netns,
+                        "ip route add 198.51.100.0/24 via 192.0.2.1;"
+                        "ip -6 route add 2001:db8:2::/64 via 2001:db8::1 dev eth0"),
+              "");
   }
+  [[nodiscard]] Talk across(const MeshBed& bed, Family family, bool expected) const {
+    const auto to = ip(family == Family::kV4 ? "198.51.100.2" : "2001:db8:2::2");
+    const EchoServer server(second_, to, 80);
+    return talk(bed.outside().netns, Proto::kTcp, to, 80, std::nullopt,
+                expected ? kPatience : kSilence);
+  }
+
+  netlink::Netns second_;
 };
 
-TEST_F(RulesetForwardingTest, OthersAreForwardedAsBefore) {
-  const MeshBed bed(1);
-  EXPECT_EQ(between_strangers(bed), Talk::kAnswered);
-}
-
-TEST_F(RulesetForwardingTest, OthersAreNotForwardedWhereTheyWereNot) {
-  MeshBed bed(2, {.forwarding_was_off = true});
-  EXPECT_EQ(between_strangers(bed, kSilence), Talk::kSilent);
-  EXPECT_GT(bed.counter("c_unforwarded"), 0U);
-  const EchoServer server(bed[1].netns, bed[1].v4, 80);
-  bed.add(MeshBed::allow(bed[0], bed[1], Proto::kTcp, 80));
-  EXPECT_EQ(talk(bed[0].netns, Proto::kTcp, bed[1].v4, 80), Talk::kAnswered);
+// Each family by itself: many a node forwarded one of them before there was a mesh.
+TEST_F(RulesetForwardingTest, OthersAreForwardedInTheFamiliesThatWere) {
+  for (const bool was4 : {true, false}) {
+    for (const bool was6 : {true, false}) {
+      SCOPED_TRACE(fmt::format("forwarded before: IPv4 {}, IPv6 {}", was4, was6));
+      second_ = make_netns();
+      MeshBed bed(2, {.forwarding4_was_off = !was4, .forwarding6_was_off = !was6});
+      join(bed);
+      EXPECT_EQ(across(bed, Family::kV4, was4), was4 ? Talk::kAnswered : Talk::kSilent);
+      EXPECT_EQ(across(bed, Family::kV6, was6), was6 ? Talk::kAnswered : Talk::kSilent);
+      if (!was4 || !was6) {
+        EXPECT_GT(bed.counter("c_unforwarded"), 0U);
+      }
+      const EchoServer server(bed[1].netns, bed[1].v4, 80);
+      bed.add(MeshBed::allow(bed[0], bed[1], Proto::kTcp, 80));
+      EXPECT_EQ(talk(bed[0].netns, Proto::kTcp, bed[1].v4, 80), Talk::kAnswered);
+    }
+  }
 }
 
 }  // namespace
