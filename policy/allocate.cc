@@ -355,7 +355,13 @@ Outcome adopt(World& world, Quarantine& resting, Outcome outcome) {
     }
     entry->second.declaration = std::move(declaration);
   }
-  for (const auto& id : outcome.forgotten) world.workloads.erase(id);
+  for (const auto& id : outcome.forgotten) {
+    const auto entry = world.workloads.find(id);
+    if (entry == world.workloads.end()) continue;
+    // Not attached, so its declaration is all there is of it.
+    back.declarations.emplace(id, std::move(entry->second.declaration));
+    world.workloads.erase(entry);
+  }
   for (auto& [key, service] : outcome.services) {
     const auto [entry, added] = world.services.try_emplace(key, service);
     if (added) {
@@ -384,7 +390,20 @@ Outcome adopt(World& world, Quarantine& resting, Outcome outcome) {
       back.node_ports.emplace(key, std::exchange(entry->second, port));
     }
   }
-  for (const auto& [address, until] : outcome.quarantine) resting[address] = until;
+  for (const auto& address : outcome.quarantine_gone) {
+    const auto entry = resting.find(address);
+    if (entry == resting.end()) continue;
+    back.quarantine.emplace(*entry);
+    resting.erase(entry);
+  }
+  for (const auto& [address, until] : outcome.quarantine) {
+    const auto [entry, added] = resting.try_emplace(address, until);
+    if (added) {
+      back.quarantine_gone.push_back(address);
+    } else {
+      back.quarantine.emplace(address, std::exchange(entry->second, until));
+    }
+  }
   return back;
 }
 

@@ -27,8 +27,9 @@ struct Outcome {
   std::vector<ServiceKey> services_gone;
   std::map<PublishKey, std::uint16_t> node_ports;  // new or changed
   std::vector<PublishKey> node_ports_gone;
-  Quarantine quarantine;               // addresses that begin to rest
-  std::vector<std::string> forgotten;  // workloads deleted
+  Quarantine quarantine;                   // addresses that begin to rest
+  std::vector<IpAddress> quarantine_gone;  // that rest no longer; only in what adopt() returns
+  std::vector<std::string> forgotten;      // workloads deleted
 };
 
 // Ports on which the node's own processes listen.
@@ -43,8 +44,7 @@ using ListeningPorts = std::set<std::pair<Proto, std::uint16_t>>;
 [[nodiscard]] Result<Outcome> release(const World& world, const ServiceKey& key,
                                       Duration quarantine_time);
 
-// Returns what takes it back, as long as nothing else was adopted since. (Addresses that
-// begin to rest go on resting.)
+// Returns what takes it back to the last entry, as long as nothing else was adopted since.
 Outcome adopt(World& world, Quarantine& resting, Outcome outcome);
 
 // Ids of the workloads that declare this service, sorted.

@@ -59,10 +59,13 @@ inline constexpr std::uint32_t kLogRate = 10, kLogBurst = 20;
 // Bytes of a packet in the log: headers of IPv6 and TCP without options.
 inline constexpr std::uint32_t kLogSnaplen = 64;
 
+// VXLAN (IANA's and Linux' old number) and Geneve: a container must not speak for a node.
+inline constexpr std::uint32_t kTunnelPorts[] = {4789, 6081, 8472};
+
 struct TableOptions {
-  // Forwarding was off before meshd switched it on: what concerns no mesh interface is
-  // then not forwarded, as before.
-  bool forwarding_was_off = false;
+  // Forwarding of that family was off before meshd switched it on: what concerns no mesh
+  // interface is then not forwarded, as before.
+  bool forwarding4_was_off = false, forwarding6_was_off = false;
   std::uint16_t log_group = 88;  // NFLOG
 };
 

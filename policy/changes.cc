@@ -6,6 +6,7 @@
 #include <set>
 
 #include "policy/name.h"
+#include "policy/outside_changes.h"
 #include "policy/truth.h"
 
 namespace meshd::policy {
@@ -31,8 +32,11 @@ class Describer {
   std::vector<Change> describe() {
     workloads();
     names();
-    ports();
-    for (const auto& [id, declaration] : outcome_.declarations) flows(id, declaration);
+    note_publications(before_, outcome_, changes_);
+    for (const auto& [id, declaration] : outcome_.declarations) {
+      flows(id, declaration);
+      note_egress(before(id), declaration, changes_);
+    }
     std::ranges::sort(changes_);
     changes_.erase(std::ranges::unique(changes_).begin(), changes_.end());
     return std::move(changes_);
@@ -109,19 +113,6 @@ class Describer {
     }
   }
 
-  void ports() {
-    for (const auto& [key, port] : outcome_.node_ports) {
-      changes_.push_back({Kind::kPortPublished,
-                          fmt::format("{} {}/{}", key.id, proto_name(key.proto), key.port),
-                          fmt::format("node port {}", port)});
-    }
-    for (const auto& key : outcome_.node_ports_gone) {
-      changes_.push_back({Kind::kPortWithdrawn,
-                          fmt::format("{} {}/{}", key.id, proto_name(key.proto), key.port),
-                          {}});
-    }
-  }
-
   // Everything that the change of one declaration means for its flows, both ways.
   void flows(const std::string& id, const Declaration& declaration) {
     std::set<std::string_view> others;
@@ -145,17 +136,14 @@ class Describer {
     }
     has = granted_ranges(*consumer_after, *provider_after);
     if (consumer == provider || had == has) return;
-    const auto note = [&](Kind kind, const PortRange& range) {
-      changes_.push_back(
-          {kind, fmt::format("{} -> {} {}", consumer, provider, ports_text(range)), {}});
+    const auto note = [&](Kind kind, const std::vector<PortRange>& ranges) {
+      for (const auto& range : ranges) {
+        changes_.push_back(
+            {kind, fmt::format("{} -> {} {}", consumer, provider, ports_text(range)), {}});
+      }
     };
-    for (const auto& range : has) {
-      if (std::ranges::find(had, range) == had.end()) note(Kind::kFlowAdded, range);
-    }
-    for (const auto& range : had) {
-      if (std::ranges::find(has, range) != has.end()) continue;
-      note(Kind::kFlowRemoved, range);
-    }
+    note(Kind::kFlowAdded, without(has, had));
+    note(Kind::kFlowRemoved, without(had, has));
   }
 
   const World& before_;

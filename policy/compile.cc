@@ -69,12 +69,16 @@ struct Compiler::State {
   std::set<std::pair<TimePoint, std::string>> deadlines;
   std::unordered_map<Element, std::uint32_t> uses;  // by how many fragments
   std::array<std::size_t, kSetCount> counts{};
+  std::array<std::size_t, kSetCount> room{};  // of all fragments
   Profiles profiles;
 
   // Takes one fragment's place; what that changes is collected, and settled by settle().
   void replace(const Fragment& before, const Fragment& after) {
     std::ranges::set_difference(after.elements, before.elements, std::back_inserter(added_));
     std::ranges::set_difference(before.elements, after.elements, std::back_inserter(removed_));
+    for (std::size_t set = 0; set < kSetCount; ++set) {
+      room[set] = room[set] + after.room[set] - before.room[set];
+    }
   }
 
   // Additions first: an element that moves from one fragment to another never goes to zero.
@@ -93,8 +97,9 @@ struct Compiler::State {
       delta.remove.push_back(element);
       --counts[static_cast<std::size_t>(element.set)];
     }
-    added_.clear();
-    removed_.clear();
+    // Not clear(): after a rebuild of everything they would go on holding that much.
+    std::vector<Element>().swap(added_);
+    std::vector<Element>().swap(removed_);
     std::ranges::sort(delta.add);
     std::ranges::sort(delta.remove);
     return delta;
@@ -204,7 +209,7 @@ struct Compiler::State {
     auto& before = services[key];
     replace(before, after);
     before = std::move(after);
-    if (before.elements.empty()) services.erase(key);
+    if (before.elements.empty() && before.room == Fragment().room) services.erase(key);
   }
 
  private:
@@ -266,6 +271,12 @@ std::vector<Element> Compiler::elements() const {
 
 std::size_t Compiler::element_count(SetId set) const {
   return state_->counts[static_cast<std::size_t>(set)];
+}
+
+std::size_t Compiler::worst_case_count(SetId set) const {
+  // The other sets hold what commands put there, and no more.
+  const auto index = static_cast<std::size_t>(set);
+  return std::max(state_->counts[index], state_->room[index]);
 }
 
 bool Compiler::contains(const Element& element) const { return state_->uses.contains(element); }

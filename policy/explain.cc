@@ -3,26 +3,26 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <ranges>
 
 #include "policy/allocate.h"
+#include "policy/explain_parts.h"
 #include "policy/fragment.h"
 #include "policy/name.h"
-#include "policy/profile.h"
 #include "policy/truth.h"
 
 namespace meshd::policy {
 namespace {
 
-struct Target {  // exactly one of these
-  const Workload* workload = nullptr;
-  const Service* service = nullptr;
-  ServiceKey key;  // of service
-  std::optional<IpAddress> address;
-};
-
 const Workload* find_workload(const World& world, std::string_view id) {
   const auto found = world.workloads.find(id);
   return found == world.workloads.end() ? nullptr : &found->second;
+}
+
+Target of_workload(const World& world, std::string_view id) {
+  Target target;
+  target.workload = find_workload(world, id);
+  return target;
 }
 
 Target of_service(const World& world, const ServiceKey& key) {
@@ -40,11 +40,10 @@ Target of_address(const World& world, const IpAddress& address) {
     if (!workload.attachment) continue;
     if (workload.attachment->v4 == address || workload.attachment->v6 == address) {
       target.workload = &workload;
-      return target;
     }
   }
   for (const auto& [key, service] : world.services) {
-    if (service.vip4 == address || service.vip6 == address) return of_service(world, key);
+    if (service.vip4 == address || service.vip6 == address) target = of_service(world, key);
   }
   target.address = address;
   return target;
@@ -54,24 +53,204 @@ bool found(const Target& target) {
   return target.workload != nullptr || target.service != nullptr || target.address;
 }
 
-// As `source` would write it: bare names by its own scopes, then ids, full names, addresses.
-Target look_up(const World& world, const Declaration* source, std::string_view text) {
+// What means the same whoever says it: an address, a full name.
+std::optional<Target> look_up_full(const World& world, std::string_view text) {
   if (const auto address = IpAddress::parse(text)) return of_address(world, *address);
-  if (const auto parsed = parse_fqdn(world.settings.zone, text)) {
-    if (parsed->service) return of_service(world, *parsed->service);
-    Target target;
-    target.workload = find_workload(world, parsed->id);
-    return target;
-  }
+  const auto parsed = parse_fqdn(world.settings.zone, text);
+  if (!parsed) return std::nullopt;
+  return parsed->service ? of_service(world, *parsed->service) : of_workload(world, parsed->id);
+}
+
+// As the workload would write it: a bare name by its own scopes, then an id.
+Target look_up_as(const World& world, const Declaration& writer, std::string_view text) {
+  if (const auto full = look_up_full(world, text)) return *full;
   const std::string name(text);
-  if (source != nullptr && !source->workflow.empty()) {
-    auto target = of_service(world, {Scope::kWorkflow, source->workflow, name});
+  if (!writer.workflow.empty()) {
+    auto target = of_service(world, {Scope::kWorkflow, writer.workflow, name});
     if (found(target)) return target;
   }
   auto target = of_service(world, {Scope::kCluster, {}, name});
-  if (found(target)) return target;
-  target.workload = find_workload(world, text);
-  return target;
+  return found(target) ? target : of_workload(world, text);
+}
+
+// As an operator writes it, who is in no workflow: an id, or the name of the one service
+// that is called so anywhere.
+Result<Target> look_up(const World& world, std::string_view text) {
+  if (const auto full = look_up_full(world, text)) return *full;
+  if (auto target = of_workload(world, text); found(target)) return target;
+  std::vector<const ServiceKey*> candidates;
+  for (const auto& [key, service] : world.services) {
+    // A CLUSTER name outlives its workloads, and then means nobody.
+    if (key.name == text && !members(world, key).empty()) candidates.push_back(&key);
+  }
+  if (candidates.size() == 1) return of_service(world, *candidates.front());
+  if (candidates.empty()) return Target();
+  constexpr std::size_t kShown = 5;
+  std::string list;
+  for (const auto* key : candidates | std::views::take(kShown)) {
+    list += (list.empty() ? "" : ", ") + service_fqdn(world.settings.zone, *key);
+  }
+  if (candidates.size() > kShown) list += fmt::format(", {} more", candidates.size() - kShown);
+  return fail(ErrorCode::kInvalid,
+              fmt::format("explain: {} is the name of several services: {}", text, list));
+}
+
+// A peer entry for the provider that works where the consumer writes it.
+std::string peer_entry(const Declaration& consumer, const Declaration& provider) {
+  const Peer by_name{{}, provider.name, provider.scope, {}};
+  if (provider.name.empty() || !resolves_to(consumer, by_name, provider)) {
+    return fmt::format("{{id: {}}}", provider.id);
+  }
+  // Without a scope a name is of the workflow, where there is one.
+  return fmt::format("{{name: {}{}}}", provider.name,
+                     provider.scope == Scope::kCluster ? ", scope: CLUSTER" : "");
+}
+
+std::string missing_for(const World& world, const Decision& decision, const Declaration& consumer,
+                        const Declaration& provider, Proto proto, std::uint16_t port) {
+  switch (decision.ruling) {
+    case Ruling::kNoPeer:
+      return fmt::format("in {}: peers: [{}]", consumer.id, peer_entry(consumer, provider));
+    case Ruling::kPortNotListed:
+      return fmt::format("in {}: peers[{}].ports: [{}]", consumer.id, decision.peer,
+                         port_entry(proto, port));
+    case Ruling::kNotServed:
+      return fmt::format("in {}: serves: [{}]", provider.id, port_entry(proto, port));
+    case Ruling::kNotAdmitted: {
+      const auto key = provider.service();
+      const bool replicated = key && members(world, *key).size() > 1;
+      // Replicas must agree in this: one alone would be refused.
+      return fmt::format("in {}: admit_owners: [{}]",
+                         replicated ? "every replica of " + service_text(*key) : provider.id,
+                         consumer.owner);
+    }
+    case Ruling::kAllowed:
+      break;
+  }
+  return {};
+}
+
+// By the address of the other.
+Explanation between(const World& world, const Workload& consumer, const Workload& provider,
+                    Proto proto, std::uint16_t port) {
+  if (&consumer == &provider) {
+    return refused(consumer.declaration.id +
+                   " is the source itself: a peer is somebody else, and what a container sends "
+                   "to its own address stays inside");
+  }
+  return judge(world, consumer, provider, proto, port);
+}
+
+// One question about one service.
+class ServiceQuestion {
+ public:
+  ServiceQuestion(const World& world, const Workload& consumer, const Target& target, Proto proto,
+                  std::uint16_t port)
+      : world_(world),
+        consumer_(consumer),
+        target_(target),
+        proto_(proto),
+        port_(port),
+        replicas_(members(world, target.key)) {
+    auto& index = index_.members[target.key];
+    index.insert(replicas_.begin(), replicas_.end());
+    // Slots are not per consumer, so a replica may meet itself; the others go before.
+    std::ranges::stable_partition(
+        replicas_, [&](const std::string& id) { return id != consumer.declaration.id; });
+  }
+
+  Explanation answer() {
+    auto result = refused(fmt::format("nobody declares {}", service_text(target_.key)));
+    if (replicas_.empty()) return result;
+    bool granted = false;
+    std::optional<Explanation> turned_away;  // by who stands behind the VIP
+    for (const auto& id : replicas_) {
+      const auto& provider = world_.workloads.find(id)->second;
+      auto one = judge(world_, consumer_, provider, proto_, port_);
+      const bool there = stands_behind(provider);
+      if (one.verdict == FlowVerdict::kAllowed && there) {
+        if (&provider == &consumer_) one.lines.push_back("it leads back to " + id + " itself");
+        return one;
+      }
+      const auto ruling = decide(consumer_.declaration, provider.declaration, proto_, port_).ruling;
+      if (ruling != Ruling::kAllowed) {
+        if (there) turned_away = one;
+        if (granted) continue;  // what is granted and not ready says more
+      } else {
+        granted = true;
+        one.lines.push_back(one.verdict == FlowVerdict::kAllowed ? id + " is not ready yet"
+                                                                 : one.reason);
+      }
+      result = std::move(one);
+    }
+    // Packets are led to an endpoint that refuses them: there is nothing to wait for.
+    if (turned_away) return *std::move(turned_away);
+    result.verdict = FlowVerdict::kRefused;
+    return granted && consumer_.attachment ? waiting(std::move(result)) : result;
+  }
+
+ private:
+  [[nodiscard]] bool asked_on(Family family) const {
+    return !target_.address || target_.address->family() == family;
+  }
+
+  [[nodiscard]] bool stands_behind(const Workload& provider) const {
+    return std::ranges::any_of(kFamilies, [&](Family family) {
+      return asked_on(family) && is_endpoint(provider, {proto_, port_, false}, family);
+    });
+  }
+
+  // Granted, and nobody behind it.
+  Explanation waiting(Explanation result) const {
+    const auto service = service_text(target_.key);
+    const auto& id = consumer_.declaration.id;
+    const auto what = fmt::format("no endpoint of {} is ready", service);
+    const auto units = granted_units(world_, index_, consumer_.declaration);
+    const auto named = units.find(target_.key);
+    // A peer by id asks for that instance; only who names the service waits for it.
+    if (named == units.end()) {
+      result.reason = fmt::format("{}, and {} does not name it", what, id);
+      return result;
+    }
+    const auto served = served_on(world_, index_, target_.key, {proto_, port_, false});
+    const auto answered = answered_on(world_, index_, target_.key, named->second);
+    const bool waits = std::ranges::any_of(kFamilies, [&](Family family) {
+      return asked_on(family) && waits_on(served, answered, family);
+    });
+    if (!waits) {
+      result.reason = fmt::format("{} over {}: it is there over the other family only", what,
+                                  target_.address && target_.address->is_v6() ? "IPv6" : "IPv4");
+      return result;
+    }
+    const auto& hold = world_.workloads.find(replicas_.front())->second.declaration.hold;
+    const auto until = std::max({consumer_.attachment->attached_at, target_.service->declared_at,
+                                 target_.service->endpoint_lost_at}) +
+                       hold;
+    if (world_.now < until) {
+      result.verdict = FlowVerdict::kHeld;
+      const auto left = std::chrono::ceil<std::chrono::seconds>(until - world_.now).count();
+      result.reason = fmt::format("{}: held for another {} s", what, left);
+    } else {
+      result.reason = what + ", and the time to wait for one is over";
+    }
+    return result;
+  }
+
+  const World& world_;
+  const Workload& consumer_;
+  const Target& target_;
+  const Proto proto_;
+  const std::uint16_t port_;
+  std::vector<std::string> replicas_;
+  Index index_;  // over this service alone
+};
+
+}  // namespace
+
+Explanation refused(std::string reason) {
+  Explanation result;
+  result.reason = std::move(reason);
+  return result;
 }
 
 bool in_mesh(const Settings& settings, const IpAddress& address) {
@@ -82,41 +261,18 @@ bool in_mesh(const Settings& settings, const IpAddress& address) {
   return false;
 }
 
-Explanation refused(std::string reason) {
-  Explanation result;
-  result.reason = std::move(reason);
-  return result;
+std::string port_entry(Proto proto, std::uint16_t port) {
+  return fmt::format("{{port: {}{}}}", port, proto == Proto::kUdp ? ", protocol: UDP" : "");
 }
 
-std::string missing_for(const Decision& decision, const Declaration& consumer,
-                        const Declaration& provider, Proto proto, std::uint16_t port) {
-  const auto ports =
-      fmt::format("{{port: {}{}}}", port, proto == Proto::kUdp ? ", protocol: UDP" : "");
-  switch (decision.ruling) {
-    case Ruling::kNoPeer:
-      return provider.name.empty()
-                 ? fmt::format("in {}: peers: [{{id: {}}}]", consumer.id, provider.id)
-                 : fmt::format("in {}: peers: [{{name: {}{}}}]", consumer.id, provider.name,
-                               provider.scope == Scope::kCluster ? ", scope: CLUSTER" : "");
-    case Ruling::kPortNotListed:
-      return fmt::format("in {}: peers[{}].ports: [{}]", consumer.id, decision.peer, ports);
-    case Ruling::kNotServed:
-      return fmt::format("in {}: serves: [{}]", provider.id, ports);
-    case Ruling::kNotAdmitted:
-      return fmt::format("in {}: admit_owners: [{}]", provider.id, consumer.owner);
-    case Ruling::kAllowed:
-      break;
-  }
-  return {};
-}
-
-Explanation between(const Workload& consumer, const Workload& provider, Proto proto,
-                    std::uint16_t port) {
+Explanation judge(const World& world, const Workload& consumer, const Workload& provider,
+                  Proto proto, std::uint16_t port) {
   const auto decision = decide(consumer.declaration, provider.declaration, proto, port);
   Explanation result;
   result.reason = decision.reason;
   if (decision.ruling != Ruling::kAllowed) {
-    result.missing = missing_for(decision, consumer.declaration, provider.declaration, proto, port);
+    result.missing =
+        missing_for(world, decision, consumer.declaration, provider.declaration, proto, port);
     return result;
   }
   result.lines = {decision.reason,
@@ -135,160 +291,44 @@ Explanation between(const Workload& consumer, const Workload& provider, Proto pr
   return result;
 }
 
-Explanation to_service(const World& world, const Workload& consumer, const Target& target,
-                       Proto proto, std::uint16_t port) {
-  auto result = refused(fmt::format("nobody declares {}", service_text(target.key)));
-  bool granted = false;
-  std::chrono::seconds hold{};
-  for (const auto& id : members(world, target.key)) {
-    const auto& provider = world.workloads.find(id)->second;
-    auto one = between(consumer, provider, proto, port);
-    const auto ruling = decide(consumer.declaration, provider.declaration, proto, port).ruling;
-    if (ruling == Ruling::kAllowed) {
-      granted = true;
-      hold = provider.declaration.hold;
-      const PortUnit unit{proto, port, false};
-      const bool ready =
-          is_endpoint(provider, unit, Family::kV4) || is_endpoint(provider, unit, Family::kV6);
-      if (one.verdict == FlowVerdict::kAllowed && ready) return one;
-      if (one.verdict == FlowVerdict::kAllowed) {
-        one.lines.push_back(id + " is not ready yet");
-      } else {
-        one.lines.push_back(one.reason);
-      }
-    }
-    result = std::move(one);
-  }
-  result.verdict = FlowVerdict::kRefused;
-  if (!granted || !consumer.attachment) return result;
-  const auto until = std::max({consumer.attachment->attached_at, target.service->declared_at,
-                               target.service->endpoint_lost_at}) +
-                     hold;
-  const auto what = fmt::format("no endpoint of {} is ready", service_text(target.key));
-  // A peer by id asks for that instance; only who names the service waits for it.
-  const bool named = std::ranges::any_of(consumer.declaration.peers, [&](const Peer& peer) {
-    return peer_service(consumer.declaration, peer) == target.key;
-  });
-  if (!named) {
-    result.reason = fmt::format("{}, and {} does not name it", what, consumer.declaration.id);
-  } else if (world.now < until) {
-    result.verdict = FlowVerdict::kHeld;
-    const auto left = std::chrono::ceil<std::chrono::seconds>(until - world.now).count();
-    result.reason = fmt::format("{}: held for another {} s", what, left);
-  } else {
-    result.reason = what + ", and the time to wait for one is over";
-  }
-  return result;
-}
-
-Explanation to_outside(const World& world, const Workload& consumer, const IpAddress& address,
-                       Proto proto, std::uint16_t port) {
-  const auto& settings = world.settings;
-  for (const auto* resolver : {settings.resolver4, settings.resolver6}) {
-    if (address != resolver[0] || port != 53) continue;
-    Explanation result;
-    result.verdict = FlowVerdict::kAllowed;
-    result.reason = "the node's resolver answers every container";
-    return result;
-  }
-  if (in_mesh(settings, address)) return refused(address.to_string() + " is nobody's address");
-  if (std::ranges::find(settings.node_addresses, address) != settings.node_addresses.end()) {
-    return refused(address.to_string() + " is the node's own: egress never includes it");
-  }
-  for (const auto& prefix : never_reached(settings)) {
-    if (!prefix.contains(address)) continue;
-    return refused(fmt::format("{} is in {}: egress never includes it", address.to_string(),
-                               prefix.to_string()));
-  }
-  const auto number = static_cast<std::uint8_t>(proto);
-  for (const auto& piece : normalise(consumer.declaration.egress)) {
-    if (piece.proto != number || !piece.prefix.contains(address) || port < piece.first ||
-        port > piece.last) {
-      continue;
-    }
-    Explanation result;
-    result.verdict = consumer.attachment ? FlowVerdict::kAllowed : FlowVerdict::kRefused;
-    result.reason = consumer.attachment
-                        ? fmt::format("{} declares egress to {}", consumer.declaration.id,
-                                      piece.prefix.to_string())
-                        : consumer.declaration.id + " is not attached";
-    return result;
-  }
-  auto result = refused(fmt::format("{} declares no egress to {} {}/{}", consumer.declaration.id,
-                                    address.to_string(), proto_name(proto), port));
-  result.missing =
-      fmt::format("in {}: egress: [{{cidr: {}}}]", consumer.declaration.id, address.to_string());
-  return result;
-}
-
-Explanation from_outside(const World& world, const IpAddress& source, const Target& target,
-                         Proto proto, std::uint16_t port) {
-  if (!target.address) {
-    return refused("only published ports are reached from outside, at the node's address");
-  }
-  const auto& answering = world.settings.publish_addresses;
-  if (std::ranges::find(answering, *target.address) == answering.end()) {
-    return refused(target.address->to_string() + " is no address where published ports answer");
-  }
-  for (const auto& [key, node_port] : world.node_ports) {
-    if (key.proto != proto || node_port != port) continue;
-    const auto& workload = world.workloads.find(key.id)->second;
-    const auto publication = std::ranges::find_if(
-        workload.declaration.publish,
-        [&](const Publication& p) { return p.proto == proto && p.port == key.port; });
-    if (publication == workload.declaration.publish.end()) continue;
-    const auto& sources = publication->http         ? world.settings.proxies
-                          : publication->allow_from ? *publication->allow_from
-                                                    : world.settings.publish_allow_from;
-    Explanation result;
-    result.lines = {fmt::format("{} publishes {}/{} as node port {}", key.id, proto_name(proto),
-                                key.port, node_port)};
-    const bool admitted =
-        std::ranges::any_of(sources, [&](const Prefix& prefix) { return prefix.contains(source); });
-    if (!workload.attachment) {
-      result.reason = key.id + " is not attached";
-    } else if (workload.draining) {
-      result.reason = key.id + " is draining: open connections only";
-    } else if (!admitted) {
-      result.reason = fmt::format("{} is not among the sources it admits", source.to_string());
-      result.missing =
-          fmt::format("in {}: publish: allow_from: [\"{}\"]", key.id, source.to_string());
-    } else {
-      result.verdict = FlowVerdict::kAllowed;
-      result.reason = fmt::format("{} admits {}", key.id, source.to_string());
-    }
-    return result;
-  }
-  return refused(fmt::format("no container publishes node port {}/{}", proto_name(proto), port));
-}
-
-}  // namespace
-
 Result<Explanation> explain(const World& world, std::string_view source,
                             std::string_view destination, Proto proto, std::uint16_t port) {
-  const auto from = look_up(world, nullptr, source);
+  const auto unknown = [](std::string_view text) {
+    return fail(ErrorCode::kNotFound,
+                fmt::format("explain: {} is no workload, service or address here", text));
+  };
+  const auto from = TRY(look_up(world, source));
   const auto* consumer = from.workload;
-  if (consumer == nullptr && from.service != nullptr) {
-    const auto replicas = members(world, from.key);
+  std::vector<std::string> replicas;
+  if (from.service != nullptr) {
+    replicas = members(world, from.key);
     if (!replicas.empty()) consumer = find_workload(world, replicas.front());
   }
-  if (consumer == nullptr && !from.address) {
-    return fail(ErrorCode::kNotFound,
-                fmt::format("explain: {} is no workload, service or address here", source));
-  }
-  const auto* declaration = consumer == nullptr ? nullptr : &consumer->declaration;
-  const auto to = look_up(world, declaration, destination);
-  if (!found(to)) {
-    if (consumer == nullptr) {
-      return fail(ErrorCode::kNotFound,
-                  fmt::format("explain: {} is no workload, service or address here", destination));
+  if (consumer == nullptr) {
+    if (!from.address || from.service != nullptr) return unknown(source);
+    const auto to = TRY(look_up(world, destination));
+    if (!found(to)) return unknown(destination);
+    if (!is_node(world.settings, *from.address)) {
+      return from_outside(world, *from.address, to, proto, port);
     }
-    return refused(fmt::format("nobody declares {}", destination));
+    auto result = from_node(world, to, proto, port);
+    if (result) return *std::move(result);
+    return fail(ErrorCode::kNotFound,
+                fmt::format("explain: neither {} nor {} is a container's: what the node sends "
+                            "elsewhere is not judged here",
+                            source, destination));
   }
-  if (consumer == nullptr) return from_outside(world, *from.address, to, proto, port);
-  if (to.workload != nullptr) return between(*consumer, *to.workload, proto, port);
-  if (to.service != nullptr) return to_service(world, *consumer, to, proto, port);
-  return to_outside(world, *consumer, *to.address, proto, port);
+  const auto to = look_up_as(world, consumer->declaration, destination);
+  if (!found(to)) return refused(fmt::format("nobody declares {}", destination));
+  auto result = to.workload != nullptr ? between(world, *consumer, *to.workload, proto, port)
+                : to.service != nullptr
+                    ? ServiceQuestion(world, *consumer, to, proto, port).answer()
+                    : to_outside(world, *consumer, *to.address, proto, port);
+  if (replicas.size() > 1) {
+    result.lines.push_back(fmt::format("asked for {}, the first of {} replicas of {}",
+                                       replicas.front(), replicas.size(), service_text(from.key)));
+  }
+  return result;
 }
 
 }  // namespace meshd::policy

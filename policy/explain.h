@@ -1,8 +1,9 @@
 // Why a flow is allowed, refused or held, in the declarations' own terms. Asks the truth
 // function, never the kernel.
 //
-// Errors: kNotFound: an id, name or address that means nothing here. Those texts are for
-//         the operator at the node; containers get theirs from their view.
+// Errors: kNotFound: an id, name or address that means nothing here. kInvalid: a source
+//         that means several. Those texts are for the operator at the node; containers get
+//         theirs from their view.
 #pragma once
 
 #include <string>
@@ -23,8 +24,10 @@ struct Explanation {
   std::string missing;             // the declaration that would allow it, if one would
 };
 
-// `source` is an id, a service's name or an address; `destination` also a name as the
-// source would write it, a full name, or any address.
+// `source` is an id, a full name, an address, or the name of a service when it is the only
+// one of that name: of several replicas the first is asked for. `destination` is a name as
+// the source would write it, an id, a full name or any address. From an address of the node
+// the answer is that for its processes of uid 0.
 [[nodiscard]] Result<Explanation> explain(const World& world, std::string_view source,
                                           std::string_view destination, Proto proto,
                                           std::uint16_t port);

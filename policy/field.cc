@@ -16,6 +16,7 @@ constexpr std::array kFields = {
     FieldInfo{"iifgroup", kMark, 4, 0, 0, true},
     FieldInfo{"oifgroup", kMark, 4, 0, 0, true},
     FieldInfo{"meta pkttype", kMark, 1, 0, 0, true},
+    FieldInfo{"meta nfproto", kMark, 1, 0, 0, true},
     FieldInfo{"meta l4proto", kProto, 1, 0, 0, false},
     FieldInfo{"meta skuid", kUid, 4, 0, 0, true},
     FieldInfo{"ether saddr", kEther, 6, 0, 0, false},

@@ -16,6 +16,7 @@ enum class Field : std::uint8_t {
   kIifgroup,  // group of the interface; no match where a hook has none
   kOifgroup,
   kPkttype,
+  kNfproto,  // NFPROTO_IPV4 (2) or NFPROTO_IPV6 (10)
   kL4proto,
   kSkuid,  // uid of the sending socket; no match without one
   kEtherSource,

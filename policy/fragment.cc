@@ -22,7 +22,10 @@ class WorkloadBuilder {
         workload_(world.workloads.find(id)->second),
         attachment_(*workload_.attachment),
         declaration_(workload_.declaration),
+        granted_(granted_units(world, index, declaration_)),
         profiles_(profiles) {}
+
+  [[nodiscard]] const GrantedUnits& granted() const { return granted_; }
 
   Fragment build() {
     identity();
@@ -35,6 +38,7 @@ class WorkloadBuilder {
     auto& elements = fragment_.elements;
     std::ranges::sort(elements);
     elements.erase(std::ranges::unique(elements).begin(), elements.end());
+    elements.shrink_to_fit();  // it is kept as long as the workload is
     return std::move(fragment_);
   }
 
@@ -80,54 +84,48 @@ class WorkloadBuilder {
 
   // Services that nobody is ready to answer for yet: wait, but not for ever.
   void holds() {
-    for (const auto& peer : declaration_.peers) {
-      const auto key = peer_service(declaration_, peer);
-      if (!key) continue;
-      const auto service = world_.services.find(*key);
-      const auto members = index_.members.find(*key);
-      if (service == world_.services.end() || members == index_.members.end()) continue;
-      const auto& first = world_.workloads.find(*members->second.begin())->second.declaration;
+    for (const auto& [key, units] : granted_) {
+      const auto service = world_.services.find(key);
+      if (service == world_.services.end() || units.empty()) continue;
+      const auto& members = index_.members.find(key)->second;
+      const auto& first = world_.workloads.find(*members.begin())->second.declaration;
+      if (first.hold > std::chrono::seconds(0)) make_room(service->second, units);
       const auto until = std::max({attachment_.attached_at, service->second.declared_at,
                                    service->second.endpoint_lost_at}) +
                          first.hold;
       if (world_.now >= until) continue;
-      if (hold(*key, service->second, members->second)) {
+      if (hold(key, service->second, units)) {
         fragment_.deadline = std::min(until, fragment_.deadline.value_or(until));
       }
     }
   }
 
-  // What the consumer is granted of the service, in units of the providers' own entries as
-  // the VIP has them: of neighbouring ports joined to a block, each comes and goes by itself.
-  std::set<PortUnit> granted_units(const std::set<std::string>& members) const {
-    std::set<PortUnit> units;
-    for (const auto& id : members) {
-      const auto& provider = world_.workloads.find(id)->second.declaration;
-      for (const auto& range : granted_ranges(declaration_, provider)) {
-        for (const auto& served : provider.serves) {
-          if (served.ports.proto != range.proto) continue;
-          const PortRange both{range.proto, std::max(range.first, served.ports.first),
-                               std::min(range.last, served.ports.last)};
-          if (both.first > both.last) continue;
-          const auto more = units_of(both);
-          units.insert(more.begin(), more.end());
-        }
+  static SetId hold_set(const PortUnit& unit, Family family) {
+    return unit.block ? pick(family, SetId::kHold4Block, SetId::kHold6Block)
+                      : pick(family, SetId::kHold4, SetId::kHold6);
+  }
+
+  // All of them are held at once when the last endpoint goes.
+  void make_room(const Service& service, const std::vector<PortUnit>& units) {
+    for (const auto family : kFamilies) {
+      if (!attachment_.address(family) || !service.vip(family)) continue;
+      for (const auto& unit : units) {
+        ++fragment_.room[static_cast<std::size_t>(hold_set(unit, family))];
       }
     }
-    return units;
   }
 
   // True when something is held.
-  bool hold(const ServiceKey& key, const Service& service, const std::set<std::string>& members) {
+  bool hold(const ServiceKey& key, const Service& service, const std::vector<PortUnit>& units) {
     bool held = false;
-    for (const auto& unit : granted_units(members)) {
-      if (!endpoints_of(world_, index_, key, unit).none()) continue;
-      held = true;
+    const auto answered = answered_on(world_, index_, key, units);
+    for (const auto& unit : units) {
+      const auto served = served_on(world_, index_, key, unit);
       for (const auto family : kFamilies) {
+        if (!waits_on(served, answered, family)) continue;
+        held = true;
         if (!attachment_.address(family) || !service.vip(family)) continue;
-        const auto set = unit.block ? pick(family, SetId::kHold4Block, SetId::kHold6Block)
-                                    : pick(family, SetId::kHold4, SetId::kHold6);
-        add(ElementBuilder(set)
+        add(ElementBuilder(hold_set(unit, family))
                 .addr(*attachment_.address(family))
                 .addr(*service.vip(family))
                 .proto(unit.proto)
@@ -169,14 +167,11 @@ class WorkloadBuilder {
   }
 
   void publications() {
-    const auto& settings = world_.settings;
     for (const auto& publication : declaration_.publish) {
       const auto port =
           world_.node_ports.find({declaration_.id, publication.proto, publication.port});
       if (port == world_.node_ports.end()) continue;
-      const auto sources = normalise(publication.http         ? settings.proxies
-                                     : publication.allow_from ? *publication.allow_from
-                                                              : settings.publish_allow_from);
+      const auto sources = normalise(sources_of(world_.settings, publication));
       const auto number = profile(content_of(sources));
       for (const auto& source : sources) {
         add(ElementBuilder(pick(source.family(), SetId::kSource4, SetId::kSource6))
@@ -218,14 +213,48 @@ class WorkloadBuilder {
   const Workload& workload_;
   const Attachment& attachment_;
   const Declaration& declaration_;
+  const GrantedUnits granted_;
   Profiles& profiles_;
   Fragment fragment_;
 };
 
+enum class Served : std::uint8_t { kNot, kInRange, kBySinglePort };
+
+// The whole unit must be served, possibly by several entries: they do not overlap.
+Served serves_whole(const Declaration& declaration, const PortUnit& unit) {
+  int next = unit.first;
+  bool single = false;
+  for (bool found = true; found && next <= unit.last();) {
+    found = false;
+    for (const auto& served : declaration.serves) {
+      if (next > unit.last() ||
+          !served.ports.contains(unit.proto, static_cast<std::uint16_t>(next))) {
+        continue;
+      }
+      single = single || served.ports.single();
+      next = served.ports.last + 1;
+      found = true;
+    }
+  }
+  if (next <= unit.last()) return Served::kNot;
+  return single ? Served::kBySinglePort : Served::kInRange;
+}
+
+// Whether the workload could be an endpoint of the unit, once it is ready.
+bool may_become_endpoint(const Workload& workload, const PortUnit& unit, Family family) {
+  return workload.attachment && workload.attachment->address(family) &&
+         serves_whole(workload.declaration, unit) != Served::kNot;
+}
+
 // Nothing that belongs to the node or to the link is ever reached by egress.
-constexpr std::string_view kNever[] = {"127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4",
-                                       "240.0.0.0/4", "0.0.0.0/8",      "::1/128",
-                                       "fe80::/10",   "ff00::/8"};
+// Services of a cloud that speak for the machine, to whoever asks from it, stand on the
+// link, and some beside it: those of Alibaba, Azure, Oracle, Amazon (metadata and
+// credentials) and Google. v4-mapped addresses are no destination of a packet, and where
+// one is taken for its IPv4 address it would pass by every line above.
+constexpr std::string_view kNever[] = {
+    "127.0.0.0/8",        "169.254.0.0/16",   "224.0.0.0/4",      "240.0.0.0/4", "0.0.0.0/8",
+    "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32",   "::1/128",     "::ffff:0:0/96",
+    "fd00:ec2::254/128",  "fd00:ec2::23/128", "fd20:ce::254/128", "fe80::/10",   "ff00::/8"};
 
 }  // namespace
 
@@ -244,26 +273,12 @@ bool is_endpoint(const Workload& workload, const PortUnit& unit, Family family) 
     return false;
   }
   const auto& declaration = workload.declaration;
-  // The whole unit must be served, possibly by several entries: they do not overlap.
-  int next = unit.first;
-  bool single = false;
-  for (bool found = true; found && next <= unit.last();) {
-    found = false;
-    for (const auto& served : declaration.serves) {
-      if (next > unit.last() ||
-          !served.ports.contains(unit.proto, static_cast<std::uint16_t>(next))) {
-        continue;
-      }
-      single = single || served.ports.single();
-      next = served.ports.last + 1;
-      found = true;
-    }
-  }
-  if (next <= unit.last()) return false;
+  const auto served = serves_whole(declaration, unit);
+  if (served == Served::kNot) return false;
   if (declaration.ready == ReadyMode::kNone) return true;
   const bool http = declaration.ready == ReadyMode::kHttp;
   // Ranges and UDP are ready at attach; the kernel lists listeners of TCP ports only.
-  if (!http && (unit.proto == Proto::kUdp || !single)) return true;
+  if (!http && (unit.proto == Proto::kUdp || served == Served::kInRange)) return true;
   const auto seen = workload.tcp_ready.find(http ? declaration.ready_http_port : unit.first);
   return seen != workload.tcp_ready.end() && seen->second.on(family);
 }
@@ -279,6 +294,62 @@ Endpoints endpoints_of(const World& world, const Index& index, const ServiceKey&
     if (is_endpoint(workload, unit, Family::kV6)) endpoints.v6.push_back(&workload);
   }
   return endpoints;
+}
+
+FamilyReady served_on(const World& world, const Index& index, const ServiceKey& key,
+                      const PortUnit& unit) {
+  FamilyReady served;
+  const auto members = index.members.find(key);
+  if (members == index.members.end()) return served;
+  for (const auto& id : members->second) {
+    const auto& workload = world.workloads.find(id)->second;
+    served.v4 = served.v4 || is_endpoint(workload, unit, Family::kV4);
+    served.v6 = served.v6 || is_endpoint(workload, unit, Family::kV6);
+    if (served.v4 && served.v6) break;
+  }
+  return served;
+}
+
+GrantedUnits granted_units(const World& world, const Index& index, const Declaration& consumer) {
+  GrantedUnits granted;
+  for (const auto& peer : consumer.peers) {
+    const auto key = peer_service(consumer, peer);
+    const auto members = key ? index.members.find(*key) : index.members.end();
+    if (members == index.members.end()) continue;
+    auto& units = granted[*key];
+    for (const auto& id : members->second) {
+      const auto& provider = world.workloads.find(id)->second.declaration;
+      for (const auto& range : granted_ranges(consumer, provider)) {
+        for (const auto& served : provider.serves) {
+          if (served.ports.proto != range.proto) continue;
+          const PortRange both{range.proto, std::max(range.first, served.ports.first),
+                               std::min(range.last, served.ports.last)};
+          if (both.first > both.last) continue;
+          const auto more = units_of(both);
+          units.insert(units.end(), more.begin(), more.end());
+        }
+      }
+    }
+    std::ranges::sort(units);
+    units.erase(std::ranges::unique(units).begin(), units.end());
+  }
+  return granted;
+}
+
+FamilyReady answered_on(const World& world, const Index& index, const ServiceKey& key,
+                        const std::vector<PortUnit>& units) {
+  FamilyReady answered;
+  for (const auto& unit : units) {
+    const auto served = served_on(world, index, key, unit);
+    answered.v4 = answered.v4 || served.v4;
+    answered.v6 = answered.v6 || served.v6;
+    if (answered.v4 && answered.v6) break;
+  }
+  return answered.any() ? answered : FamilyReady{true, true};
+}
+
+bool waits_on(FamilyReady served, FamilyReady answered, Family family) {
+  return !served.any() && answered.on(family);
 }
 
 std::vector<PortUnit> service_units(const World& world, const Index& index, const ServiceKey& key) {
@@ -325,6 +396,16 @@ std::vector<Prefix> never_reached(const Settings& settings) {
   return normalise(std::move(never));
 }
 
+bool is_node(const Settings& settings, const IpAddress& address) {
+  static const Prefix kLoopback4 = Prefix::parse("127.0.0.0/8").value();
+  static const Prefix kLoopback6 = Prefix::parse("::1").value();
+  for (const auto* resolver : {settings.resolver4, settings.resolver6}) {
+    if (address == resolver[0] || address == resolver[1]) return true;
+  }
+  return kLoopback4.contains(address) || kLoopback6.contains(address) ||
+         std::ranges::find(settings.node_addresses, address) != settings.node_addresses.end();
+}
+
 Fragment settings_fragment(const Settings& settings) {
   Fragment fragment;
   auto& elements = fragment.elements;
@@ -352,13 +433,19 @@ Fragment service_fragment(const World& world, const Index& index, const ServiceK
   Fragment fragment;
   const auto service = world.services.find(key);
   if (service == world.services.end()) return fragment;
+  const auto members = index.members.find(key);
   for (const auto& unit : service_units(world, index, key)) {
     const auto endpoints = endpoints_of(world, index, key, unit);
     for (const auto family : kFamilies) {
-      const auto& targets = endpoints.on(family);
-      if (targets.empty() || !service->second.vip(family)) continue;
+      if (!service->second.vip(family)) continue;
       const auto set = unit.block ? pick(family, SetId::kVip4Block, SetId::kVip6Block)
                                   : pick(family, SetId::kVip4, SetId::kVip6);
+      const bool possible = std::ranges::any_of(members->second, [&](const std::string& id) {
+        return may_become_endpoint(world.workloads.find(id)->second, unit, family);
+      });
+      if (possible) fragment.room[static_cast<std::size_t>(set)] += kSlots;
+      const auto& targets = endpoints.on(family);
+      if (targets.empty()) continue;
       for (std::uint32_t slot = 0; slot < kSlots; ++slot) {
         fragment.elements.push_back(
             ElementBuilder(set)
@@ -380,8 +467,9 @@ Fragment workload_fragment(const World& world, const Index& index, const std::st
                            Profiles& profiles) {
   const auto found = world.workloads.find(id);
   if (found == world.workloads.end() || !found->second.attachment) return {};
-  auto fragment = WorkloadBuilder(world, index, id, profiles).build();
-  fragment.view = std::make_shared<const ViewPlan>(view_of(world, index, id));
+  WorkloadBuilder builder(world, index, id, profiles);
+  auto fragment = builder.build();
+  fragment.view = std::make_shared<const ViewPlan>(view_of(world, index, id, builder.granted()));
   return fragment;
 }
 

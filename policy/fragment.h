@@ -2,6 +2,7 @@
 // plan. Everything here is a function of the world and the index over it.
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,6 +28,9 @@ struct Fragment {
   std::vector<std::uint32_t> profiles;   // to be released with the fragment
   std::shared_ptr<const ViewPlan> view;  // of an attached workload
   std::optional<TimePoint> deadline;     // when its next hold ends
+  // Of the sets that fill and empty without a command (VIP slots by readiness, holds by its
+  // loss): the elements that the fragment can come to have.
+  std::array<std::uint32_t, kSetCount> room{};
 };
 
 // What one VIP key stands for: a single port, or an aligned block of them.
@@ -58,6 +62,26 @@ struct Endpoints {
 [[nodiscard]] std::vector<PortUnit> service_units(const World& world, const Index& index,
                                                   const ServiceKey& key);
 
+// Where the unit has an endpoint.
+[[nodiscard]] FamilyReady served_on(const World& world, const Index& index, const ServiceKey& key,
+                                    const PortUnit& unit);
+
+// What the consumer is granted of each service that its peers name, in units of the
+// providers' own entries as the VIP has them: of neighbouring ports joined to a block, each
+// comes and goes by itself. Sorted.
+using GrantedUnits = std::map<ServiceKey, std::vector<PortUnit>>;
+[[nodiscard]] GrantedUnits granted_units(const World& world, const Index& index,
+                                         const Declaration& consumer);
+
+// The families in which a service's name is answered to who is granted these units: both
+// until the first of them has an endpoint, then those that some endpoint is on. In a family
+// that is not answered nothing is held either: packets and names agree.
+[[nodiscard]] FamilyReady answered_on(const World& world, const Index& index, const ServiceKey& key,
+                                      const std::vector<PortUnit>& units);
+// A packet to such a unit waits in that family, as long as the service's hold lasts: the unit
+// has no endpoint at all. (With one on the other family only, it is refused.)
+[[nodiscard]] bool waits_on(FamilyReady served, FamilyReady answered, Family family);
+
 // Ids of the declared workloads that the consumer's peers name and that grant it something,
 // sorted.
 [[nodiscard]] std::vector<std::string> providers_of(const World& world, const Index& index,
@@ -66,11 +90,15 @@ struct Endpoints {
 // Where egress never leads, whatever it says: nothing of the node or of the link.
 [[nodiscard]] std::vector<Prefix> never_reached(const Settings& settings);
 
+// An address that the node's own processes speak from.
+[[nodiscard]] bool is_node(const Settings& settings, const IpAddress& address);
+
 [[nodiscard]] Fragment settings_fragment(const Settings& settings);
 [[nodiscard]] Fragment service_fragment(const World& world, const Index& index,
                                         const ServiceKey& key);
 [[nodiscard]] Fragment workload_fragment(const World& world, const Index& index,
                                          const std::string& id, Profiles& profiles);
-[[nodiscard]] ViewPlan view_of(const World& world, const Index& index, const std::string& id);
+[[nodiscard]] ViewPlan view_of(const World& world, const Index& index, const std::string& id,
+                               const GrantedUnits& granted);
 
 }  // namespace meshd::policy

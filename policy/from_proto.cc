@@ -77,6 +77,15 @@ Result<Prefix> read_prefix(const std::string& field, const std::string& text) {
   return *prefix;
 }
 
+// Of what is no prefix: a name, with or without what a URL has around it. IPv6 has more than
+// one colon.
+bool looks_like_host(std::string_view text) {
+  if (text.find("://") != std::string_view::npos) return true;
+  const auto host = text.substr(0, text.find('/'));
+  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+  return std::ranges::any_of(host, letter) && std::ranges::count(host, ':') <= 1;
+}
+
 Result<std::vector<Prefix>> read_prefixes(
     const std::string& field, const google::protobuf::RepeatedPtrField<std::string>& texts) {
   CHECK_OK(check_count(field, texts.size(), kMaxSources));
@@ -318,13 +327,11 @@ class WorkloadReader {
       const auto field = fmt::format("egress[{}]", i);
       const auto& text = m_.egress(i).cidr();
       auto prefix = read_prefix(field + ".cidr", text);
-      if (!prefix) {
-        const bool name = std::ranges::any_of(text, [](char c) { return c >= 'g' && c <= 'z'; });
-        if (!name) return std::unexpected(std::move(prefix).error());
-        return refuse(field + ".cidr", quote(text) +
-                                           " is a name; egress goes by address, since what a "
-                                           "name means changes behind the rule's back");
+      if (!prefix && looks_like_host(text)) {
+        return refuse(field + ".cidr",
+                      fmt::format("{} is a name; {}", quote(text), kEgressByAddress));
       }
+      if (!prefix) return std::unexpected(std::move(prefix).error());
       d_.egress.push_back({*prefix, TRY(read_ranges(field + ".ports", m_.egress(i).ports()))});
     }
     return {};

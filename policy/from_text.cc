@@ -46,6 +46,35 @@ std::size_t distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+// What YAML 1.2 (and JSON) read as something else than text when it is not quoted; null is a
+// kind of its own. Exponents only where they cannot be part of an id: see from_text.h.
+std::string_view other_type(std::string_view plain) {
+  for (const auto* word : {"true", "True", "TRUE", "false", "False", "FALSE"}) {
+    if (plain == word) return "a truth value";
+  }
+  const auto all_of = [](std::string_view text, std::string_view among) {
+    return !text.empty() && text.find_first_not_of(among) == std::string_view::npos;
+  };
+  const bool signed_number = plain.starts_with('-') || plain.starts_with('+');
+  const auto digits = signed_number ? plain.substr(1) : plain;
+  if (all_of(digits, "0123456789")) return "a number";
+  if (digits.starts_with("0x") && all_of(digits.substr(2), "0123456789abcdefABCDEF")) {
+    return "a number";
+  }
+  if (digits.starts_with("0o") && all_of(digits.substr(2), "01234567")) return "a number";
+  for (const auto* word : {".inf", ".Inf", ".INF", ".nan", ".NaN", ".NAN"}) {
+    if (digits == word) return "a number";
+  }
+  const auto mantissa = digits.substr(0, digits.find_first_of("eE"));
+  const bool point = std::ranges::count(mantissa, '.') == 1;
+  if (!all_of(mantissa, "0123456789.") || mantissa == ".") return {};
+  if (mantissa == digits) return point ? "a number" : "";
+  const auto exponent = digits.substr(mantissa.size() + 1);
+  const bool exponent_signed = exponent.starts_with('-') || exponent.starts_with('+');
+  if (!all_of(exponent.substr(exponent_signed ? 1 : 0), "0123456789")) return {};
+  return point || signed_number || exponent_signed ? "a number" : "";
+}
+
 class Reader {
  public:
   explicit Reader(ParsedFile& parsed) : parsed_(parsed) {}
@@ -92,7 +121,13 @@ class Reader {
       }
     }
     auto reason = "unknown field " + quote(key.text);
-    if (!nearest.empty()) reason += fmt::format("; did you mean {}?", nearest);
+    constexpr std::string_view kHosts[] = {"name", "host", "hostname", "fqdn", "domain", "dns"};
+    if (type.full_name() == "mesh.v1.EgressRule" &&
+        std::ranges::find(kHosts, key.text) != std::end(kHosts)) {
+      reason += fmt::format("; {}", kEgressByAddress);
+    } else if (!nearest.empty()) {
+      reason += fmt::format("; did you mean {}?", nearest);
+    }
     return refuse(key, path, reason);
   }
 
@@ -152,6 +187,12 @@ class Reader {
 
   Result<std::string> text(const YamlNode& node, const std::string& path) const {
     if (node.kind != YamlNode::Kind::kScalar) return wrong_kind(node, path, "text");
+    if (node.quoted) return node.text;
+    if (const auto other = other_type(node.text); !other.empty()) {
+      return refuse(node, path,
+                    fmt::format("must be text, and {} is {} unless it stands in quotes",
+                                node.text.substr(0, 60), other));
+    }
     return node.text;
   }
 

@@ -3,7 +3,10 @@
 //
 // Rules:   field names as in the .proto file; enums by name; whole numbers unquoted;
 //          durations "120s"; a null or an empty list where absence has a meaning is
-//          refused (everywhere for nulls; `ports` and `allow_from` for lists).
+//          refused (everywhere for nulls; `ports` and `allow_from` for lists). What YAML and
+//          JSON read as a number or a truth value is no text: `owner: 123` must be quoted.
+//          But "4e0123456789" is text, since ids in hexadecimal look like that and are
+//          written without quotes by common libraries.
 // Threads: any.
 #pragma once
 
@@ -18,6 +21,10 @@ class Message;
 }
 
 namespace meshd::policy {
+
+// Why a declaration that names a host for `egress` is refused.
+inline constexpr std::string_view kEgressByAddress =
+    "egress goes by address, since what a name means changes behind the rule's back";
 
 struct ParsedFile {
   std::string file;

@@ -76,6 +76,10 @@ class Compiler {
   // All elements that should be in the kernel, sorted.
   [[nodiscard]] std::vector<Element> elements() const;
   [[nodiscard]] std::size_t element_count(SetId set) const;
+  // What the set comes to at most as long as nothing is applied or attached: every port that
+  // is served ready (VIP slots), or none of them (holds). A full set refuses whole
+  // transactions, so this is what must fit.
+  [[nodiscard]] std::size_t worst_case_count(SetId set) const;
   [[nodiscard]] bool contains(const Element& element) const;
   [[nodiscard]] std::vector<std::shared_ptr<const ViewPlan>> views() const;
   // When the next hold ends: call update() then, with that time as world.now and due().

@@ -5,44 +5,10 @@
 
 #include <algorithm>
 
-#include "policy/truth.h"
+#include "policy/interval.h"
 
 namespace meshd::policy {
 namespace {
-
-struct Interval {
-  int first, last;
-  auto operator<=>(const Interval&) const = default;
-};
-
-// `from` without what `minus` covers; both sorted and disjoint.
-std::vector<Interval> subtract(const std::vector<Interval>& from,
-                               const std::vector<Interval>& minus) {
-  std::vector<Interval> result;
-  for (auto rest : from) {
-    for (const auto& hole : minus) {
-      if (hole.last < rest.first || hole.first > rest.last) continue;
-      if (hole.first > rest.first) result.push_back({rest.first, hole.first - 1});
-      rest.first = hole.last + 1;
-      if (rest.first > rest.last) break;
-    }
-    if (rest.first <= rest.last) result.push_back(rest);
-  }
-  return result;
-}
-
-std::vector<Interval> join(std::vector<Interval> intervals) {
-  std::ranges::sort(intervals);
-  std::vector<Interval> result;
-  for (const auto& interval : intervals) {
-    if (!result.empty() && interval.first <= result.back().last + 1) {
-      result.back().last = std::max(result.back().last, interval.last);
-    } else {
-      result.push_back(interval);
-    }
-  }
-  return result;
-}
 
 // FNV-1a: the same on every machine and in every version, so that a restart finds the
 // numbers that the kernel already holds.
@@ -66,6 +32,11 @@ std::vector<Prefix> normalise(std::vector<Prefix> prefixes) {
   }
   std::ranges::sort(result);
   return result;
+}
+
+const std::vector<Prefix>& sources_of(const Settings& settings, const Publication& publication) {
+  if (publication.http) return settings.proxies;
+  return publication.allow_from ? *publication.allow_from : settings.publish_allow_from;
 }
 
 std::vector<EgressPiece> normalise(const std::vector<EgressRule>& rules) {

@@ -21,6 +21,10 @@ namespace meshd::policy {
 // Without those that another one contains; sorted.
 [[nodiscard]] std::vector<Prefix> normalise(std::vector<Prefix> prefixes);
 
+// Whom a publication admits: its own list, or what the settings say.
+[[nodiscard]] const std::vector<Prefix>& sources_of(const Settings& settings,
+                                                    const Publication& publication);
+
 // One disjoint piece of an egress profile. Protocols by IANA number, ICMP among them.
 struct EgressPiece {
   Prefix prefix;

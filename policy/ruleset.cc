@@ -16,9 +16,10 @@ constexpr std::uint32_t kContainers = 8'192;
 constexpr std::uint32_t kFlows = 262'144;
 // A range of any length is at most 4,096 blocks, and most flows are single ports.
 constexpr std::uint32_t kBlockFlows = 65'536;
-// Only what waits for a first endpoint stands there, and only for a workload's `hold`.
-constexpr std::uint32_t kHolds = 65'536;
-constexpr std::uint32_t kBlockHolds = 16'384;
+// Few stand there at a time, but every flow that goes by a name may come to: when a node
+// starts, none of its services is ready yet.
+constexpr std::uint32_t kHolds = kFlows;
+constexpr std::uint32_t kBlockHolds = kBlockFlows;
 // 4,096 service ports of 16 slots each.
 constexpr std::uint32_t kVipSlots = 65'536;
 // Node ports come from a range of 10,000 by default, times the node's addresses.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "policy/interval.h"
+
 namespace meshd::policy {
 namespace {
 
@@ -72,6 +74,22 @@ std::vector<PortRange> normalise(std::vector<PortRange> ranges) {
       result.back().last = std::max(result.back().last, range.last);
     } else {
       result.push_back(range);
+    }
+  }
+  return result;
+}
+
+std::vector<PortRange> without(const std::vector<PortRange>& from,
+                               const std::vector<PortRange>& minus) {
+  std::vector<PortRange> result;
+  for (const auto& range : from) {
+    std::vector<Interval> holes;
+    for (const auto& other : minus) {
+      if (other.proto == range.proto) holes.push_back({other.first, other.last});
+    }
+    for (const auto& rest : subtract({{range.first, range.last}}, holes)) {
+      result.push_back({range.proto, static_cast<std::uint16_t>(rest.first),
+                        static_cast<std::uint16_t>(rest.last)});
     }
   }
   return result;

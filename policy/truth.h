@@ -27,6 +27,9 @@ namespace meshd::policy {
 
 // Sorts, joins what overlaps or touches.
 [[nodiscard]] std::vector<PortRange> normalise(std::vector<PortRange> ranges);
+// `from` without what `minus` covers; both normalised.
+[[nodiscard]] std::vector<PortRange> without(const std::vector<PortRange>& from,
+                                             const std::vector<PortRange>& minus);
 
 enum class Ruling {
   kAllowed,

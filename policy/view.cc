@@ -13,9 +13,11 @@ namespace {
 
 class ViewBuilder {
  public:
-  ViewBuilder(const World& world, const Index& index, const std::string& id)
+  ViewBuilder(const World& world, const Index& index, const std::string& id,
+              const GrantedUnits& granted)
       : world_(world),
         index_(index),
+        granted_(granted),
         zone_(world.settings.zone),
         workload_(world.workloads.find(id)->second),
         declaration_(workload_.declaration) {}
@@ -74,15 +76,15 @@ class ViewBuilder {
     name.v6 = workload.attachment->v6;
   }
 
-  // A family stays in the answer while it may still come: until the first endpoint both.
-  bool answers(const ServiceKey& key, Family family) const {
-    bool pending = false, somewhere = false;
-    for (const auto& unit : service_units(world_, index_, key)) {
-      const auto endpoints = endpoints_of(world_, index_, key, unit);
-      if (!endpoints.on(family).empty()) return true;
-      (endpoints.none() ? pending : somewhere) = true;
+  // Judged by what this container is granted: a port that it may not reach, or that nobody
+  // ever opens, must not keep a family in the answer. Of its own service's name, which it
+  // sees without being granted anything, by all ports.
+  FamilyReady answered(const ServiceKey& key) const {
+    const auto granted = granted_.find(key);
+    if (granted != granted_.end() && !granted->second.empty()) {
+      return answered_on(world_, index_, key, granted->second);
     }
-    return pending || !somewhere;
+    return answered_on(world_, index_, key, service_units(world_, index_, key));
   }
 
   void add_service(const ServiceKey& key, const std::vector<ServedPort>& serves) {
@@ -91,8 +93,9 @@ class ViewBuilder {
     const auto fqdn = service_fqdn(zone_, key);
     auto& name = names_[fqdn];
     name.fqdn = fqdn;
-    if (answers(key, Family::kV4)) name.v4 = service->second.vip4;
-    if (answers(key, Family::kV6)) name.v6 = service->second.vip6;
+    const auto families = answered(key);
+    if (families.v4) name.v4 = service->second.vip4;
+    if (families.v6) name.v6 = service->second.vip6;
     add_srv(name, serves);
     // The bare label: the workflow's own name goes before the cluster's.
     const auto [alias, free] = aliases_.emplace(key.name, key);
@@ -141,6 +144,7 @@ class ViewBuilder {
 
   const World& world_;
   const Index& index_;
+  const GrantedUnits& granted_;
   const std::string& zone_;
   const Workload& workload_;
   const Declaration& declaration_;
@@ -151,8 +155,9 @@ class ViewBuilder {
 
 }  // namespace
 
-ViewPlan view_of(const World& world, const Index& index, const std::string& id) {
-  return ViewBuilder(world, index, id).build();
+ViewPlan view_of(const World& world, const Index& index, const std::string& id,
+                 const GrantedUnits& granted) {
+  return ViewBuilder(world, index, id, granted).build();
 }
 
 }  // namespace meshd::policy

@@ -205,6 +205,40 @@ TEST_F(AllocateTest, WithdrawnPublicationFreesItsPort) {
   EXPECT_EQ(refusal({publishing("b", 20000)}), "taken");
 }
 
+// A refused apply leaves nothing behind: neither in the world nor among what rests.
+TEST_F(AllocateTest, WhatIsTakenBackIsAsItWas) {
+  take({service("db-1", "db"), service("web", "web"), publishing("p", 20000)});
+  const auto resting = world_.services.at({Scope::kWorkflow, "run", "web"}).vip4.value();
+  resting_[resting] = TimePoint(5s);  // from an earlier life, about to be overwritten
+  const auto declared = [&] {
+    std::map<std::string, Declaration> all;
+    for (const auto& [id, workload] : world_.workloads) all.emplace(id, workload.declaration);
+    return all;
+  };
+  const auto declarations = declared();
+  const auto services = world_.services;
+  const auto node_ports = world_.node_ports;
+  const auto rested = resting_;
+  const auto expect_all_as_before = [&](const char* what) {
+    EXPECT_EQ(declared(), declarations) << what;
+    EXPECT_EQ(world_.services, services) << what;
+    EXPECT_EQ(world_.node_ports, node_ports) << what;
+    EXPECT_EQ(resting_, rested) << what;
+  };
+  world_.now += 10s;
+  auto outcome = declare_all({service("db-1", "other"), service("web", "more"),
+                              service("new", "new"), publishing("p", 20001)});
+  ASSERT_TRUE(outcome) << outcome.error().what;
+  auto back = adopt(world_, resting_, *outcome);
+  EXPECT_EQ(resting_.size(), 4U) << "two names are gone, with two VIPs each";
+  adopt(world_, resting_, std::move(back));
+  expect_all_as_before("apply");
+  back = adopt(world_, resting_, forget(world_, "db-1", kRest));
+  EXPECT_EQ(world_.workloads.size(), 2U);
+  adopt(world_, resting_, std::move(back));
+  expect_all_as_before("delete");
+}
+
 TEST_F(AllocateTest, ReservedNamesAreRefused) {
   world_.settings.reserved_names = {"gateway"};
   EXPECT_NE(refusal({service("x", "gateway")}).find("reserved by names.reserved"),

@@ -35,12 +35,13 @@ class ChurnTest : public testing::TestWithParam<unsigned> {
       text += run ? pick({", admit: WORKFLOW", ", admit: OWNER", ", admit: CLUSTER"})
                   : pick({"", ", admit: CLUSTER"});
     }
-    text += pick({"", ", serves: [{port: 80, name: web}]",
+    text += pick({"", ", serves: [{port: 80, name: web}]", ", serves: [{port: 80}, {port: 81}]",
                   ", serves: [{port: 80}, {port: 17, end_port: 50}]",
                   ", serves: [{port: 32, end_port: 47, protocol: UDP}, {port: 81}]"});
     // By the default scope without a workflow: CLUSTER.
     text += pick({"", ", peers: [{name: db}, {name: api}]", ", peers: [{name: db}, {id: w1}]",
                   ", peers: [{name: db, scope: CLUSTER, ports: [{port: 30, end_port: 81}]}]",
+                  ", peers: [{name: db, ports: [{port: 80, end_port: 81}]}]",
                   ", peers: [{name: api, ports: [{port: 80}]}, {id: w2}, {id: gone}]"});
     text += pick({"", "", ", publish: [{port: 80}]", ", publish: [{port: 81, http: true}]"});
     text +=
@@ -68,7 +69,7 @@ class ChurnTest : public testing::TestWithParam<unsigned> {
     if (!workload.attachment) return action < 6 ? w_.forget(*somebody) : w_.attach(*somebody);
     if (action < 5) return w_.detach(*somebody);
     if (action == 5) return w_.drain(*somebody);
-    return w_.listens(*somebody, draw(2) == 0 ? 80 : 81, {draw(2) == 0, draw(3) != 0});
+    return w_.listens(*somebody, draw(2) == 0 ? 80 : 81, {draw(3) == 0, draw(3) != 0});
   }
 
   // Refused declarations change nothing, and nothing is touched.
@@ -108,22 +109,54 @@ class ChurnTest : public testing::TestWithParam<unsigned> {
     std::map<SetId, std::size_t> counts;
     for (const auto& element : elements) ++counts[element.set];
     for (const auto& [set, count] : counts) EXPECT_EQ(compiler_.element_count(set), count);
+    for (std::size_t i = 0; i < kSetCount; ++i) {
+      const auto set = static_cast<SetId>(i);
+      EXPECT_EQ(compiler_.worst_case_count(set), fresh.worst_case_count(set)) << set_name(set);
+      EXPECT_GE(compiler_.worst_case_count(set), compiler_.element_count(set)) << set_name(set);
+    }
+  }
+
+  // The worst cases are what comes when everything is ready, and when everything goes: as
+  // large as promised, and no larger.
+  void check_worst_cases() const {
+    PolicyWorld all_ready = w_, all_gone = w_;
+    for (auto& [id, workload] : all_ready.world.workloads) {
+      workload.draining = false;
+      for (const auto port : {std::uint16_t{80}, std::uint16_t{81}})
+        workload.tcp_ready[port] = {true, true};
+    }
+    for (auto& [id, workload] : all_gone.world.workloads) workload.draining = true;
+    for (auto& [key, service] : all_gone.world.services) {
+      service.endpoint_lost_at = all_gone.world.now;
+    }
+    const auto count = [](const World& world, SetId set) {
+      Compiler compiler;
+      [[maybe_unused]] const auto all = compiler.rebuild(world);
+      return compiler.element_count(set);
+    };
+    for (const auto set : {SetId::kVip4, SetId::kVip6, SetId::kVip4Block, SetId::kVip6Block}) {
+      EXPECT_EQ(compiler_.worst_case_count(set), count(all_ready.world, set)) << set_name(set);
+    }
+    for (const auto set : {SetId::kHold4, SetId::kHold6, SetId::kHold4Block, SetId::kHold6Block}) {
+      EXPECT_EQ(compiler_.worst_case_count(set), count(all_gone.world, set)) << set_name(set);
+    }
   }
 
   [[nodiscard]] bool allowed(const IpAddress& from, const IpAddress& to, Proto proto,
                              int port) const {
-    const auto element = [&](SetId set, int first) {
-      return ElementBuilder(set)
-          .addr(from)
-          .addr(to)
-          .proto(proto)
-          .port(static_cast<std::uint16_t>(first))
-          .build();
-    };
     const bool v4 = from.is_v4();
-    return compiler_.contains(element(v4 ? SetId::kAllow4 : SetId::kAllow6, port)) ||
-           compiler_.contains(
-               element(v4 ? SetId::kAllow4Block : SetId::kAllow6Block, port / kBlock * kBlock));
+    return has(v4 ? SetId::kAllow4 : SetId::kAllow6, from, to, proto, port) ||
+           has(v4 ? SetId::kAllow4Block : SetId::kAllow6Block, from, to, proto,
+               port / kBlock * kBlock);
+  }
+  [[nodiscard]] bool has(SetId set, const IpAddress& from, const IpAddress& to, Proto proto,
+                         int port) const {
+    return compiler_.contains(ElementBuilder(set)
+                                  .addr(from)
+                                  .addr(to)
+                                  .proto(proto)
+                                  .port(static_cast<std::uint16_t>(port))
+                                  .build());
   }
 
   void check_flows() {
@@ -159,6 +192,7 @@ TEST_P(ChurnTest, FollowingIsTheSameAsStartingAnew) {
     follow(compiler_.update(w_.world, compiler_.due(w_.world.now)));
     check_against_plan_from_nothing();
     check_flows();
+    if (i % 10 == 0) check_worst_cases();
   }
   EXPECT_GT(taken_, 30);
   EXPECT_GT(flows_, 100) << "a world without flows shows nothing";

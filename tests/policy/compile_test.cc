@@ -146,6 +146,62 @@ TEST_F(CompileTest, NeighbouringSinglePortsAreHeldOneByOne) {
   EXPECT_THAT(elements("hold4"), Contains("hold4 10.213.0.1 . 10.214.0.1 . tcp . 8005"));
 }
 
+// What fills and empties without a command is counted before: all ready, or none.
+TEST_F(CompileTest, RoomForWhatReadinessBrings) {
+  const auto room = [&](SetId set) {
+    Compiler compiler;
+    [[maybe_unused]] const auto delta = compiler.rebuild(w_.world);
+    EXPECT_LE(compiler.element_count(set), compiler.worst_case_count(set));
+    return compiler.worst_case_count(set);
+  };
+  w_.apply(
+      "{id: c, owner: ada, workflow: r, peers: [{name: db}, {id: s}]},"
+      "{id: d, owner: ada, workflow: r, peers: [{name: db, ports: [{port: 80}]}]},"
+      "{id: s, owner: ada, workflow: r, name: db, serves: [{port: 80}, {port: 81},"
+      " {port: 32, end_port: 48}]}");
+  EXPECT_EQ(room(SetId::kVip4) + room(SetId::kHold4), 0U) << "nobody is attached";
+  w_.attach("c");
+  EXPECT_EQ(room(SetId::kHold4), 3U) << "80, 81 and 48";
+  EXPECT_EQ(room(SetId::kHold6Block), 1U) << "32-47";
+  EXPECT_EQ(room(SetId::kVip4), 0U);
+  w_.attach("d");
+  w_.attach("s");
+  EXPECT_EQ(room(SetId::kHold4), 4U);
+  EXPECT_EQ(room(SetId::kVip4), 3 * kSlots) << "whether ready or not";
+  EXPECT_EQ(room(SetId::kVip6Block), kSlots);
+  w_.listens("s", 80);
+  w_.listens("s", 81, {true, false});
+  w_.world.now += 1h;
+  EXPECT_EQ(elements("hold4"), std::vector<std::string>()) << "holds are over";
+  EXPECT_EQ(room(SetId::kHold4), 4U) << "and begin again when the last endpoint goes";
+  w_.detach("s");
+  EXPECT_EQ(elements("hold4").size(), 5U) << "4 and one block";
+  EXPECT_EQ(room(SetId::kVip4), 0U);
+  EXPECT_EQ(room(SetId::kBind4), 2U) << "of the others what is there";
+  w_.apply("{id: s, owner: ada, workflow: r, name: db, hold: 0s, serves: [{port: 80}]}");
+  EXPECT_EQ(room(SetId::kHold4), 0U) << "who never waits needs no room";
+}
+
+TEST_F(CompileTest, WhereEgressNeverLeads) {
+  const auto never4 = elements("never4"), never6 = elements("never6");
+  const auto has = [](const std::vector<std::string>& lines, std::string_view address) {
+    return std::ranges::any_of(
+        lines, [&](const std::string& line) { return line.find(address) != std::string::npos; });
+  };
+  for (const auto* metadata : {"100.100.100.200", "168.63.129.16", "192.0.0.192", "169.254.0.0"}) {
+    EXPECT_TRUE(has(never4, metadata)) << metadata;
+  }
+  for (const auto* metadata : {"fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "::ffff:0.0.0.0"}) {
+    EXPECT_TRUE(has(never6, metadata)) << metadata;
+  }
+  for (const auto& pool : {w_.world.settings.pool4, w_.world.settings.vip_pool4,
+                           w_.world.settings.pool6, w_.world.settings.vip_pool6}) {
+    for (const auto& prefix : never_reached(w_.world.settings)) {
+      EXPECT_FALSE(prefix.overlaps(*pool)) << prefix.to_string();
+    }
+  }
+}
+
 TEST_F(CompileTest, PublicationsForTheirSources) {
   w_.apply(
       "{id: s, owner: ada, scope: CLUSTER, publish: [{port: 80, node_port: 25000},"

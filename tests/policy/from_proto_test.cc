@@ -127,8 +127,20 @@ TEST(FromProtoTest, PublicationsText) {
 }
 
 TEST(FromProtoTest, EgressGoesByAddress) {
-  EXPECT_NE(refusal(", egress: [{cidr: pypi.org}]").find("is a name; egress goes by address"),
-            std::string::npos);
+  for (const auto* name : {"pypi.org", "PYPI.ORG", "abc.de", "cafe", "localhost", "a", "1.2.3.4a",
+                           "pypi.org/32", "pypi.org:443", "https://pypi.org/simple",
+                           "*.arvados.org", "http://10.0.0.1/", "xn--bcher-kva.example"}) {
+    EXPECT_EQ(refusal(fmt::format(", egress: [{{cidr: \"{}\"}}]", name)),
+              fmt::format("egress[0].cidr: \"{}\" is a name; egress goes by address, since what a "
+                          "name means changes behind the rule's back",
+                          name));
+  }
+  for (const auto* other : {"10.0.0", "10.0.0.0/33", "", "fe80::zz", "2001:db8::/129", "::g",
+                            "fe80::1%eth0", "10.0.0.0/8x"}) {
+    const auto text = refusal(fmt::format(", egress: [{{cidr: \"{}\"}}]", other));
+    EXPECT_TRUE(text.starts_with("egress[0].cidr: ")) << text;
+    EXPECT_EQ(text.find("is a name"), std::string::npos) << text;
+  }
   EXPECT_TRUE(refusal(", egress: [{cidr: 10.0.0.0/33}]").starts_with("egress[0].cidr: "));
   EXPECT_TRUE(refusal(", egress: [{ports: [{port: 1}]}]").starts_with("egress[0].cidr: "));
   EXPECT_EQ(refusal(", egress: [{cidr: \"1\\n2\"}]"),

@@ -137,6 +137,62 @@ TEST(ReadTextTest, FieldsThatAreNotOursOrTwice) {
   });
 }
 
+TEST(ReadTextTest, EgressByNameIsNotOfferedWhateverTheKey) {
+  const std::string why =
+      "; egress goes by address, since what a name means changes behind the "
+      "rule's back";
+  for (const auto* key : {"name", "host", "hostname", "fqdn", "domain", "dns"}) {
+    EXPECT_EQ(refusal(workload(fmt::format(", egress: [{{{}: pypi.org}}]", key))),
+              fmt::format("f.yaml:2: workloads[0].egress[0]: unknown field \"{}\"{}", key, why));
+  }
+  EXPECT_EQ(refusal(workload(", egress: [{prefix: 10.0.0.0/8}]")),
+            "f.yaml:2: workloads[0].egress[0]: unknown field \"prefix\"");
+  EXPECT_EQ(refusal(workload(", serves: [{host: a}]")),
+            "f.yaml:2: workloads[0].serves[0]: unknown field \"host\"; did you mean port?");
+}
+
+// What YAML reads as a number or a truth value is no text, in JSON neither.
+TEST(ReadTextTest, TextIsNoNumberAndNoTruth) {
+  const auto owner = [](std::string_view value) {
+    return refusal(fmt::format("workloads: [{{id: w, owner: {}}}]", value));
+  };
+  const auto json = [](std::string_view value) {
+    return refusal(fmt::format(R"({{"workloads": [{{"id": "w", "owner": {}}}]}})", value));
+  };
+  for (const auto* truth : {"true", "false", "True", "FALSE"}) {
+    const auto why = fmt::format(
+        "f.yaml:1: workloads[0].owner: must be text, and {} is a truth value unless it stands in "
+        "quotes",
+        truth);
+    EXPECT_EQ(owner(truth), why);
+    EXPECT_EQ(json(truth), why);
+  }
+  for (const auto* number : {"5", "0", "123", "-1", "+1", "1.5", ".5", "5.", "1.5e3", "1e+5",
+                             "-1e5", "0x1f", "0o17", ".inf", "-.inf", ".nan", "007"}) {
+    const auto why = fmt::format(
+        "f.yaml:1: workloads[0].owner: must be text, and {} is a number unless it stands in quotes",
+        number);
+    EXPECT_EQ(owner(number), why);
+    EXPECT_EQ(json(number), why);
+  }
+  EXPECT_EQ(owner("null"), "f.yaml:1: workloads[0].owner: is null; leave the field out instead");
+  EXPECT_EQ(json("null"), "f.yaml:1: workloads[0].owner: is null; leave the field out instead");
+  EXPECT_EQ(owner("~"), "f.yaml:1: workloads[0].owner: is null; leave the field out instead");
+  for (const auto* text : {"\"123\"", "'1.5'", "\"true\"", "4e0123456789", "123456789e12", "yes",
+                           "no", "on", "1.2.3", "1_000", "2024-01-02", "a5", "1-", "e5"}) {
+    EXPECT_EQ(owner(text), "taken") << text;
+  }
+  EXPECT_EQ(refusal(workload(", admit_owners: [bob, 5]")),
+            "f.yaml:2: workloads[0].admit_owners[1]: must be text, and 5 is a number unless it "
+            "stands in quotes");
+  EXPECT_EQ(refusal(workload(", publish: [{port: 1, label: 2024}]")),
+            "f.yaml:2: workloads[0].publish[0].label: must be text, and 2024 is a number unless it "
+            "stands in quotes");
+  EXPECT_EQ(refusal(workload(", publish: [{port: 1, label: \"2024\"}]")), "taken");
+  EXPECT_EQ(refusal(workload(", publish: [{port: 1, allow_from: [null]}]")),
+            "f.yaml:2: workloads[0].publish[0].allow_from[0]: must be text, not null");
+}
+
 TEST(ReadTextTest, WrongTypesAndEmptiness) {
   const std::string at = "f.yaml:2: workloads[0].";
   expect_refusals({

@@ -118,6 +118,92 @@ TEST_F(ViewTest, FamiliesUntilTheFirstEndpointAndAfter) {
   EXPECT_EQ(name("c", fqdn).v4, vip.vip4) << "waiting for the next one";
 }
 
+// Two ports: what counts is what stands behind any of them, family by family; the names and
+// the packets that wait say the same.
+class TwoPortsTest : public ViewTest {
+ protected:
+  TwoPortsTest() {
+    w_.apply(
+        "{id: s, owner: ada, workflow: r, name: db, serves: [{port: 80}, {port: 90}]},"
+        "{id: c, owner: ada, workflow: r, peers: [{name: db}]},"
+        "{id: one, owner: ada, workflow: r, peers: [{name: db, ports: [{port: 80}]}]}");
+    for (const auto* id : {"c", "one", "s"}) w_.attach(id);
+  }
+  // "46" and what is held: "46: v4/80 v4/90 v6/80 v6/90"
+  [[nodiscard]] std::string seen(const std::string& client) const {
+    const auto db = name(client, "db.r.wf.mesh.internal");
+    auto text = std::string(db.v4 ? "4" : "") + (db.v6 ? "6" : "") + ":";
+    const auto& attachment = *w_.world.workloads.at(client).attachment;
+    for (const auto family : kFamilies) {
+      for (const auto& line : w_.elements(family == Family::kV4 ? "hold4" : "hold6")) {
+        if (line.find(" " + attachment.address(family)->to_string() + " ") == std::string::npos) {
+          continue;
+        }
+        text +=
+            fmt::format(" v{}/{}", family == Family::kV4 ? 4 : 6, line.substr(line.rfind(' ') + 1));
+      }
+    }
+    return text;
+  }
+};
+
+TEST_F(TwoPortsTest, NoneIsReady) {
+  EXPECT_EQ(seen("c"), "46: v4/80 v4/90 v6/80 v6/90");
+  EXPECT_EQ(seen("one"), "46: v4/80 v6/80");
+}
+
+// The port that never opens does not keep the family that nobody serves.
+TEST_F(TwoPortsTest, OneOnOneFamilyAndTheOtherNotAtAll) {
+  w_.listens("s", 80, {true, false});
+  EXPECT_EQ(seen("c"), "4: v4/90") << "over IPv6 there is nothing to wait for";
+  EXPECT_EQ(seen("one"), "4:");
+  w_.listens("s", 90, {false, true});
+  EXPECT_EQ(seen("c"), "46:") << "it came after all; each port where it listens";
+  EXPECT_EQ(seen("one"), "4:") << "and is not one's own affair";
+}
+
+TEST_F(TwoPortsTest, APortThatIsNotGrantedDoesNotCount) {
+  w_.listens("s", 90, {false, true});
+  EXPECT_EQ(seen("c"), "6: v6/80");
+  EXPECT_EQ(seen("one"), "46: v4/80 v6/80") << "of its own port nothing is known yet";
+}
+
+TEST_F(TwoPortsTest, OneOnBothFamilies) {
+  w_.listens("s", 80);
+  EXPECT_EQ(seen("c"), "46: v4/90 v6/90");
+  w_.listens("s", 90, {true, false});
+  EXPECT_EQ(seen("c"), "46:") << "IPv6 of port 90 is refused, the name stays for port 80";
+  w_.detach("s");
+  EXPECT_EQ(seen("c"), "46: v4/80 v4/90 v6/80 v6/90") << "waiting for the next one";
+}
+
+TEST_F(TwoPortsTest, ReplicasTogether) {
+  w_.listens("s", 80, {true, false});
+  w_.apply("{id: s2, owner: ada, workflow: r, name: db, serves: [{port: 80}, {port: 90}]}");
+  w_.attach("s2");
+  EXPECT_EQ(seen("c"), "4: v4/90") << "the second is not there yet";
+  w_.listens("s2", 80, {false, true});
+  EXPECT_EQ(seen("c"), "46: v4/90 v6/90");
+}
+
+// The members see their own name without being granted anything.
+TEST_F(TwoPortsTest, OnesOwnName) {
+  EXPECT_EQ(seen("s"), "46:");
+  w_.listens("s", 90, {false, true});
+  EXPECT_EQ(seen("s"), "6:");
+}
+
+// UDP and ranges are ready at attach, on every family: they keep both.
+TEST_F(TwoPortsTest, WhatIsReadyAtAttach) {
+  w_.apply(
+      "{id: s, owner: ada, workflow: r, name: db, serves: [{port: 80},"
+      " {port: 53, protocol: UDP}]}");
+  EXPECT_EQ(seen("c"), "46: v4/80 v6/80");
+  w_.listens("s", 80, {true, false});
+  EXPECT_EQ(seen("c"), "46:");
+  EXPECT_EQ(seen("one"), "4:");
+}
+
 TEST_F(ViewTest, DeclaredAndNotAttachedSeesNothing) {
   w_.apply(kDb);
   Compiler compiler;

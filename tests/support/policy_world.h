@@ -28,7 +28,9 @@ struct PolicyWorld {
     settings.pool6 = Prefix::parse("fd00::/64").value();
     settings.vip_pool6 = Prefix::parse("fd01::/64").value();
     settings.resolver4[0] = IpAddress::parse("169.254.1.1").value();
+    settings.resolver4[1] = IpAddress::parse("169.254.1.2").value();
     settings.resolver6[0] = IpAddress::parse("fd02::1").value();
+    settings.resolver6[1] = IpAddress::parse("fd02::2").value();
     settings.publish_addresses = {IpAddress::parse("192.0.2.1").value(),
                                   IpAddress::parse("2001:db8::1").value()};
     settings.node_addresses = settings.publish_addresses;
