@@ -1,9 +1,11 @@
 #include "dns/answer.h"
 
+#include <algorithm>
 #include <array>
 
 #include "dns/limits.h"
 #include "dns/name.h"
+#include "dns/special_names.h"
 
 namespace meshd::dns {
 namespace {
@@ -12,41 +14,7 @@ constexpr std::uint16_t kClassIn = 1;
 constexpr std::uint16_t kClassAny = 255;
 constexpr std::uint16_t kOwnerPointer = 0xc00c;  // the question's name
 constexpr std::size_t kMaxPointer = 0x3fff;      // RFC 1035 section 4.1.4: 14 bits
-
-// Never asked of anybody else: RFC 6761, 6762, 7686, 8375, 6303.
-constexpr std::array kSpecial = {
-    std::string_view("\7invalid\0", 9),
-    std::string_view("\5onion\0", 7),
-    std::string_view("\5local\0", 7),
-    std::string_view("\4test\0", 6),
-    std::string_view("\4home\4arpa\0", 11),
-    std::string_view("\00210\7in-addr\4arpa\0", 17),
-    std::string_view("\003168\003192\7in-addr\4arpa\0", 22),
-    std::string_view("\003254\003169\7in-addr\4arpa\0", 22),
-    std::string_view("\003127\7in-addr\4arpa\0", 18),
-    std::string_view("\0010\7in-addr\4arpa\0", 16),
-    std::string_view("\001d\001f\003ip6\4arpa\0", 14),
-    std::string_view("\001c\001f\003ip6\4arpa\0", 14),
-    std::string_view("\0018\001e\001f\003ip6\4arpa\0", 16),
-    std::string_view("\0019\001e\001f\003ip6\4arpa\0", 16),
-    std::string_view("\001a\001e\001f\003ip6\4arpa\0", 16),
-    std::string_view("\001b\001e\001f\003ip6\4arpa\0", 16),
-};
-// 16.172.in-addr.arpa to 31.172.in-addr.arpa: the private 172.16.0.0/12.
-constexpr std::string_view k172("\003172\7in-addr\4arpa\0", 18);
-
-bool is_special(std::string_view name) {
-  for (const auto special : kSpecial) {
-    if (is_under(name, special)) return true;
-  }
-  if (!is_under(name, k172) || name.size() == k172.size()) return false;
-  while (parent(name) != k172) name = parent(name);
-  const auto label = first_label(name);
-  return label.size() == 2 && ((label[0] == '1' && label[1] >= '6' && label[1] <= '9') ||
-                               label[0] == '2' || label == "30" || label == "31");
-}
-
-constexpr std::string_view kLocalhost("\11localhost\0", 11);
+constexpr std::size_t kMaxEdeText = 256;
 
 class Answerer {
  public:
@@ -95,26 +63,52 @@ class Answerer {
 
   Outcome by_name() {
     const std::string_view name = q_.lower;
-    if (is_under(name, zone_)) return plain_ ? no_name({}) : own_zone(name);
-    if (is_under(name, kLocalhost)) return localhost();
-    if (const auto address = address_of_reverse(name)) {
-      for (const auto& range : snapshot_.settings().own_ranges) {
-        if (range.contains(*address)) return pointer(*address);
-      }
+    if (is_under(name, zone_)) {
+      apex_ = zone_;
+      return plain_ ? no_name({}) : own_zone(name);
     }
-    if (label_count(name) == 1 && !plain_) {
-      if (const auto found = view_->names.find(name); found != view_->names.end()) {
-        return data(found->second);
-      }
-    }
-    if (label_count(name) == 1) return no_name(plain_ ? std::string_view() : why_not(name));
-    if (is_special(name)) return no_name({});
+    if (is_localhost(name)) return localhost();
+    const auto labels = label_count(name);
+    if (labels == 1) return bare(name);
+    if (const auto reverse = parse_reverse(name)) return reverse_lookup(name, *reverse);
+    return is_special(name) ? no_name({}) : foreign();
+  }
+
+  Outcome bare(std::string_view label) {
+    if (plain_) return no_name({});
+    const auto found = view_->names.find(label);
+    return found != view_->names.end() ? data(found->second) : no_name(why_not(label));
+  }
+
+  Outcome foreign() {
     if (plain_ || view_->forward) {
       Outcome outcome;
       outcome.action = Action::kForward;
+      outcome.plain = plain_;
       return outcome;
     }
     return no_name("you declare no egress, so foreign names are not looked up");
+  }
+
+  Outcome reverse_lookup(std::string_view name, const ReverseName& reverse) {
+    using enum ReverseZone::Place;
+    const auto zone = reverse_zone(name, reverse, snapshot_.settings().own_ranges);
+    apex_ = zone.apex;
+    const bool ours = zone.place == kApex || zone.place == kInside;
+    if (ours && plain_) return no_name({});
+    if (zone.place == kApex && (q_.type == type::kSoa || q_.type == type::kNs)) return apex();
+    if (ours && reverse.whole()) return pointer(reverse.prefix.address());
+    if (zone.place == kApex) return q_.type == type::kAny ? any() : no_data();
+    if (zone.place == kInside) return reverse.exact && leads_on(reverse) ? no_data() : no_name({});
+    // What is above a zone of ours exists, or the zone did not (RFC 8020).
+    if (is_special(reverse)) return zone.place == kAbove ? no_data() : no_name({});
+    return foreign();
+  }
+
+  // Does a name of the view stand below this one?
+  [[nodiscard]] bool leads_on(const ReverseName& reverse) const {
+    return std::ranges::any_of(
+        view_->pointers, [&](const auto& entry) { return reverse.prefix.contains(entry.first); });
   }
 
   Outcome own_zone(std::string_view name) {
@@ -146,9 +140,9 @@ class Answerer {
   Outcome data(const NameData& name) {
     switch (q_.type) {
       case type::kA:
-        return name.v4 ? one_address(*name.v4) : no_data();
+        return name.v4 ? one_address(*name.v4) : no_address(name);
       case type::kAaaa:
-        return name.v6 ? one_address(*name.v6) : no_data();
+        return name.v6 ? one_address(*name.v6) : no_address(name);
       case type::kSrv:
         return name.srv.empty() ? no_data() : srv(name);
       case type::kAny:
@@ -156,6 +150,16 @@ class Answerer {
       default:
         return no_data();
     }
+  }
+
+  // An instance without any address is not attached, or drains; with one of the other family
+  // it simply has none of this.
+  Outcome no_address(const NameData& name) {
+    if (!name.v4 && !name.v6 && name.srv.empty()) {
+      ede_ = ede::kNotReady;
+      text_ = "declared, but it has no address now";
+    }
+    return no_data();
   }
 
   Outcome one_address(const IpAddress& address) {
@@ -233,10 +237,10 @@ class Answerer {
     }
     if (q_.type == type::kNs) {
       record(kOwnerPointer, type::kNs, kTtl);
-      writer_.u16(5);
-      writer_.u8(2);
-      writer_.text("ns");
-      writer_.u16(kOwnerPointer);
+      const auto length_at = writer_.at();
+      writer_.u16(0);
+      below_zone("ns");
+      writer_.patch16(length_at, static_cast<std::uint16_t>(writer_.at() - length_at - 2));
       answers_ = 1;
       return finish(Rcode::kNoError);
     }
@@ -264,30 +268,30 @@ class Answerer {
     return finish(Rcode::kNoError);
   }
 
-  // The SOA of a negative answer stands at the zone, or at the root for names that are in
-  // no zone of ours (RFC 2308 section 5).
+  // The zone that answers, at the end of the question's name; the root for names that are in no
+  // zone of ours (RFC 2308 section 5).
+  void write_apex() {
+    if (apex_.empty()) return writer_.u8(0);
+    writer_.u16(static_cast<std::uint16_t>(kOwnerPointer + q_.lower.size() - apex_.size()));
+  }
+
+  // A name in the forward zone, which a reverse zone's question does not hold.
+  void below_zone(std::string_view label) {
+    writer_.u8(static_cast<std::uint8_t>(label.size()));
+    writer_.text(label);
+    if (apex_.empty() || apex_ == zone_) return write_apex();
+    writer_.text(zone_);
+  }
+
   void write_soa(std::uint32_t ttl) {
-    const bool ours = is_under(q_.lower, zone_);
-    const auto zone_at = static_cast<std::uint16_t>(0xc00cU + q_.lower.size() - zone_.size());
-    const auto write_zone = [&] {
-      if (ours) {
-        writer_.u16(zone_at);
-      } else {
-        writer_.u8(0);
-      }
-    };
-    write_zone();
+    write_apex();
     writer_.u16(type::kSoa);
     writer_.u16(kClassIn);
     writer_.u32(ttl);
     const auto length_at = writer_.at();
     writer_.u16(0);
-    writer_.u8(2);
-    writer_.text("ns");
-    write_zone();
-    writer_.u8(10);
-    writer_.text("hostmaster");
-    write_zone();
+    below_zone("ns");
+    below_zone("hostmaster");
     for (const std::uint32_t number : {1U, 3600U, 600U, 86400U, kNegativeTtl}) {
       writer_.u32(number);
     }
@@ -303,7 +307,10 @@ class Answerer {
   Outcome no_name(std::string_view reason) {
     write_soa(kNegativeTtl);
     authorities_ = 1;
-    reason_ = reason;
+    if (!reason.empty()) {
+      ede_ = ede::kProhibited;
+      text_ = refused_ = reason;
+    }
     return finish(Rcode::kNxDomain);
   }
 
@@ -314,14 +321,15 @@ class Answerer {
 
   Outcome finish(Rcode rcode) {
     if (!has_question_) begin_without_question();
-    if (!writer_.ok() || writer_.at() + opt_size() > limit()) return truncated(rcode);
-    write_opt(writer_, q_, rcode, reason_.empty() ? std::uint16_t{0} : ede::kProhibited, reason_);
+    if (!writer_.ok() || writer_.at() + opt_size(q_, ede_, {}) > limit()) return truncated(rcode);
+    close_with_opt(rcode);
     return seal(rcode, 0);
   }
 
-  [[nodiscard]] std::size_t opt_size() const {
-    if (!q_.edns) return 0;
-    return 11 + (reason_.empty() ? 0 : 6 + reason_.size());
+  // The text of the extended error is the first to go when room is short.
+  void close_with_opt(Rcode rcode) {
+    const bool fits = writer_.at() + opt_size(q_, ede_, text_) <= limit();
+    write_opt(writer_, q_, rcode, ede_, fits ? text_ : std::string_view());
   }
 
   // FORMERR and NOTIMP: the question may be unreadable.
@@ -334,7 +342,7 @@ class Answerer {
   Outcome truncated(Rcode rcode) {
     writer_.rewind(q_.question_end);
     answers_ = authorities_ = additionals_ = 0;
-    write_opt(writer_, q_, rcode, 0, {});
+    close_with_opt(rcode);
     return seal(rcode, kFlagTc);
   }
 
@@ -351,7 +359,10 @@ class Answerer {
     outcome.action = Action::kReply;
     outcome.length = writer_.at();
     outcome.rcode = rcode;
-    outcome.refused = reason_;
+    outcome.plain = plain_;
+    outcome.ede = ede_;
+    outcome.text = text_;
+    outcome.refused = refused_;
     return outcome;
   }
 
@@ -367,23 +378,30 @@ class Answerer {
   bool plain_ = false;
   bool has_question_ = false;
   std::uint16_t answers_ = 0, authorities_ = 0, additionals_ = 0;
-  std::string_view reason_;
+  std::string_view apex_;  // of the zone of ours that answers; empty: none
+  std::uint16_t ede_ = ede::kNone;
+  std::string_view text_, refused_;
 };
 
 }  // namespace
 
+std::size_t opt_size(const Query& query, std::uint16_t ede_code, std::string_view ede_text) {
+  if (!query.edns) return 0;
+  return 11 + (ede_code == ede::kNone ? 0 : 6 + std::min(ede_text.size(), kMaxEdeText));
+}
+
 void write_opt(Writer& writer, const Query& query, Rcode rcode, std::uint16_t ede_code,
                std::string_view ede_text) {
   if (!query.edns) return;
-  ede_text = ede_text.substr(0, 256);
+  ede_text = ede_text.substr(0, kMaxEdeText);
   writer.u8(0);
   writer.u16(type::kOpt);
   writer.u16(kMaxUdpPayload);
   writer.u8(static_cast<std::uint8_t>(static_cast<unsigned>(rcode) >> 4));
   writer.u8(0);
   writer.u16(query.dnssec_ok ? 0x8000 : 0);  // RFC 3225 section 3
-  writer.u16(ede_code == 0 ? 0 : static_cast<std::uint16_t>(6 + ede_text.size()));
-  if (ede_code == 0) return;
+  writer.u16(static_cast<std::uint16_t>(opt_size(query, ede_code, ede_text) - 11));
+  if (ede_code == ede::kNone) return;
   writer.u16(15);  // extended DNS error
   writer.u16(static_cast<std::uint16_t>(2 + ede_text.size()));
   writer.u16(ede_code);
@@ -410,100 +428,6 @@ std::size_t empty_reply(const Query& query, Bytes message, Rcode rcode, std::uin
   writer.patch16(8, 0);
   writer.patch16(10, query.edns ? 1 : 0);
   return writer.ok() ? writer.at() : 0;
-}
-
-// --- for people ----------------------------------------------------------------------
-
-namespace {
-
-std::string text_of(Reader& message, std::uint16_t rr_type, std::uint16_t size) {
-  const auto start = message.at();
-  std::string name;
-  switch (rr_type) {
-    case type::kA:
-      return IpAddress::v4(message.take(4).first<4>()).to_string();
-    case type::kAaaa:
-      return IpAddress::v6(message.take(16).first<16>()).to_string();
-    case type::kPtr:
-    case type::kNs:
-      read_name(message, name, true);
-      return to_text(name);
-    case type::kSrv: {
-      const auto priority = message.u16(), weight = message.u16(), port = message.u16();
-      read_name(message, name, true);
-      return std::to_string(priority) + " " + std::to_string(weight) + " " + std::to_string(port) +
-             " " + to_text(name);
-    }
-    case type::kSoa:
-      read_name(message, name, true);
-      message.seek(start + size);
-      return to_text(name);
-    default:
-      break;
-  }
-  std::string text;
-  Reader strings(message.take(size));
-  while (strings.ok() && strings.left() > 0) {
-    const auto part = strings.take(strings.u8());
-    if (!text.empty()) text += ' ';
-    text.append(reinterpret_cast<const char*>(part.data()), part.size());
-  }
-  return text;
-}
-
-}  // namespace
-
-Resolved resolve(const Snapshot& snapshot, const IpAddress& client, std::string_view name,
-                 std::uint16_t rr_type) {
-  Resolved result;
-  const auto wire = to_wire(name);
-  if (!wire) {
-    result.rcode = "FORMERR";
-    result.reason = "not a domain name";
-    return result;
-  }
-  std::array<std::uint8_t, 512> query{};
-  Writer writer(query);
-  for (const std::uint16_t word : {std::uint16_t{1}, kFlagRd, std::uint16_t{1}, std::uint16_t{0},
-                                   std::uint16_t{0}, std::uint16_t{1}}) {
-    writer.u16(word);
-  }
-  writer.text(*wire);
-  writer.u16(rr_type);
-  writer.u16(kClassIn);
-  Query with_edns;
-  with_edns.edns = true;
-  write_opt(writer, with_edns, Rcode::kNoError, 0, {});
-  std::vector<std::uint8_t> reply(kMaxMessage);
-  Scratch scratch;
-  const auto outcome =
-      answer(snapshot, client, Bytes(query).first(writer.at()), false, reply, scratch);
-  if (outcome.action != Action::kReply) {
-    result.rcode = outcome.action == Action::kForward ? "FORWARDED" : "DROPPED";
-    result.reason = outcome.action == Action::kForward ? "a foreign name: upstream is asked"
-                                                       : "not a client of this resolver";
-    return result;
-  }
-  result.rcode = rcode_name(outcome.rcode);
-  result.reason = outcome.refused;
-  if (!outcome.refused.empty()) result.ede = ede_name(ede::kProhibited);
-  Reader reader(Bytes(reply).first(outcome.length), 6);
-  const auto answers = reader.u16();
-  reader.seek(scratch.query.question_end);
-  for (int i = 0; i < answers && reader.ok(); ++i) {
-    Resolved::Record record;
-    std::string owner;
-    read_name(reader, owner, true);
-    record.name = to_text(owner);
-    const auto number = reader.u16();
-    record.type = type_name(number);
-    reader.u16();
-    record.ttl = reader.u32();
-    const auto size = reader.u16();
-    record.data = text_of(reader, number, size);
-    result.answers.push_back(std::move(record));
-  }
-  return result;
 }
 
 }  // namespace meshd::dns

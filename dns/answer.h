@@ -27,9 +27,12 @@ struct Outcome {
   Action action = Action::kDrop;
   std::size_t length = 0;  // of the reply in the buffer
   Rcode rcode = Rcode::kNoError;
-  // A refusal worth telling the person: what was refused and why. Views the query or the
-  // scratch below; valid until the next call with the same Scratch.
-  std::string_view refused;
+  bool plain = false;  // asked by a plain client
+  // Why, for the client: ede::kNone or an extended error and its text. The text and `refused`,
+  // a refusal worth telling the person, view the query, the view or the scratch below: valid
+  // until the next call with the same Scratch.
+  std::uint16_t ede = ede::kNone;
+  std::string_view text, refused;
 };
 
 // Memory that is used again for the next query.
@@ -48,7 +51,9 @@ struct Scratch {
 [[nodiscard]] std::size_t empty_reply(const Query& query, Bytes message, Rcode rcode,
                                       std::uint16_t ede_code, std::string_view ede_text,
                                       bool authoritative, std::span<std::uint8_t> reply);
-// Appends the OPT record that answers the client's, when it sent one.
+// Appends the OPT record that answers the client's, when it sent one; opt_size() bytes.
+[[nodiscard]] std::size_t opt_size(const Query& query, std::uint16_t ede_code,
+                                   std::string_view ede_text);
 void write_opt(class Writer& writer, const Query& query, Rcode rcode, std::uint16_t ede_code,
                std::string_view ede_text);
 

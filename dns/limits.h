@@ -23,6 +23,15 @@ inline constexpr std::size_t kMaxTcpPerClient = 8;
 inline constexpr std::size_t kMaxTcp = 64;  // per worker
 inline constexpr auto kTcpIdle = std::chrono::seconds(10);
 inline constexpr auto kTcpPartial = std::chrono::seconds(3);
+// Answers waiting for a client that does not read: from the first on no more of its queries
+// are taken, at the second the connection ends. An answer of the largest size fits.
+inline constexpr std::size_t kTcpPause = 64U << 10;
+inline constexpr std::size_t kMaxTcpQueued = 256U << 10;
+
+// Queries per second of a client that the table in the kernel does not limit: what it allows a
+// container, twice that in a burst.
+inline constexpr double kPlainRate = 2000;
+inline constexpr double kPlainBurstSeconds = 2;
 
 // Waiting for upstreams: per client, so that one cannot use up what the others need.
 inline constexpr std::size_t kMaxForwardsPerClient = 200;
@@ -36,11 +45,27 @@ inline constexpr auto kTryTimeout = std::chrono::milliseconds(1500);
 inline constexpr auto kStaleAfter = std::chrono::milliseconds(1800);  // RFC 8767 section 5
 inline constexpr auto kMaxStale = std::chrono::hours(1);
 inline constexpr std::uint32_t kStaleTtl = 30;
+// While upstreams fail, a name that is answered stale is asked for this often (RFC 8767 section 5).
+inline constexpr auto kStaleRecheck = std::chrono::seconds(5);
+
+// A server that failed this often in a row is asked last, and tried again beside another one:
+// after the first of these, then after twice as long, up to the second.
+inline constexpr int kUnhealthy = 3;
+inline constexpr auto kFirstRetry = std::chrono::seconds(1);
+inline constexpr auto kLastRetry = std::chrono::seconds(30);
+// A server that led back to us, or did not answer the question that would show it.
+inline constexpr auto kLoopRecheck = std::chrono::seconds(60);
+// A server that understood no EDNS may have been replaced by one that does.
+inline constexpr auto kPlainDnsFor = std::chrono::minutes(10);
+
+// Asked anew before it runs out: what is asked this often, in the last tenth of its time.
+inline constexpr std::uint32_t kPrefetchHits = 3;
+inline constexpr int kPrefetchShare = 10;
 
 inline constexpr std::uint32_t kMaxTtl = 3600;
 inline constexpr std::uint32_t kMaxNegativeTtl = 30;
 inline constexpr std::uint32_t kNoSoaTtl = 5;
-inline constexpr std::uint32_t kServfailTtl = 1;
+inline constexpr std::uint32_t kServfailTtl = 1;   // RFC 2308 section 7.1, RFC 9520: 1 s to 5 min
 inline constexpr std::size_t kMaxCached = 16'384;  // bytes of one message worth keeping
 
 // Refusals reported per client and second; the rest are counted only.

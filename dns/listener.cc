@@ -77,6 +77,10 @@ Result<std::vector<Listener>> open_listeners(const std::vector<IpAddress>& addre
   return listeners;
 }
 
+Result<Listener> open_listener(const IpAddress& address, std::uint16_t port, bool udp, int worker) {
+  return open_one(address, port, udp, worker, /*shared=*/true);
+}
+
 Result<Listener> adopt_listener(UniqueFd fd, const std::string& name) {
   Listener listener;
   const auto bad = [&] { return fail(ErrorCode::kInvalid, "not a socket of ours: " + name); };
@@ -98,6 +102,8 @@ Result<Listener> adopt_listener(UniqueFd fd, const std::string& name) {
       kind != (listener.udp ? SOCK_DGRAM : SOCK_STREAM)) {
     return bad();
   }
+  // Made when there was one worker, it may be one of several now.
+  CHECK_OK(set_option(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1, "SO_REUSEPORT"));
   listener.fd = std::move(fd);
   return listener;
 }

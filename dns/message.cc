@@ -106,6 +106,8 @@ std::string_view ede_name(std::uint16_t code) {
       return "No Reachable Authority";
     case ede::kNetworkError:
       return "Network Error";
+    case ede::kNone:
+      return "";
     default:
       return "Other";
   }

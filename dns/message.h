@@ -31,10 +31,11 @@ enum class Rcode : std::uint8_t {
 };
 [[nodiscard]] std::string_view rcode_name(Rcode rcode);
 
-// RFC 8914 section 4.
+// RFC 8914 section 4. kNone is ours (no extended error): 0 is a code like any other.
 namespace ede {
-inline constexpr std::uint16_t kStale = 3, kNotReady = 14, kFiltered = 17, kProhibited = 18,
-                               kNoReachable = 22, kNetworkError = 23;
+inline constexpr std::uint16_t kOther = 0, kStale = 3, kNotReady = 14, kFiltered = 17,
+                               kProhibited = 18, kNoReachable = 22, kNetworkError = 23,
+                               kNone = 0xffff;
 }
 [[nodiscard]] std::string_view ede_name(std::uint16_t code);
 

@@ -26,6 +26,18 @@ std::vector<std::string_view> labels_of(std::string_view wire) {
   return labels;
 }
 
+// One label's share of an address. 01.0.0.10 is another name than 1.0.0.10, and nobody's.
+std::optional<unsigned> part_of(std::string_view label, bool v4) {
+  unsigned value = 0;
+  if (label.empty() || label.size() > (v4 ? 3U : 1U)) return std::nullopt;
+  if (label.size() > 1 && label.front() == '0') return std::nullopt;
+  const char* const begin = label.data();
+  const char* const end = begin + label.size();
+  const auto [stop, error] = std::from_chars(begin, end, value, v4 ? 10 : 16);
+  if (error != std::errc() || stop != end || value > 255) return std::nullopt;
+  return value;
+}
+
 }  // namespace
 
 std::optional<std::string> to_wire(std::string_view text) {
@@ -151,31 +163,34 @@ std::string reverse_name(const IpAddress& address) {
   return wire;
 }
 
-std::optional<IpAddress> address_of_reverse(std::string_view wire) {
+std::optional<ReverseName> parse_reverse(std::string_view wire) {
   const bool v4 = is_under(wire, kInAddr);
   if (!v4 && !is_under(wire, kIp6)) return std::nullopt;
-  const auto labels = labels_of(wire);
-  if (labels.size() != (v4 ? 6U : 34U)) return std::nullopt;
+  const auto family = v4 ? Family::kV4 : Family::kV6;
   std::array<std::uint8_t, 16> bytes{};
-  const std::size_t digits = labels.size() - 2;
-  for (std::size_t i = 0; i < digits; ++i) {
-    const auto label = labels[digits - 1 - i];
-    unsigned value = 0;
-    const auto [end, error] = std::from_chars(label.begin(), label.end(), value, v4 ? 10 : 16);
-    if (error != std::errc() || end != label.end() || value > (v4 ? 255U : 15U)) {
-      return std::nullopt;
+  ReverseName result;
+  int bits = 0;
+  for (std::size_t left = label_count(wire) - 2; left > 0; --left) {
+    std::string_view rest = wire;
+    for (std::size_t i = 1; i < left; ++i) rest = parent(rest);
+    const auto value = bits == (v4 ? 32 : 128) ? std::nullopt : part_of(first_label(rest), v4);
+    if (!value) {
+      result.exact = false;
+      break;
     }
-    if (v4) {
-      bytes[i] = static_cast<std::uint8_t>(value);
-    } else {
-      bytes[i / 2] = static_cast<std::uint8_t>(bytes[i / 2] << 4 | value);
-    }
+    const auto at = static_cast<std::size_t>(bits / 8);
+    bytes[at] = static_cast<std::uint8_t>(v4 || bits % 8 != 0 ? bytes[at] | *value : *value << 4);
+    bits += reverse_step(family);
   }
   const std::span<const std::uint8_t, 16> all(bytes);
-  const auto address = v4 ? IpAddress::v4(all.first<4>()) : IpAddress::v6(all);
-  // 01.0.0.10 is another name than 1.0.0.10, and nobody's.
-  if (reverse_name(address) != wire) return std::nullopt;
-  return address;
+  result.prefix = Prefix::of(v4 ? IpAddress::v4(all.first<4>()) : IpAddress::v6(all), bits);
+  return result;
+}
+
+std::string_view reverse_suffix(std::string_view wire, Family family, int bits) {
+  const auto wanted = static_cast<std::size_t>(bits / reverse_step(family)) + 2;
+  for (auto labels = label_count(wire); labels > wanted; --labels) wire = parent(wire);
+  return wire;
 }
 
 }  // namespace meshd::dns

@@ -36,7 +36,17 @@ void lower(std::string& wire);
 
 // 1.0.213.10.in-addr.arpa and the like, in wire form.
 [[nodiscard]] std::string reverse_name(const IpAddress& address);
-// The address that a whole reverse name stands for.
-[[nodiscard]] std::optional<IpAddress> address_of_reverse(std::string_view lower_wire);
+// What a name below in-addr.arpa or ip6.arpa stands for, as far as its labels are an address's,
+// from the right: 213.10.in-addr.arpa is 10.213.0.0/16.
+struct ReverseName {
+  Prefix prefix;
+  bool exact = true;  // false: further labels, which are no part of an address, stand in front
+  [[nodiscard]] bool whole() const { return exact && prefix.host_bits() == 0; }
+};
+[[nodiscard]] std::optional<ReverseName> parse_reverse(std::string_view lower_wire);
+// The part of a reverse name that stands for its first `bits` bits: its end.
+[[nodiscard]] std::string_view reverse_suffix(std::string_view lower_wire, Family family, int bits);
+// Bits that one label stands for.
+[[nodiscard]] constexpr int reverse_step(Family family) { return family == Family::kV4 ? 8 : 4; }
 
 }  // namespace meshd::dns

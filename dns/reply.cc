@@ -127,7 +127,7 @@ class Digester {
     while (options.ok() && options.left() >= 4) {
       const auto code = options.u16();
       Reader value(options.take(options.u16()));
-      if (code != 15 || value.left() < 2 || result_.ede_code != 0) continue;
+      if (code != 15 || value.left() < 2 || result_.ede_code != ede::kNone) continue;
       result_.ede_code = value.u16();
       const auto text = value.take(std::min<std::size_t>(value.left(), 200));
       result_.ede_text.assign(reinterpret_cast<const char*>(text.data()), text.size());
@@ -198,7 +198,7 @@ std::vector<std::uint8_t> upstream_query(const Query& query, std::uint16_t id,
   Query opt;
   opt.edns = true;
   opt.dnssec_ok = query.dnssec_ok;
-  write_opt(writer, opt, Rcode::kNoError, 0, {});
+  write_opt(writer, opt, Rcode::kNoError, ede::kNone, {});
   for (std::size_t i = 0, bit = 0; i < query.lower.size(); ++i) {
     auto& c = message[name_at + i];
     if (!is_letter(c)) continue;  // length bytes are below 64, letters are not
@@ -216,12 +216,13 @@ std::size_t write_reply(const UpstreamReply& kept, const Query& query, Bytes cli
                         std::uint32_t age, bool stale, std::size_t limit,
                         std::span<std::uint8_t> out) {
   const std::uint16_t ede_code = stale ? ede::kStale : kept.ede_code;
-  const std::string_view ede_text = stale ? std::string_view() : kept.ede_text;
-  const std::size_t opt = !query.edns ? 0 : 11 + (ede_code == 0 ? 0 : 6 + ede_text.size());
+  std::string_view ede_text = stale ? std::string_view() : kept.ede_text;
   limit = std::min(limit, out.size());
   Writer writer(out);
   bool truncated = kept.truncated;
-  if (kept.message.size() + opt > limit) {
+  // The text of the extended error is the first to go when room is short.
+  if (kept.message.size() + opt_size(query, ede_code, ede_text) > limit) ede_text = {};
+  if (kept.message.size() + opt_size(query, ede_code, ede_text) > limit) {
     writer.bytes(client_message.first(query.question_end));
     truncated = true;
     for (const std::size_t at : {6U, 8U, 10U}) writer.patch16(at, 0);

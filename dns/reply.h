@@ -26,7 +26,7 @@ struct UpstreamReply {
   Rcode rcode = Rcode::kNoError;
   bool negative = false;
   bool truncated = false;
-  std::uint16_t ede_code = 0;
+  std::uint16_t ede_code = ede::kNone;
   std::string ede_text;
 };
 

@@ -11,9 +11,13 @@ Result<std::unique_ptr<Server>> Server::start(const std::vector<Listener>& liste
                                               const Published<Snapshot>& snapshots,
                                               ServerOptions options) {
   std::unique_ptr<Server> server(new Server());
+  std::vector<UpstreamAddress> own;
+  for (const auto& listener : listeners) {
+    own.push_back({listener.address, TRY(local_port(listener.fd.get()))});
+  }
   for (int i = 0; i < options.workers; ++i) {
-    auto worker =
-        std::make_unique<Worker>(snapshots, server->refusals_, server->stats_, options.cache_bytes);
+    auto worker = std::make_unique<Worker>(snapshots, server->refusals_, server->stats_,
+                                           server->loops_, options);
     for (const auto& listener : listeners) {
       // Sockets of workers that this run has not go to the first, not to nobody.
       const int owner = listener.worker < options.workers ? listener.worker : 0;
@@ -21,7 +25,7 @@ Result<std::unique_ptr<Server>> Server::start(const std::vector<Listener>& liste
     }
     server->workers_.push_back(std::move(worker));
   }
-  for (auto& worker : server->workers_) worker->start(options.upstreams);
+  for (auto& worker : server->workers_) worker->start(options.upstreams, own);
   return server;
 }
 

@@ -7,7 +7,8 @@
 //             so that they can outlive the process in the service manager's store.
 // Invariants: a datagram of ours is answered in the batch it came in; nothing waits for an
 //             upstream but the question that needs it. One client's connections, questions
-//             under way and reports are bounded (limits.h).
+//             under way, answers not yet taken and reports are bounded (limits.h), and a plain
+//             client's queries; containers' are limited by the table in the kernel.
 // Source:     RFC 1035 section 4.2, RFC 7766.
 #pragma once
 
@@ -23,6 +24,8 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "dns/forwarder.h"
+#include "dns/limits.h"
+#include "dns/loop_watch.h"
 #include "dns/snapshot.h"
 
 namespace meshd::dns {
@@ -39,6 +42,10 @@ struct Listener {
 // address that is not there yet is no error (IP_FREEBIND).
 [[nodiscard]] Result<std::vector<Listener>> open_listeners(const std::vector<IpAddress>& addresses,
                                                            std::uint16_t port, int workers);
+// One of them. It shares its port (SO_REUSEPORT) with those of other workers, present or to
+// come.
+[[nodiscard]] Result<Listener> open_listener(const IpAddress& address, std::uint16_t port, bool udp,
+                                             int worker);
 // Which of our sockets an inherited descriptor is; the name is Listener::name()'s.
 [[nodiscard]] Result<Listener> adopt_listener(UniqueFd fd, const std::string& name);
 [[nodiscard]] Result<std::uint16_t> local_port(int fd);
@@ -57,7 +64,9 @@ struct ServerStats {
 struct ServerOptions {
   int workers = 1;
   std::size_t cache_bytes = 16U << 20;
+  // Those that are our own listeners, or lead back to us, are not asked (UpstreamState).
   std::vector<UpstreamAddress> upstreams;
+  double plain_rate = kPlainRate;  // queries per second and worker of one plain client
 };
 
 class Server {
@@ -81,6 +90,7 @@ class Server {
   Server();
   Mailbox<Refusal> refusals_;
   ServerStats stats_;
+  const std::shared_ptr<LoopWatch> loops_ = std::make_shared<LoopWatch>();
   std::vector<std::unique_ptr<Worker>> workers_;
 };
 

@@ -18,16 +18,19 @@ constexpr std::size_t kMaxBuckets = 16'384;
 }  // namespace
 
 Server::Worker::Worker(const Published<Snapshot>& snapshots, Mailbox<Refusal>& refusals,
-                       ServerStats& stats, std::size_t cache_bytes)
+                       ServerStats& stats, std::shared_ptr<LoopWatch> loops,
+                       const ServerOptions& options)
     : snapshots_(snapshots),
       refusals_(refusals),
       stats_(stats),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
-      forwarder_(cache_bytes,
-                 [this](int fd, bool readable, bool writable) {
-                   watch(fd, Kind::kUpstream,
-                         (readable ? EPOLLIN : 0U) | (writable ? EPOLLOUT : 0U));
-                 }),
+      forwarder_(
+          options.cache_bytes,
+          [this](int fd, bool readable, bool writable) {
+            watch(fd, Kind::kUpstream, (readable ? EPOLLIN : 0U) | (writable ? EPOLLOUT : 0U));
+          },
+          Upstream::make, std::move(loops)),
+      plain_rate_(options.plain_rate, kPlainBurstSeconds),
       in_(kBatch),
       out_(kBatch),
       tcp_reply_(kMaxMessage) {
@@ -57,8 +60,10 @@ Status Server::Worker::add(const Listener& listener) {
   return {};
 }
 
-void Server::Worker::start(std::vector<UpstreamAddress> upstreams) {
-  forwarder_.set_upstreams(upstreams);
+void Server::Worker::start(const std::vector<UpstreamAddress>& upstreams,
+                           std::vector<UpstreamAddress> own) {
+  forwarder_.set_own(std::move(own));
+  forwarder_.set_upstreams(upstreams, BootClock::now());
   publish_states();
   thread_ = std::thread([this] { run(); });
 }
@@ -73,6 +78,7 @@ std::vector<UpstreamState> Server::Worker::states() const {
 }
 
 void Server::Worker::publish_states() {
+  published_changes_ = forwarder_.changes();
   states_.store(std::make_shared<const std::vector<UpstreamState>>(forwarder_.states()));
 }
 
@@ -106,8 +112,10 @@ void Server::Worker::run() {
       const auto& event = events[static_cast<std::size_t>(i)];
       dispatch(event.data.u64, event.events);
     }
-    if (forwarder_.next_time(now_)) {
+    if (const auto due = forwarder_.next_time(now_); due && *due <= now_) {
       forwarder_.on_time(now_);
+      publish_states();
+    } else if (forwarder_.changes() != published_changes_) {
       publish_states();
     }
     close_idle(now_);
@@ -118,7 +126,7 @@ int Server::Worker::wait_time(TimePoint now) {
   Duration wait = std::chrono::hours(1);
   if (const auto next = forwarder_.next_time(now)) wait = std::min(wait, *next - now);
   for (const auto& [fd, connection] : connections_) {
-    wait = std::min(wait, connection.idle_at - now);
+    wait = std::min(wait, connection.ends_at() - now);
   }
   return static_cast<int>(
       std::max<std::int64_t>(std::chrono::ceil<std::chrono::milliseconds>(wait).count(), 0));
@@ -146,8 +154,7 @@ void Server::Worker::take_commands() {
     if (command.stop) {
       stopping_ = true;
     } else {
-      forwarder_.set_upstreams(command.upstreams);
-      publish_states();
+      forwarder_.set_upstreams(command.upstreams, now_);
     }
   }
 }
@@ -199,16 +206,33 @@ void Server::Worker::answer_udp(int fd, const SocketAddress& from, Bytes message
   const auto client = from.address();
   auto& reply = out_[out_count_];
   const auto outcome = answer(*snapshot_, client, message, true, reply, scratch_);
-  if (!outcome.refused.empty()) report(outcome, client);
-  if (outcome.action == Action::kForward) return forward_udp(fd, from, message);
-  if (outcome.action == Action::kDrop) {
+  if (outcome.action == Action::kDrop || too_often(outcome, client)) {
     stats_.dropped.fetch_add(1, std::memory_order_relaxed);
     return;
   }
-  out_vectors_[out_count_] = {reply.data(), outcome.length};
+  if (!outcome.refused.empty()) report(outcome, client);
+  auto length = outcome.length;
+  if (outcome.action == Action::kForward) {
+    const auto limit =
+        std::clamp<std::size_t>(scratch_.query.payload, kMinUdpPayload, kMaxUdpPayload);
+    length = answer_foreign(message, limit, reply);
+    if (length == 0) return forward_udp(fd, from, message);
+  }
+  out_vectors_[out_count_] = {reply.data(), length};
   out_messages_[out_count_].msg_hdr.msg_name = from_[slot].get();
   out_messages_[out_count_].msg_hdr.msg_namelen = from_[slot].size();
   ++out_count_;
+}
+
+std::size_t Server::Worker::answer_foreign(Bytes message, std::size_t limit,
+                                           std::span<std::uint8_t> reply) {
+  stats_.forwarded.fetch_add(1, std::memory_order_relaxed);
+  const auto& query = scratch_.query;
+  if (forwarder_.is_own_probe(query)) {
+    return empty_reply(query, message, Rcode::kServFail, ede::kNetworkError,
+                       "an upstream resolver leads back to this one", false, reply);
+  }
+  return forwarder_.from_cache(query, message, limit, snapshot_->settings().filtered, now_, reply);
 }
 
 void Server::Worker::flush_udp(int fd) {
@@ -225,7 +249,6 @@ void Server::Worker::flush_udp(int fd) {
 }
 
 void Server::Worker::forward_udp(int fd, const SocketAddress& from, Bytes message) {
-  stats_.forwarded.fetch_add(1, std::memory_order_relaxed);
   Forwarder::Question question;
   question.client = from.address();
   question.query = scratch_.query;
@@ -236,125 +259,6 @@ void Server::Worker::forward_udp(int fd, const SocketAddress& from, Bytes messag
   };
   if (!forwarder_.ask(std::move(question), snapshot_->settings().filtered, now_)) {
     stats_.dropped.fetch_add(1, std::memory_order_relaxed);
-  }
-}
-
-// --- connections ---------------------------------------------------------------------
-
-void Server::Worker::accept_tcp(int fd) {
-  for (int i = 0; i < kBatch; ++i) {
-    SocketAddress from;
-    UniqueFd accepted(accept4(fd, from.get(), &from.size_, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!accepted) return;
-    const auto client = from.address();
-    const auto same = std::ranges::count_if(
-        connections_, [&](const auto& entry) { return entry.second.client == client; });
-    const bool known =
-        snapshot_ && (snapshot_->view(client) != nullptr || snapshot_->is_plain_client(client));
-    if (!known || connections_.size() >= kMaxTcp ||
-        static_cast<std::size_t>(same) >= kMaxTcpPerClient) {
-      stats_.dropped.fetch_add(1, std::memory_order_relaxed);
-      continue;  // closed: the client sees it at once
-    }
-    const int number = accepted.get();
-    auto& connection = connections_[number];
-    connection.fd = std::move(accepted);
-    connection.serial = next_serial_++;
-    connection.client = client;
-    connection.idle_at = now_ + kTcpIdle;
-    watch(number, Kind::kConnection, EPOLLIN);
-  }
-}
-
-void Server::Worker::serve_connection(int fd, std::uint32_t events) {
-  const auto found = connections_.find(fd);
-  if (found == connections_.end()) return;
-  auto& connection = found->second;
-  bool alive = true;
-  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) alive = read_connection(connection);
-  if (alive && !connection.out.empty()) alive = write_connection(connection);
-  if (!alive) return close_connection(fd);
-  watch(fd, Kind::kConnection, connection.out.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT);
-}
-
-bool Server::Worker::read_connection(Connection& connection) {
-  std::array<std::uint8_t, 4096> chunk{};
-  const auto got = recv(connection.fd.get(), chunk.data(), chunk.size(), MSG_DONTWAIT);
-  if (got < 0) return errno == EAGAIN || errno == EINTR;
-  if (got == 0) return false;
-  // A client that sends without reading would make us keep its answers.
-  if (connection.out.size() > 4 * kMaxMessage) return false;
-  auto& in = connection.in;
-  in.insert(in.end(), chunk.begin(), chunk.begin() + got);
-  std::size_t at = 0;
-  while (in.size() - at >= 2) {
-    const std::size_t length = static_cast<std::size_t>(in[at]) << 8 | in[at + 1];
-    if (length > kMaxQuery) return false;
-    if (in.size() - at - 2 < length) break;
-    stats_.queries.fetch_add(1, std::memory_order_relaxed);
-    answer_tcp(connection, Bytes(in).subspan(at + 2, length));
-    at += 2 + length;
-  }
-  in.erase(in.begin(), in.begin() + static_cast<std::ptrdiff_t>(at));
-  if (at > 0) connection.idle_at = now_ + kTcpIdle;
-  // Half a message must be followed by the rest soon.
-  if (at == 0 && !in.empty()) connection.idle_at = std::min(connection.idle_at, now_ + kTcpPartial);
-  return true;
-}
-
-void Server::Worker::answer_tcp(Connection& connection, Bytes message) {
-  if (!snapshot_) return;
-  const auto outcome = answer(*snapshot_, connection.client, message, false, tcp_reply_, scratch_);
-  if (!outcome.refused.empty()) report(outcome, connection.client);
-  if (outcome.action == Action::kReply) {
-    return queue_tcp(connection, Bytes(tcp_reply_).first(outcome.length));
-  }
-  if (outcome.action == Action::kDrop) return;
-  stats_.forwarded.fetch_add(1, std::memory_order_relaxed);
-  Forwarder::Question question;
-  question.client = connection.client;
-  question.query = scratch_.query;
-  question.message.assign(message.begin(), message.end());
-  question.limit = kMaxMessage;
-  // The connection may be gone, and its number somebody else's, when the answer comes.
-  const int fd = connection.fd.get();
-  question.send = [this, fd, serial = connection.serial](Bytes reply) {
-    const auto found = connections_.find(fd);
-    if (found == connections_.end() || found->second.serial != serial) return;
-    queue_tcp(found->second, reply);
-    if (write_connection(found->second)) {
-      watch(fd, Kind::kConnection, found->second.out.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT);
-    }
-  };
-  if (!forwarder_.ask(std::move(question), snapshot_->settings().filtered, now_)) {
-    stats_.dropped.fetch_add(1, std::memory_order_relaxed);
-  }
-}
-
-void Server::Worker::queue_tcp(Connection& connection, Bytes message) {
-  connection.out.push_back(static_cast<std::uint8_t>(message.size() >> 8));
-  connection.out.push_back(static_cast<std::uint8_t>(message.size()));
-  connection.out.insert(connection.out.end(), message.begin(), message.end());
-  stats_.answered.fetch_add(1, std::memory_order_relaxed);
-}
-
-bool Server::Worker::write_connection(Connection& connection) {
-  auto& out = connection.out;
-  const auto sent = send(connection.fd.get(), out.data(), out.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-  if (sent < 0) return errno == EAGAIN || errno == EINTR;
-  out.erase(out.begin(), out.begin() + sent);
-  return true;
-}
-
-void Server::Worker::close_connection(int fd) {
-  watch(fd, Kind::kConnection, 0);
-  connections_.erase(fd);
-}
-
-void Server::Worker::close_idle(TimePoint now) {
-  for (auto entry = connections_.begin(); entry != connections_.end();) {
-    const auto current = entry++;
-    if (current->second.idle_at <= now) close_connection(current->first);
   }
 }
 

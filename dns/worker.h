@@ -6,15 +6,18 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <map>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <unordered_map>
 #include <vector>
 
 #include "dns/answer.h"
+#include "dns/client_rate.h"
 #include "dns/limits.h"
 #include "dns/name.h"
 #include "dns/server.h"
@@ -25,11 +28,11 @@ namespace meshd::dns {
 class Server::Worker {
  public:
   Worker(const Published<Snapshot>& snapshots, Mailbox<Refusal>& refusals, ServerStats& stats,
-         std::size_t cache_bytes);
+         std::shared_ptr<LoopWatch> loops, const ServerOptions& options);
   ~Worker();
 
   [[nodiscard]] Status add(const Listener& listener);
-  void start(std::vector<UpstreamAddress> upstreams);
+  void start(const std::vector<UpstreamAddress>& upstreams, std::vector<UpstreamAddress> own);
   void set_upstreams(std::vector<UpstreamAddress> upstreams);
   [[nodiscard]] std::vector<UpstreamState> states() const;
 
@@ -39,7 +42,14 @@ class Server::Worker {
     std::uint64_t serial = 0;  // numbers of descriptors come again, these do not
     IpAddress client;
     std::vector<std::uint8_t> in, out;  // not yet understood, not yet sent
-    TimePoint idle_at{};
+    std::size_t waiting = 0;            // answers that are to come from upstreams
+    bool finished = false;              // no more queries are read; answers still go out
+    TimePoint used_at{}, idle_at{};
+    std::optional<TimePoint> partial_at;  // until then the rest of a message must be there
+    [[nodiscard]] TimePoint ends_at() const {
+      return partial_at ? std::min(*partial_at, idle_at) : idle_at;
+    }
+    [[nodiscard]] bool busy() const { return waiting > 0 || !out.empty(); }
   };
   struct Bucket {
     double tokens = 0;
@@ -61,13 +71,21 @@ class Server::Worker {
 
   void serve_udp(int fd);
   void answer_udp(int fd, const SocketAddress& from, Bytes message, std::size_t slot);
+  // What a foreign name's answer is when nobody has to be asked for it; 0: somebody has.
+  std::size_t answer_foreign(Bytes message, std::size_t limit, std::span<std::uint8_t> reply);
   void forward_udp(int fd, const SocketAddress& from, Bytes message);
   void flush_udp(int fd);
 
+  // worker_tcp.cc
   void accept_tcp(int fd);
+  bool make_room(const IpAddress& client);
   void serve_connection(int fd, std::uint32_t events);
+  void settle(Connection& connection);
   bool read_connection(Connection& connection);
+  bool take_messages(Connection& connection);
   void answer_tcp(Connection& connection, Bytes message);
+  void forward_tcp(Connection& connection, Bytes message);
+  void refuse_tcp(Connection& connection, Bytes message, std::string_view why);
   void queue_tcp(Connection& connection, Bytes message);
   bool write_connection(Connection& connection);
   void close_connection(int fd);
@@ -75,6 +93,9 @@ class Server::Worker {
 
   void report(const Outcome& outcome, const IpAddress& client);
   void publish_states();
+  [[nodiscard]] bool too_often(const Outcome& outcome, const IpAddress& client) {
+    return outcome.plain && !plain_rate_.take(client, now_);
+  }
 
   const Published<Snapshot>& snapshots_;
   Mailbox<Refusal>& refusals_;
@@ -84,6 +105,8 @@ class Server::Worker {
   std::vector<UniqueFd> sockets_;
   Forwarder forwarder_;
   Published<std::vector<UpstreamState>> states_;
+  std::uint64_t published_changes_ = 0;
+  ClientRate plain_rate_;
 
   std::shared_ptr<const Snapshot> snapshot_;
   std::uint64_t snapshot_version_ = 0;

@@ -129,8 +129,80 @@ TEST_F(AnswerTest, PointersAreOfTheViewOnly) {
   const auto m = ask({.name = "1.0.214.10.in-addr.arpa", .type = 12});
   ASSERT_THAT(m.answers, SizeIs(1));
   EXPECT_EQ(m.answers[0].data, "db.wf1.wf.mesh.internal");
-  expect_no_name(ask({.name = "9.0.214.10.in-addr.arpa", .type = 12}), ".");
-  expect_negative(ask({.name = "1.0.214.10.in-addr.arpa", .type = 16}), 0, ".");
+  expect_no_name(ask({.name = "9.0.214.10.in-addr.arpa", .type = 12}), "214.10.in-addr.arpa");
+  expect_negative(ask({.name = "1.0.214.10.in-addr.arpa", .type = 16}), 0, "214.10.in-addr.arpa");
+}
+
+TEST_F(AnswerTest, ReverseZonesHaveAnApex) {
+  for (const auto* zone :
+       {"213.10.in-addr.arpa", "214.10.in-addr.arpa", "0.0.0.0.0.0.0.0.1.0.0.0.0.0.d.f.ip6.arpa"}) {
+    const auto soa = ask({.name = zone, .type = 6});
+    ASSERT_THAT(soa.answers, SizeIs(1)) << zone;
+    EXPECT_EQ(soa.answers[0].name, zone);
+    EXPECT_EQ(soa.answers[0].data, "ns.mesh.internal hostmaster.mesh.internal 1 3600 600 86400 1");
+    const auto ns = ask({.name = zone, .type = 2});
+    ASSERT_THAT(ns.answers, SizeIs(1)) << zone;
+    EXPECT_EQ(ns.answers[0].data, "ns.mesh.internal");
+    EXPECT_EQ(ask({.name = zone, .type = 255}).answers.at(0).type, 13U);
+    expect_negative(ask({.name = zone, .type = 12}), 0, zone);
+  }
+}
+
+TEST_F(AnswerTest, WhatStandsAboveAVisiblePointerIsNoData) {
+  const auto* zone = "214.10.in-addr.arpa";
+  expect_negative(ask({.name = "0.214.10.in-addr.arpa", .type = 12}), 0, zone);
+  expect_no_name(ask({.name = "1.214.10.in-addr.arpa", .type = 12}), zone);
+  expect_no_name(ask({.name = "x.0.214.10.in-addr.arpa", .type = 12}), zone);
+  expect_no_name(ask({.name = "1.1.0.214.10.in-addr.arpa", .type = 12}), zone);
+  expect_negative(ask({.name = "10.in-addr.arpa", .type = 12}), 0, ".");
+}
+
+TEST_F(AnswerTest, NothingOfOurRangesGoesUpstreamWhateverTheyAre) {
+  auto settings = sample_settings();
+  settings->own_ranges = {prefix_of("198.18.32.0/20"), prefix_of("2620:12::/62")};
+  snapshot_ = Snapshot(settings);
+  view_->forward = true;
+  view_->pointers[ip_of("198.18.33.7")] = wire_of("db.wf1.wf.mesh.internal");
+  publish();
+  EXPECT_THAT(ask({.name = "7.33.18.198.in-addr.arpa", .type = 12}).answers, SizeIs(1));
+  expect_negative(ask({.name = "33.18.198.in-addr.arpa"}), 0, "33.18.198.in-addr.arpa");
+  EXPECT_THAT(ask({.name = "47.18.198.in-addr.arpa", .type = 6}).answers, SizeIs(1));
+  for (const auto* name : {"8.33.18.198.in-addr.arpa", "a.b.33.18.198.in-addr.arpa",
+                           "256.33.18.198.in-addr.arpa", "1.7.33.18.198.in-addr.arpa"}) {
+    expect_no_name(ask({.name = name, .type = 12}), "33.18.198.in-addr.arpa");
+  }
+  expect_no_name(ask({.name = "1.3.0.0.0.0.0.0.0.2.1.0.0.0.2.6.2.ip6.arpa"}),
+                 "3.0.0.0.0.0.0.0.2.1.0.0.0.2.6.2.ip6.arpa");
+  for (const auto* name :
+       {"48.18.198.in-addr.arpa", "1.31.18.198.in-addr.arpa", "18.198.in-addr.arpa",
+        "x.18.198.in-addr.arpa", "4.0.0.0.0.0.0.0.2.1.0.0.0.2.6.2.ip6.arpa"}) {
+    EXPECT_EQ(action({.name = name}), Action::kForward) << name;
+  }
+}
+
+TEST_F(AnswerTest, AnInstanceWithoutAddressSaysThatItIsNotReady) {
+  view_->add(wire_of("late.id.mesh.internal"), {}, wire_of("mesh.internal"));
+  for (const std::uint16_t type : {std::uint16_t{1}, std::uint16_t{28}}) {
+    const auto m = ask({.name = "late.id.mesh.internal", .type = type, .edns = true});
+    expect_no_data(m);
+    EXPECT_EQ(m.ede, 14);
+    EXPECT_EQ(m.ede_text, "declared, but it has no address now");
+  }
+  EXPECT_EQ(ask({.name = "late.id.mesh.internal", .type = 16, .edns = true}).ede, -1);
+  EXPECT_EQ(ask({.name = "v4only.svc.mesh.internal", .type = 28, .edns = true}).ede, -1);
+  EXPECT_EQ(ask({.name = "_sql._tcp.db.wf1.wf.mesh.internal", .edns = true}).ede, -1);
+  EXPECT_EQ(resolve(snapshot_, client_, "late.id.mesh.internal", 1).ede, "Not Ready");
+}
+
+TEST_F(AnswerTest, AReasonThatDoesNotFitGivesWayBeforeTheAnswerDoes) {
+  const auto label = std::string(62, '\x01');  // four characters each, when shown
+  const auto name =
+      label + "." + label + "." + label + "." + std::string(40, 'x') + ".mesh.internal";
+  const auto m = ask({.name = name, .edns = true, .payload = 512});
+  EXPECT_FALSE(m.tc());
+  expect_no_name(m);
+  EXPECT_EQ(m.ede, 18);
+  EXPECT_EQ(m.ede_text, "");
 }
 
 TEST_F(AnswerTest, WhySaysTheLastRefusals) {
@@ -197,15 +269,36 @@ TEST_F(AnswerTest, LocalhostIsTheClientItself) {
 
 TEST_F(AnswerTest, SpecialNamesNeverGoUpstream) {
   view_->forward = true;
-  for (const auto* name :
-       {"invalid", "x.invalid", "abc.onion", "printer.local", "x.test", "router.home.arpa",
-        "1.0.0.10.in-addr.arpa", "1.1.168.192.in-addr.arpa", "1.1.16.172.in-addr.arpa",
-        "1.1.31.172.in-addr.arpa", "4.3.254.169.in-addr.arpa", "1.0.0.127.in-addr.arpa",
-        "1.d.f.ip6.arpa", "0.8.e.f.ip6.arpa", "com", "singlelabel"}) {
+  for (const auto* name : {"invalid",
+                           "x.invalid",
+                           "abc.onion",
+                           "printer.local",
+                           "x.test",
+                           "router.home.arpa",
+                           "1.0.0.10.in-addr.arpa",
+                           "1.1.168.192.in-addr.arpa",
+                           "1.1.16.172.in-addr.arpa",
+                           "1.1.31.172.in-addr.arpa",
+                           "4.3.254.169.in-addr.arpa",
+                           "1.0.0.127.in-addr.arpa",
+                           "0.8.e.f.ip6.arpa",
+                           "com",
+                           "singlelabel",
+                           "1.64.100.in-addr.arpa",
+                           "127.100.in-addr.arpa",
+                           "4.3.2.0.192.in-addr.arpa",
+                           "1.100.51.198.in-addr.arpa",
+                           "113.0.203.in-addr.arpa",
+                           "255.255.255.255.in-addr.arpa",
+                           "f.8.b.d.0.1.0.0.2.ip6.arpa",
+                           "x.d.f.ip6.arpa"}) {
     expect_no_name(ask({.name = name}), ".");
   }
-  for (const auto* name : {"example.org", "1.1.15.172.in-addr.arpa", "1.1.32.172.in-addr.arpa",
-                           "8.8.8.8.in-addr.arpa", "mesh.internal.example.org", "local.org", ""}) {
+  expect_no_name(ask({.name = "1.d.f.ip6.arpa"}), ".");
+  for (const auto* name :
+       {"example.org", "1.1.15.172.in-addr.arpa", "1.1.32.172.in-addr.arpa", "63.100.in-addr.arpa",
+        "128.100.in-addr.arpa", "100.in-addr.arpa", "172.in-addr.arpa", "8.8.8.8.in-addr.arpa",
+        "mesh.internal.example.org", "local.org", ""}) {
     EXPECT_EQ(action({.name = name}), Action::kForward) << name;
   }
 }
@@ -232,7 +325,10 @@ TEST_F(AnswerTest, PlainClientsSeeNoNamesOfOursAndAllElseIsForwarded) {
   expect_no_name(ask({.name = "mesh.internal", .type = 6}));
   expect_no_name(ask({.name = "why.mesh.internal", .type = 16}));
   expect_no_name(ask({.name = "db"}), ".");
-  expect_no_name(ask({.name = "1.0.214.10.in-addr.arpa", .type = 12}), ".");
+  for (const auto* name :
+       {"1.0.214.10.in-addr.arpa", "0.214.10.in-addr.arpa", "214.10.in-addr.arpa"}) {
+    expect_no_name(ask({.name = name, .type = 12}), "214.10.in-addr.arpa");
+  }
   EXPECT_EQ(action({.name = "example.org"}), Action::kForward);
 }
 

@@ -1,14 +1,11 @@
 #include "dns/name.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/support/dns_messages.h"
 
 namespace meshd::dns {
 namespace {
-
-using testing::Optional;
 
 std::string wire(std::string_view text) { return to_wire(text).value(); }
 std::string lowered(std::string name) {
@@ -127,7 +124,9 @@ TEST(NameTest, ReverseNamesGoBothWays) {
   for (const std::string_view text :
        {"10.213.0.1", "0.0.0.0", "255.255.255.255", "fd00::1:2", "2001:db8::", "::ffff:1.2.3.4"}) {
     const auto address = IpAddress::parse(text).value();
-    EXPECT_THAT(address_of_reverse(reverse_name(address)), Optional(address)) << text;
+    const auto found = parse_reverse(reverse_name(address));
+    ASSERT_TRUE(found && found->whole()) << text;
+    EXPECT_EQ(found->prefix.address(), address) << text;
   }
   EXPECT_EQ(to_text(reverse_name(IpAddress::parse("10.213.0.1").value())),
             "1.0.213.10.in-addr.arpa");
@@ -138,12 +137,32 @@ TEST(NameTest, OnlyWholeReverseNamesStandForAnAddress) {
        {"213.10.in-addr.arpa", "5.1.0.213.10.in-addr.arpa", "256.0.213.10.in-addr.arpa",
         "01.0.213.10.in-addr.arpa", "a.0.213.10.in-addr.arpa", "in-addr.arpa", "ip6.arpa",
         "1.0.ip6.arpa", "10.213.0.1", "-1.0.213.10.in-addr.arpa", "+1.0.213.10.in-addr.arpa"}) {
-    EXPECT_EQ(address_of_reverse(wire(text)), std::nullopt) << text;
+    const auto found = parse_reverse(wire(text));
+    EXPECT_FALSE(found && found->whole()) << text;
   }
   auto v6 = to_text(reverse_name(IpAddress::parse("fd00::1").value()));
-  EXPECT_TRUE(address_of_reverse(wire(v6)));
+  EXPECT_TRUE(parse_reverse(wire(v6))->whole());
   v6[0] = 'g';
-  EXPECT_FALSE(address_of_reverse(wire(v6)));
+  EXPECT_FALSE(parse_reverse(wire(v6))->whole());
+}
+
+TEST(NameTest, PartsOfReverseNamesArePrefixes) {
+  const auto check = [](std::string_view name, std::string_view prefix, bool exact) {
+    const auto found = parse_reverse(wire(name));
+    ASSERT_TRUE(found) << name;
+    EXPECT_EQ(found->prefix.to_string(), prefix) << name;
+    EXPECT_EQ(found->exact, exact) << name;
+  };
+  check("in-addr.arpa", "0.0.0.0/0", true);
+  check("213.10.in-addr.arpa", "10.213.0.0/16", true);
+  check("x.213.10.in-addr.arpa", "10.213.0.0/16", false);
+  check("4.013.10.in-addr.arpa", "10.0.0.0/8", false);
+  check("9.1.0.213.10.in-addr.arpa", "10.213.0.1/32", false);
+  check("0.d.f.ip6.arpa", "fd00::/12", true);
+  check("10.d.f.ip6.arpa", "fd00::/8", false);
+  EXPECT_FALSE(parse_reverse(wire("10.in-addr.arpa.org")));
+  const auto name = wire("4.3.213.10.in-addr.arpa");
+  EXPECT_EQ(to_text(reverse_suffix(name, Family::kV4, 16)), "213.10.in-addr.arpa");
 }
 
 }  // namespace

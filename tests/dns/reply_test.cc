@@ -213,6 +213,29 @@ TEST_F(ReplyTest, WhatDoesNotFitIsCutAndSaysSo) {
   EXPECT_EQ(write_reply(*kept, query_, client_, 0, false, 512, tiny), 0U);
 }
 
+TEST_F(ReplyTest, TheTextOfAnErrorGivesWayBeforeTheAnswerAndItsCodeStays) {
+  const std::vector<ReplyRecord> some(11, {"example.org", 16, 300, Octets(6, 1)});
+  const auto kept =
+      take(make_reply(sent_, some, 0x8180, {}, opt_record(9, std::string(150, 'x')), 1));
+  ASSERT_TRUE(kept);
+  const auto bare = given(*kept, 0, false, 512);
+  EXPECT_FALSE(bare.tc());
+  EXPECT_THAT(bare.answers, SizeIs(11));
+  EXPECT_EQ(bare.ede, 9);
+  EXPECT_EQ(bare.ede_text, "");
+  const std::vector<ReplyRecord> many(40, {"example.org", 16, 300, Octets(20, 1)});
+  const auto cut =
+      given(*take(make_reply(sent_, many, 0x8180, {}, opt_record(9, "no key"), 1)), 0, false, 512);
+  EXPECT_TRUE(cut.tc());
+  EXPECT_EQ(cut.ede, 9);
+}
+
+TEST_F(ReplyTest, TheErrorOfNumberZeroIsPassedOnToo) {
+  const auto m = given(*take(make_reply(sent_, {}, 0x8182, {}, opt_record(0, "broken"), 1)));
+  EXPECT_EQ(m.ede, 0);
+  EXPECT_EQ(m.ede_text, "broken");
+}
+
 TEST_F(ReplyTest, UnknownTypesPassByteForByte) {
   const ReplyRecord strange{"example.org", 65280, 60, {0, 0xff, 0xc0, 0x0c, 7}};
   const auto m = given(*take(make_reply(sent_, {strange})));
