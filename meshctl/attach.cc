@@ -56,6 +56,48 @@ Outcome<pb::AttachReply> with_resolv_conf(pb::AttachReply reply, const std::stri
   return reply;
 }
 
+// Until the daemon has heard of it, it would ask for the removal again.
+Outcome<void> confirm_removed(ControlClient& client, const std::string& id, std::uint64_t ino) {
+  pb::DetachRequest request;
+  request.set_id(id);
+  request.set_removed_netns_ino(ino);
+  CHECK_OK(client.detach(request));
+  return {};
+}
+
+// Removes what a `prepare` made that was detached by a command which did not come to its
+// end. False: what is at `path` is not that.
+Outcome<bool> clear_left(ControlClient& client, const std::string& id, const std::string& path) {
+  pb::DetachRequest request;
+  request.set_id(id);
+  request.set_left_only(true);
+  const auto left = TRY(client.detach(request));
+  if (!left.prepared() || left.netns() != path) return false;
+  if (!TRY(remove_named_netns(path, left.netns_dev(), left.netns_ino()))) return false;
+  CHECK_OK(confirm_removed(client, id, left.netns_ino()));
+  return true;
+}
+
+// What is still to be done once `reply` says that `id` is detached.
+Outcome<void> remove_prepared(ControlClient& client, const std::string& id,
+                              const pb::DetachReply& reply, const std::string& netns_dir,
+                              std::string_view verb) {
+  if (!reply.prepared()) return {};
+  // The path comes from the daemon's store. Only what prepare() can have made is removed.
+  const auto path = named_netns_path(netns_dir, id);
+  if (!path || *path != reply.netns()) {
+    return fail(Exit::kRefused,
+                fmt::format("{} {}: it is detached; {} was left, since prepare would have made it "
+                            "in {}",
+                            verb, id, reply.netns(), netns_dir));
+  }
+  if (auto removed = remove_named_netns(*path, reply.netns_dev(), reply.netns_ino()); !removed) {
+    return std::unexpected(std::move(removed).error().in(
+        fmt::format("{} {}: it is detached, but its namespace is left", verb, id)));
+  }
+  return confirm_removed(client, id, reply.netns_ino());
+}
+
 }  // namespace
 
 Outcome<pb::AttachReply> attach(ControlClient& client, const Attach& command) {
@@ -76,18 +118,21 @@ Outcome<pb::AttachReply> prepare(ControlClient& client, const Prepare& command,
   if (!path) return fail(Exit::kUsage, fmt::format("prepare: {}", path.error().what));
   // Killed in between, the namespace would stay behind with nobody to own it.
   const SignalsHeld held;
-  if (auto made = create_named_netns(*path); !made) {
-    if (made.error().code != ErrorCode::kConflict) {
-      return std::unexpected(std::move(made).error().in(where));
-    }
+  auto made = create_named_netns(*path);
+  if (!made && made.error().code == ErrorCode::kConflict) {
     if (TRY(is_attached_at(command.id, *path, run_dir, timeouts))) {
       return with_resolv_conf(TRY(attach_prepared(client, command.id, *path, false)),
                               command.resolv_conf, where);
     }
-    return fail(Exit::kRefused, fmt::format("{}: {} exists and is not this workload's; attach it "
-                                            "with --netns, or `ip netns delete {}` first",
-                                            where, *path, command.id));
+    if (!TRY(clear_left(client, command.id, *path))) {
+      return fail(Exit::kRefused,
+                  fmt::format("{}: {} exists and is not this workload's; attach it with --netns, "
+                              "or `ip netns delete {}` first",
+                              where, *path, command.id));
+    }
+    made = create_named_netns(*path);
   }
+  if (!made) return std::unexpected(std::move(made).error().in(where));
   auto reply = attach_prepared(client, command.id, *path, true);
   if (reply) return with_resolv_conf(*std::move(reply), command.resolv_conf, where);
   // Whatever the daemon did after we lost it, a namespace that vanishes is a detach.
@@ -101,22 +146,21 @@ Outcome<pb::AttachReply> prepare(ControlClient& client, const Prepare& command,
 Outcome<pb::DetachReply> detach(ControlClient& client, const Detach& command,
                                 const std::string& netns_dir) {
   const SignalsHeld held;
-  pb::WorkloadRequest request;
+  pb::DetachRequest request;
   request.set_id(command.id);
   auto reply = TRY(client.detach(request));
-  if (!reply.prepared()) return reply;
-  // The path comes from the daemon's store. Only what prepare() can have made is removed.
-  const auto path = named_netns_path(netns_dir, command.id);
-  if (!path || *path != reply.netns()) {
-    return fail(Exit::kRefused,
-                fmt::format("detach {}: it is detached; {} was left, since prepare would have "
-                            "made it in {}",
-                            command.id, reply.netns(), netns_dir));
-  }
-  if (auto removed = remove_named_netns(*path); !removed) {
-    return std::unexpected(std::move(removed).error().in(
-        fmt::format("detach {}: it is detached, but its namespace is left", command.id)));
-  }
+  CHECK_OK(remove_prepared(client, command.id, reply, netns_dir, "detach"));
+  return reply;
+}
+
+Outcome<pb::DetachReply> remove(ControlClient& client, const Delete& command,
+                                const std::string& netns_dir) {
+  const SignalsHeld held;
+  pb::DeleteRequest request;
+  request.set_id(command.id);
+  request.set_force(command.force);
+  auto reply = TRY(client.remove(request));
+  CHECK_OK(remove_prepared(client, command.id, reply, netns_dir, "delete"));
   return reply;
 }
 

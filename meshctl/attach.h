@@ -24,5 +24,7 @@ namespace meshd::ctl {
 
 [[nodiscard]] Outcome<pb::DetachReply> detach(ControlClient& client, const Detach& command,
                                               const std::string& netns_dir);
+[[nodiscard]] Outcome<pb::DetachReply> remove(ControlClient& client, const Delete& command,
+                                              const std::string& netns_dir);
 
 }  // namespace meshd::ctl

@@ -174,13 +174,13 @@ Outcome<pb::ApplyReply> ControlClient::apply(const pb::ApplyRequest& request) {
 Outcome<pb::AttachReply> ControlClient::attach(const pb::AttachRequest& request) {
   return impl_->change(&Impl::Stub::Attach, request);
 }
-Outcome<pb::DetachReply> ControlClient::detach(const pb::WorkloadRequest& request) {
+Outcome<pb::DetachReply> ControlClient::detach(const pb::DetachRequest& request) {
   return impl_->change(&Impl::Stub::Detach, request);
 }
 Outcome<pb::Empty> ControlClient::drain(const pb::WorkloadRequest& request) {
   return impl_->change(&Impl::Stub::Drain, request);
 }
-Outcome<pb::Empty> ControlClient::remove(const pb::DeleteRequest& request) {
+Outcome<pb::DetachReply> ControlClient::remove(const pb::DeleteRequest& request) {
   return impl_->change(&Impl::Stub::Delete, request);
 }
 Outcome<pb::Empty> ControlClient::release_name(const pb::NameRequest& request) {

@@ -50,9 +50,9 @@ class ControlClient {
 
   [[nodiscard]] Outcome<pb::ApplyReply> apply(const pb::ApplyRequest& request);
   [[nodiscard]] Outcome<pb::AttachReply> attach(const pb::AttachRequest& request);
-  [[nodiscard]] Outcome<pb::DetachReply> detach(const pb::WorkloadRequest& request);
+  [[nodiscard]] Outcome<pb::DetachReply> detach(const pb::DetachRequest& request);
   [[nodiscard]] Outcome<pb::Empty> drain(const pb::WorkloadRequest& request);
-  [[nodiscard]] Outcome<pb::Empty> remove(const pb::DeleteRequest& request);
+  [[nodiscard]] Outcome<pb::DetachReply> remove(const pb::DeleteRequest& request);
   [[nodiscard]] Outcome<pb::Empty> release_name(const pb::NameRequest& request);
 
  private:

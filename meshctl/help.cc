@@ -42,7 +42,8 @@ constexpr std::array<CommandHelp, 16> kCommands = {{
      kFileOptions, "meshctl plan -f db.yaml"},
     {"attach", "ID --netns PATH | --pid PID", "connect a container's network namespace",
      "Puts the mesh interface of the declared workload ID into a namespace that your\n"
-     "container engine has made. Repeating it is harmless. Prints JSON.",
+     "container engine has made. Repeating it is harmless. Prints JSON. With\n"
+     "--no-default-route what passes the engine's interface is not controlled.",
      kAttachOptions, "meshctl attach web --pid 4711 --resolv-conf rootfs/etc/resolv.conf"},
     {"prepare", "ID", "make a namespace and attach it",
      "Makes the named network namespace /run/netns/ID, as `ip netns add` does, and\n"
@@ -66,7 +67,7 @@ constexpr std::array<CommandHelp, 16> kCommands = {{
      kDeleteOptions, "meshctl delete db-1"},
     {"wait", "ID|NAME", "wait until a workload or service is ready",
      "Returns when the container, or one endpoint of the service, is ready. Exit code 1\n"
-     "and the reason when the time has run out.",
+     "and the reason when the time has run out. NAME is db, db.WORKFLOW or a full name.",
      kWaitOptions, "meshctl wait db --timeout 2m"},
     {"list",
      "workloads|services|flows|published",

@@ -149,6 +149,22 @@ Status create_named_netns(const std::string& path) {
   return status;
 }
 
+Result<bool> remove_named_netns(const std::string& path, std::uint64_t dev, std::uint64_t ino) {
+  struct stat info{};
+  {
+    const UniqueFd look(open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (!look && errno == ENOENT) return true;
+    if (!look || fstat(look.get(), &info) != 0) return fail_errno(path, errno);
+    if (!TRY(is_nsfs(look.get(), path)) && S_ISREG(info.st_mode) && info.st_size == 0) {
+      if (unlink(path.c_str()) != 0 && errno != ENOENT) return fail_errno("remove " + path, errno);
+      return true;
+    }
+  }
+  if (info.st_dev != dev || info.st_ino != ino) return false;
+  CHECK_OK(remove_named_netns(path));
+  return true;
+}
+
 Status remove_named_netns(const std::string& path) {
   {
     const UniqueFd look(open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));

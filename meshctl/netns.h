@@ -38,5 +38,9 @@ struct Netns {
 // Harmless when nothing is there. A file that is not bound to a network namespace is not
 // ours and is refused.
 [[nodiscard]] Status remove_named_netns(const std::string& path);
+// The same for exactly the namespace of that identity, or the empty file that an interrupted
+// removal of it left. False: the name is another namespace's by now, which was left alone.
+[[nodiscard]] Result<bool> remove_named_netns(const std::string& path, std::uint64_t dev,
+                                              std::uint64_t ino);
 
 }  // namespace meshd::ctl

@@ -43,6 +43,14 @@ class Runner {
   Outcome<Exit> on(const Attach& command) const {
     auto client = TRY(control());
     const auto reply = TRY(attach(client, command));
+    if (command.no_default_route) {
+      // For a person; scripts read stdout, and nothing has gone wrong.
+      [[maybe_unused]] const auto written = write_all(
+          environment_.err,
+          fmt::format(
+              "meshctl: attach {}: what passes other interfaces than {} is not controlled\n",
+              printable(command.id), printable(reply.ifname())));
+    }
     return put(TRY(render_json(reply)));
   }
 
@@ -68,16 +76,7 @@ class Runner {
 
   Outcome<Exit> on(const Delete& command) const {
     auto client = TRY(control());
-    // A forced delete detaches. Done by detach() first, since only its answer says whether
-    // the namespace is one that prepare() made and that has to go as well.
-    if (command.force) {
-      const auto detached = detach(client, Detach{command.id}, environment_.netns_dir);
-      CHECK_OK(detached);
-    }
-    pb::DeleteRequest request;
-    request.set_id(command.id);
-    request.set_force(command.force);
-    return confirm(TRY(client.remove(request)), command.id, "deleted");
+    return confirm(TRY(remove(client, command, environment_.netns_dir)), command.id, "deleted");
   }
 
   Outcome<Exit> on(const ReleaseName& command) const {

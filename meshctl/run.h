@@ -17,6 +17,7 @@ namespace meshd::ctl {
 struct Environment {
   int in = 0;
   int out = 1;
+  int err = 2;
   Style style;  // of `out`
   std::string netns_dir{kNetnsDir};
   // Readable when `watch` shall end; below 0: on SIGINT or SIGTERM.

@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
+#include <map>
 #include <set>
+#include <utility>
 
 namespace meshd {
 namespace {
@@ -67,21 +68,44 @@ EraseRequest::Translation translation_of(const Element& element, Translates kind
   return result;
 }
 
-// Another slot of the same port leads to the same endpoint: its connections stay right.
-bool another_slot(Element element, const std::function<bool(const Element&)>& planned) {
-  for (std::uint32_t slot = 0; slot < policy::kSlots; ++slot) {
-    std::memcpy(element.bytes.data() + element.key_size - sizeof slot, &slot, sizeof slot);
-    if (planned(element)) return true;
-  }
-  return false;
+// Whether the workload at `to` still is the service at `from` on that port, ready or not,
+// draining or not: both are about new connections. Asked of the declarations, since one
+// port can stand for itself in one plan and in a block in the next.
+bool serves_as(const policy::World& world, const policy::Workload& workload, const IpAddress& vip,
+               Proto proto, std::uint16_t port) {
+  const auto key = workload.declaration.service();
+  if (!key) return false;
+  const auto service = world.services.find(*key);
+  if (service == world.services.end() || service->second.vip(vip.family()) != vip) return false;
+  return std::ranges::any_of(workload.declaration.serves, [&](const auto& served) {
+    return served.ports.contains(proto, port);
+  });
 }
 
-bool drains(const policy::World& world, const IpAddress& address) {
+bool still_serves(const policy::World& world, const EraseRequest::Translation& translation,
+                  std::uint16_t port) {
+  const auto family = translation.from.family();
   return std::ranges::any_of(world.workloads, [&](const auto& entry) {
     const auto& workload = entry.second;
-    return workload.draining && workload.attachment &&
-           (workload.attachment->v4 == address || workload.attachment->v6 == address);
+    return workload.attachment && workload.attachment->address(family) == translation.to &&
+           serves_as(world, workload, translation.from, translation.proto, port);
   });
+}
+
+// What of a VIP's translation is wrong now, as runs of ports.
+std::vector<EraseRequest::Translation> outdated(const policy::World& world,
+                                                const EraseRequest::Translation& translation) {
+  std::vector<EraseRequest::Translation> runs;
+  for (int number = translation.first; number <= translation.last; ++number) {
+    const auto port = static_cast<std::uint16_t>(number);
+    if (still_serves(world, translation, port)) continue;
+    if (runs.empty() || runs.back().last + 1 != number) {
+      runs.push_back(translation);
+      runs.back().first = port;
+    }
+    runs.back().last = port;
+  }
+  return runs;
 }
 
 }  // namespace
@@ -134,19 +158,63 @@ Result<policy::Attachment> allocate(const policy::World& world, const policy::Qu
                           used.size(), count, resting.size()));
 }
 
+std::optional<EraseRequest::Translation> vip_slot(const policy::Element& element) {
+  const auto kind = translates(element.set);
+  if (kind != Translates::kVip && kind != Translates::kVipBlock) return std::nullopt;
+  return translation_of(element, kind);
+}
+
 void note_translations(const policy::World& world, const policy::Delta& delta,
                        const std::function<bool(const Element&)>& planned, EraseRequest& erase) {
+  std::set<EraseRequest::Translation> removed;  // one for all slots of an endpoint
   for (const auto& element : delta.remove) {
     const auto kind = translates(element.set);
     if (kind == Translates::kNo || planned(element)) continue;
-    if (kind != Translates::kPublication && another_slot(element, planned)) continue;
     const auto translation = translation_of(element, kind);
-    if (drains(world, translation.to)) continue;
-    const auto& known = erase.translations;
-    if (std::ranges::find(known, translation) == known.end()) {
-      erase.translations.push_back(translation);
+    if (!removed.insert(translation).second) continue;
+    const auto wrong =
+        kind == Translates::kPublication ? std::vector{translation} : outdated(world, translation);
+    erase.translations.insert(erase.translations.end(), wrong.begin(), wrong.end());
+  }
+  std::ranges::sort(erase.translations);
+  const auto twice = std::ranges::unique(erase.translations);
+  erase.translations.erase(twice.begin(), twice.end());
+}
+
+std::function<bool(const policy::LiveConnection&)> outlived(const policy::World& world,
+                                                            const std::vector<Element>& planned) {
+  std::map<IpAddress, const policy::Workload*> at;
+  for (const auto& [id, workload] : world.workloads) {
+    if (!workload.attachment) continue;
+    for (const auto family : kFamilies) {
+      if (const auto& address = workload.attachment->address(family)) at[*address] = &workload;
     }
   }
+  std::set<EraseRequest::Translation> published;
+  for (const auto& element : planned) {
+    const auto kind = translates(element.set);
+    if (kind == Translates::kPublication) published.insert(translation_of(element, kind));
+  }
+  return [&world, at = std::move(at),
+          published = std::move(published)](const policy::LiveConnection& connection) {
+    const auto& settings = world.settings;
+    const auto in = [](const std::optional<Prefix>& pool, const IpAddress& address) {
+      return pool && pool->contains(address);
+    };
+    const auto ours = [&](const IpAddress& address) {
+      return in(settings.pool4, address) || in(settings.pool6, address);
+    };
+    const auto& [proto, source, asked, asked_port, server, port] = connection;
+    for (const auto* const end : {&source, &asked, &server}) {
+      if (ours(*end) && !at.contains(*end)) return true;
+    }
+    if (asked == server || !ours(server)) return false;  // not translated by us
+    if (proto != Proto::kTcp && proto != Proto::kUdp) return false;
+    if (in(settings.vip_pool4, asked) || in(settings.vip_pool6, asked)) {
+      return !serves_as(world, *at.at(server), asked, proto, asked_port);
+    }
+    return !published.contains({proto, asked, asked_port, asked_port, server});
+  };
 }
 
 }  // namespace meshd

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "base/result.h"
@@ -26,11 +27,20 @@ namespace meshd {
                                                   const policy::Quarantine& resting,
                                                   std::uint64_t last);
 
-// Adds to `erase` what the removed elements translated and nothing planned still does.
-// `planned` says whether an element is part of the plan; a draining endpoint keeps its
-// open connections.
+// What an element of a VIP map translates; nothing for elements of other sets.
+[[nodiscard]] std::optional<EraseRequest::Translation> vip_slot(const policy::Element& element);
+
+// Adds to `erase` what the removed elements translated and is wrong now: a publication's that
+// is not `planned` any more, a VIP's to a workload that is not that service on that port any
+// more. Who merely drains, or is not seen ready, keeps its open connections.
 void note_translations(const policy::World& world, const policy::Delta& delta,
                        const std::function<bool(const policy::Element&)>& planned,
                        EraseRequest& erase);
+
+// At a start: which entries of connection tracking are of a time that is over. They touch an
+// address of our pools that nobody has, or translate to what is neither `planned` nor the
+// service any more. A process that died between rules and erasing left them.
+[[nodiscard]] std::function<bool(const policy::LiveConnection&)> outlived(
+    const policy::World& world, const std::vector<policy::Element>& planned);
 
 }  // namespace meshd

@@ -2,14 +2,19 @@
 
 #include <grp.h>
 #include <grpcpp/grpcpp.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <deque>
+#include <thread>
+#include <utility>
 
 #include "base/log.h"
+#include "policy/from_proto.h"
 #include "proto/node.grpc.pb.h"
 
 namespace meshd {
@@ -20,10 +25,14 @@ namespace pb = mesh::v1;
 // A client that reads slower than events happen is dropped at this many unread events:
 // it would otherwise grow the daemon.
 constexpr std::size_t kMaxUnread = 4096;
-// One apply may carry several files of 1 MiB each.
-constexpr int kMaxRequestBytes = 32 << 20;
-// How long shutdown waits for calls that are being answered.
+// One apply may carry several files of 1 MiB each; a plan, which more people may ask for, fewer.
+constexpr int kMaxControlBytes = 32 << 20;
+constexpr int kMaxStatusBytes = 8 << 20;
+// Calls at the same time on one connection to the status socket; more wait in the client.
+constexpr int kMaxStreams = 128;
+// How long shutdown waits for answers to reach clients before it cuts the connections.
 constexpr auto kShutdownGrace = std::chrono::milliseconds(500);
+constexpr std::string_view kStopping = "meshd is stopping";
 
 grpc::Status to_status(const Error& error) {
   using grpc::StatusCode;
@@ -50,53 +59,158 @@ grpc::Status to_status(const Error& error) {
   return {code, error.what};
 }
 
-// Turns one unary call into a Job. Request and reply live until Finish(), whatever the
-// client does meanwhile, so the job may refer to them.
-template <class Request, class Response>
-grpc::ServerUnaryReactor* as_job(Mailbox<Admin::Job>& jobs, grpc::CallbackServerContext* context,
-                                 const Request* request, Response* response,
-                                 void (Api::*method)(const Request&, Reply<Response>)) {
-  auto* reactor = context->DefaultReactor();
-  const bool taken = jobs.post([=](Api& api) {
-    (api.*method)(*request, [=](Result<Response> result) {
-      if (!result) return reactor->Finish(to_status(result.error()));
-      *response = std::move(*result);
-      reactor->Finish(grpc::Status::OK);
-    });
-  });
-  if (!taken) {
-    reactor->Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "meshd: too many calls in flight"});
-  }
-  return reactor;
-}
+// What all calls share.
+struct Calls {
+  // A call posts its start and perhaps its end; a watcher besides that what it wrote. So the
+  // box cannot be full while the counts below hold.
+  Mailbox<Admin::Job> jobs{2 * Admin::kMaxJobs + 8 * Admin::kMaxWatchers};
+  std::atomic<std::size_t> count{0}, bytes{0}, plans{0}, watchers{0};
+  std::atomic<CallNumber> last{0};
 
-class ControlService final : public pb::Control::CallbackService {
+  void post(Admin::Job job) {
+    if (!jobs.post(std::move(job))) log::error("api: the job queue is full: a call is lost");
+  }
+};
+
+// One unary call from its arrival to the last byte of its answer. Request and response live
+// as long as it, whatever the client does meanwhile, so jobs may refer to them.
+class Call final : public grpc::ServerUnaryReactor {
  public:
-  explicit ControlService(Mailbox<Admin::Job>& jobs) : jobs_(jobs) {}
-  using Context = grpc::CallbackServerContext;
-  using Reactor = grpc::ServerUnaryReactor;
+  Call(Calls& calls, std::size_t bytes) : calls_(calls), bytes_(bytes), number_(++calls.last) {
+    const auto before = calls_.count.fetch_add(1);
+    const auto held = calls_.bytes.fetch_add(bytes_);
+    admitted_ = before < Admin::kMaxJobs && (held == 0 || held + bytes_ <= Admin::kMaxRequestBytes);
+    if (!admitted_) refuse("too many calls in flight");
+  }
+  [[nodiscard]] bool admitted() const { return admitted_; }
+  [[nodiscard]] CallNumber number() const { return number_; }
+  // Of those that may wait for long: the daemon is told when the client gives up.
+  void may_be_cancelled() { cancellable_ = true; }
+  [[nodiscard]] bool count_as_plan() {
+    is_plan_ = true;
+    if (calls_.plans.fetch_add(1) < Admin::kMaxPlans) return true;
+    refuse("too many plans in flight");
+    return false;
+  }
+  template <class Response>
+  Reply<Response> replies_to(Response* response) {
+    return [this, response](Result<Response> result) {
+      if (!result) return Finish(to_status(result.error()));
+      *response = std::move(*result);
+      Finish(grpc::Status::OK);
+    };
+  }
 
-  Reactor* Apply(Context* c, const pb::ApplyRequest* q, pb::ApplyReply* r) override {
-    return as_job(jobs_, c, q, r, &Api::apply);
+  void OnCancel() override {
+    if (!admitted_ || !cancellable_) return;
+    calls_.post([number = number_](Api& api) { api.cancel_wait(number); });
   }
-  Reactor* Attach(Context* c, const pb::AttachRequest* q, pb::AttachReply* r) override {
-    return as_job(jobs_, c, q, r, &Api::attach);
-  }
-  Reactor* Detach(Context* c, const pb::WorkloadRequest* q, pb::DetachReply* r) override {
-    return as_job(jobs_, c, q, r, &Api::detach);
-  }
-  Reactor* Drain(Context* c, const pb::WorkloadRequest* q, pb::Empty* r) override {
-    return as_job(jobs_, c, q, r, &Api::drain);
-  }
-  Reactor* Delete(Context* c, const pb::DeleteRequest* q, pb::Empty* r) override {
-    return as_job(jobs_, c, q, r, &Api::remove);
-  }
-  Reactor* ReleaseName(Context* c, const pb::NameRequest* q, pb::Empty* r) override {
-    return as_job(jobs_, c, q, r, &Api::release_name);
+  void OnDone() override {
+    calls_.count.fetch_sub(1);
+    calls_.bytes.fetch_sub(bytes_);
+    if (is_plan_) calls_.plans.fetch_sub(1);
+    delete this;
   }
 
  private:
-  Mailbox<Admin::Job>& jobs_;
+  void refuse(const std::string& why) {
+    Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "meshd: " + why});
+  }
+  Calls& calls_;
+  const std::size_t bytes_;
+  const CallNumber number_;
+  bool admitted_ = false, cancellable_ = false, is_plan_ = false;
+};
+
+template <class Request, class Response>
+grpc::ServerUnaryReactor* as_job(Calls& calls, const Request* request, Response* response,
+                                 void (Api::*method)(const Request&, Reply<Response>)) {
+  auto* const call = new Call(calls, request->ByteSizeLong());
+  if (call->admitted()) {
+    calls.post([=](Api& api) { (api.*method)(*request, call->replies_to(response)); });
+  }
+  return call;
+}
+
+Result<std::vector<policy::Declaration>> read_files(const pb::ApplyRequest& request) {
+  std::vector<policy::Declaration> all;
+  for (const auto& file : request.files()) {
+    auto declarations = TRY(policy::read_declarations(file.name(), file.text()));
+    std::ranges::move(declarations, std::back_inserter(all));
+  }
+  if (request.files().empty()) return fail(ErrorCode::kInvalid, "no file given");
+  return all;
+}
+
+// Reads declarations, one call after the other, and makes jobs of them.
+class Reading {
+ public:
+  using Task = std::move_only_function<void()>;
+  Reading()
+      : tasks_(Admin::kMaxJobs), thread_([this](const std::stop_token& stop) { run(stop); }) {}
+  Reading(const Reading&) = delete;
+  Reading& operator=(const Reading&) = delete;
+  ~Reading() {
+    thread_.request_stop();
+    [[maybe_unused]] const bool woken = tasks_.post([] {});
+  }
+
+  template <class Response>
+  void start(Calls& calls, Call* call, const pb::ApplyRequest* request, Response* response,
+             void (Api::*method)(std::vector<policy::Declaration>, Reply<Response>)) {
+    const bool taken = tasks_.post([=, &calls] {
+      auto declarations = read_files(*request);
+      if (!declarations) return call->Finish(to_status(declarations.error()));
+      calls.post([=, read = *std::move(declarations)](Api& api) mutable {
+        (api.*method)(std::move(read), call->replies_to(response));
+      });
+    });
+    // Every task is a call, and those are counted.
+    if (!taken) log::error("api: the reading queue is full: a call is lost");
+  }
+
+ private:
+  void run(const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      pollfd wait{tasks_.fd(), POLLIN, 0};
+      poll(&wait, 1, -1);
+      for (auto& task : tasks_.drain()) task();
+    }
+  }
+  Mailbox<Task> tasks_;
+  std::jthread thread_;  // after what it uses
+};
+
+class ControlService final : public pb::Control::CallbackService {
+ public:
+  ControlService(Calls& calls, Reading& reading) : calls_(calls), reading_(reading) {}
+  using Context = grpc::CallbackServerContext;
+  using Reactor = grpc::ServerUnaryReactor;
+
+  Reactor* Apply(Context*, const pb::ApplyRequest* q, pb::ApplyReply* r) override {
+    auto* const call = new Call(calls_, q->ByteSizeLong());
+    if (call->admitted()) reading_.start(calls_, call, q, r, &Api::apply);
+    return call;
+  }
+  Reactor* Attach(Context*, const pb::AttachRequest* q, pb::AttachReply* r) override {
+    return as_job(calls_, q, r, &Api::attach);
+  }
+  Reactor* Detach(Context*, const pb::DetachRequest* q, pb::DetachReply* r) override {
+    return as_job(calls_, q, r, &Api::detach);
+  }
+  Reactor* Drain(Context*, const pb::WorkloadRequest* q, pb::Empty* r) override {
+    return as_job(calls_, q, r, &Api::drain);
+  }
+  Reactor* Delete(Context*, const pb::DeleteRequest* q, pb::DetachReply* r) override {
+    return as_job(calls_, q, r, &Api::remove);
+  }
+  Reactor* ReleaseName(Context*, const pb::NameRequest* q, pb::Empty* r) override {
+    return as_job(calls_, q, r, &Api::release_name);
+  }
+
+ private:
+  Calls& calls_;
+  Reading& reading_;
 };
 
 // One `watch` call. All of its state belongs to the main loop: gRPC's threads post what
@@ -105,10 +219,16 @@ class Watcher final : public grpc::ServerWriteReactor<pb::Event>,
                       public EventStream,
                       public std::enable_shared_from_this<Watcher> {
  public:
-  Watcher(Mailbox<Admin::Job>& jobs, std::atomic<std::size_t>& count)
-      : jobs_(jobs), count_(count) {}
+  explicit Watcher(Calls& calls) : calls_(calls) {}
 
-  void start(std::shared_ptr<Watcher> self) { self_ = std::move(self); }
+  void start(std::shared_ptr<Watcher> self, const pb::WatchRequest& request) {
+    self_ = std::move(self);
+    if (calls_.watchers.fetch_add(1) < Admin::kMaxWatchers) {
+      return calls_.post([self = self_, request](Api& api) { api.watch(request, self); });
+    }
+    refused_ = true;
+    Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "watch: too many watchers"});
+  }
 
   bool send(const pb::Event& event) override {
     if (finished_) return false;
@@ -121,8 +241,12 @@ class Watcher final : public grpc::ServerWriteReactor<pb::Event>,
     return true;
   }
 
+  void end(std::string_view why) override {
+    finish({grpc::StatusCode::UNAVAILABLE, std::string(why)});
+  }
+
   void OnWriteDone(bool ok) override {
-    post([watcher = self_, ok](Api&) {
+    calls_.post([watcher = self_, ok](Api&) {
       watcher->writing_ = false;
       watcher->unread_.pop_front();
       if (!ok) return watcher->finish(grpc::Status::CANCELLED);
@@ -130,20 +254,18 @@ class Watcher final : public grpc::ServerWriteReactor<pb::Event>,
     });
   }
   void OnCancel() override {
-    post([watcher = self_](Api&) { watcher->finish(grpc::Status::CANCELLED); });
+    if (refused_) return;
+    calls_.post([watcher = self_](Api& api) {
+      watcher->finish(grpc::Status::CANCELLED);
+      api.unwatch(*watcher);
+    });
   }
   void OnDone() override {
-    count_.fetch_sub(1);
+    calls_.watchers.fetch_sub(1);
     self_.reset();
   }
 
  private:
-  void post(Admin::Job job) {
-    // Each watcher has at most three of these under way, and the box is larger than all
-    // watchers together plus the calls that as_job() admits in practice; a refusal here
-    // only delays the end of this stream until the client or the daemon closes it.
-    if (!jobs_.post(std::move(job))) log::warning("watch: the job queue is full");
-  }
   void write_next() {
     if (writing_ || finished_ || unread_.empty()) return;
     writing_ = true;
@@ -154,8 +276,8 @@ class Watcher final : public grpc::ServerWriteReactor<pb::Event>,
     Finish(std::move(status));
   }
 
-  Mailbox<Admin::Job>& jobs_;
-  std::atomic<std::size_t>& count_;
+  Calls& calls_;
+  bool refused_ = false;  // set before gRPC calls anything
   std::shared_ptr<Watcher> self_;
   std::deque<pb::Event> unread_;  // the front one is being written
   bool writing_ = false;
@@ -164,51 +286,54 @@ class Watcher final : public grpc::ServerWriteReactor<pb::Event>,
 
 class StatusService final : public pb::Status::CallbackService {
  public:
-  explicit StatusService(Mailbox<Admin::Job>& jobs) : jobs_(jobs) {}
+  StatusService(Calls& calls, Reading& reading) : calls_(calls), reading_(reading) {}
   using Context = grpc::CallbackServerContext;
   using Reactor = grpc::ServerUnaryReactor;
 
-  Reactor* Plan(Context* c, const pb::ApplyRequest* q, pb::PlanReply* r) override {
-    return as_job(jobs_, c, q, r, &Api::plan);
+  Reactor* Plan(Context*, const pb::ApplyRequest* q, pb::PlanReply* r) override {
+    auto* const call = new Call(calls_, q->ByteSizeLong());
+    if (call->admitted() && call->count_as_plan()) {
+      reading_.start(calls_, call, q, r, &Api::plan);
+    }
+    return call;
   }
-  Reactor* ListWorkloads(Context* c, const pb::Empty* q, pb::WorkloadList* r) override {
-    return as_job(jobs_, c, q, r, &Api::list_workloads);
+  Reactor* ListWorkloads(Context*, const pb::Empty* q, pb::WorkloadList* r) override {
+    return as_job(calls_, q, r, &Api::list_workloads);
   }
-  Reactor* ListServices(Context* c, const pb::Empty* q, pb::ServiceList* r) override {
-    return as_job(jobs_, c, q, r, &Api::list_services);
+  Reactor* ListServices(Context*, const pb::Empty* q, pb::ServiceList* r) override {
+    return as_job(calls_, q, r, &Api::list_services);
   }
-  Reactor* ListFlows(Context* c, const pb::Empty* q, pb::FlowList* r) override {
-    return as_job(jobs_, c, q, r, &Api::list_flows);
+  Reactor* ListFlows(Context*, const pb::Empty* q, pb::FlowList* r) override {
+    return as_job(calls_, q, r, &Api::list_flows);
   }
-  Reactor* ListPublished(Context* c, const pb::Empty* q, pb::PublishedList* r) override {
-    return as_job(jobs_, c, q, r, &Api::list_published);
+  Reactor* ListPublished(Context*, const pb::Empty* q, pb::PublishedList* r) override {
+    return as_job(calls_, q, r, &Api::list_published);
   }
-  Reactor* Explain(Context* c, const pb::ExplainRequest* q, pb::ExplainReply* r) override {
-    return as_job(jobs_, c, q, r, &Api::explain);
+  Reactor* Explain(Context*, const pb::ExplainRequest* q, pb::ExplainReply* r) override {
+    return as_job(calls_, q, r, &Api::explain);
   }
-  Reactor* Resolve(Context* c, const pb::ResolveRequest* q, pb::ResolveReply* r) override {
-    return as_job(jobs_, c, q, r, &Api::resolve);
+  Reactor* Resolve(Context*, const pb::ResolveRequest* q, pb::ResolveReply* r) override {
+    return as_job(calls_, q, r, &Api::resolve);
   }
-  Reactor* GetStatus(Context* c, const pb::Empty* q, pb::StatusReply* r) override {
-    return as_job(jobs_, c, q, r, &Api::get_status);
+  Reactor* GetStatus(Context*, const pb::Empty* q, pb::StatusReply* r) override {
+    return as_job(calls_, q, r, &Api::get_status);
   }
-  Reactor* Wait(Context* c, const pb::WaitRequest* q, pb::WaitReply* r) override {
-    return as_job(jobs_, c, q, r, &Api::wait);
+  Reactor* Wait(Context*, const pb::WaitRequest* q, pb::WaitReply* r) override {
+    auto* const call = new Call(calls_, q->ByteSizeLong());
+    if (!call->admitted()) return call;
+    call->may_be_cancelled();
+    calls_.post([=](Api& api) { api.wait(*q, call->number(), call->replies_to(r)); });
+    return call;
   }
   grpc::ServerWriteReactor<pb::Event>* Watch(Context*, const pb::WatchRequest* q) override {
-    auto watcher = std::make_shared<Watcher>(jobs_, watchers_);
-    watcher->start(watcher);
-    if (watchers_.fetch_add(1) >= Admin::kMaxWatchers) {
-      watcher->Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "watch: too many watchers"});
-    } else if (!jobs_.post([watcher, request = *q](Api& api) { api.watch(request, watcher); })) {
-      watcher->Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "meshd: too many calls in flight"});
-    }
+    auto watcher = std::make_shared<Watcher>(calls_);
+    watcher->start(watcher, *q);
     return watcher.get();
   }
 
  private:
-  Mailbox<Admin::Job>& jobs_;
-  std::atomic<std::size_t> watchers_{0};
+  Calls& calls_;
+  Reading& reading_;
 };
 
 Status open_to_group(const std::string& path) {
@@ -228,13 +353,12 @@ Status open_to_group(const std::string& path) {
 
 class GrpcAdmin final : public Admin {
  public:
-  GrpcAdmin() : jobs_(kMaxJobs), control_(jobs_), status_(jobs_) {}
-  ~GrpcAdmin() override { shutdown(); }
+  GrpcAdmin() : control_(calls_, reading_), status_(calls_, reading_) {}
 
   Status bind(const std::string& run_dir) {
     const auto old = umask(0177);
-    control_server_ = serve(run_dir + "/control.sock", control_);
-    status_server_ = serve(run_dir + "/status.sock", status_);
+    control_server_ = serve(run_dir + "/control.sock", control_, kMaxControlBytes, 0);
+    status_server_ = serve(run_dir + "/status.sock", status_, kMaxStatusBytes, kMaxStreams);
     umask(old);
     if (!control_server_ || !status_server_) {
       return fail(ErrorCode::kSystem, "cannot bind control.sock and status.sock in " + run_dir);
@@ -242,23 +366,51 @@ class GrpcAdmin final : public Admin {
     return open_to_group(run_dir + "/status.sock");
   }
 
-  Mailbox<Job>& jobs() override { return jobs_; }
-  void shutdown() override {
-    const auto deadline = std::chrono::system_clock::now() + kShutdownGrace;
-    if (control_server_) control_server_->Shutdown(deadline);
-    if (status_server_) status_server_->Shutdown(deadline);
+  Mailbox<Job>& jobs() override { return calls_.jobs; }
+
+  bool shutdown(Api& api) override {
+    // Shutdown() returns when every call has its answer, and only jobs on this thread give
+    // answers: it runs on another one meanwhile.
+    const auto closed = std::make_shared<std::atomic<bool>>(false);
+    std::thread closing([this, closed] {
+      const auto cut = std::chrono::system_clock::now() + kShutdownGrace;
+      control_server_->Shutdown(cut);
+      status_server_->Shutdown(cut);
+      *closed = true;
+      calls_.post([](Api&) {});
+    });
+    const auto end = std::chrono::steady_clock::now() + kShutdownLimit;
+    while (!*closed) {
+      api.stop(kStopping);
+      const auto left =
+          std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+      if (left.count() <= 0) {
+        closing.detach();
+        return false;
+      }
+      pollfd wait{calls_.jobs.fd(), POLLIN, 0};
+      poll(&wait, 1, static_cast<int>(left.count()));
+      for (auto& job : calls_.jobs.drain()) job(api);
+    }
+    closing.join();
+    return true;
   }
 
  private:
-  static std::unique_ptr<grpc::Server> serve(const std::string& path, grpc::Service& service) {
+  static std::unique_ptr<grpc::Server> serve(const std::string& path, grpc::Service& service,
+                                             int max_bytes, int max_streams) {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
     builder.RegisterService(&service);
-    builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+    builder.SetMaxReceiveMessageSize(max_bytes);
+    if (max_streams > 0) {
+      builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, max_streams);
+    }
     return builder.BuildAndStart();
   }
 
-  Mailbox<Job> jobs_;
+  Calls calls_;
+  Reading reading_;
   ControlService control_;
   StatusService status_;
   std::unique_ptr<grpc::Server> control_server_, status_server_;

@@ -2,13 +2,15 @@
 // status.sock (0660, group meshd, everything that reads), served by gRPC.
 //
 // Threads:   gRPC's own threads only carry messages: each call becomes a Job that the
-//            main loop drains from jobs() and runs against its Api.
-// Owns:      the gRPC servers and the socket files.
+//            main loop drains from jobs() and runs against its Api. Declarations are read on
+//            a thread of their own: a file of 1 MiB would hold the loop up for long.
+// Owns:      the gRPC servers, the reading thread and the socket files.
 // Invariant: the sockets appear under a tight umask and are opened up afterwards, so that
 //            there is no moment at which the wrong user could connect.
 // Errors:    kConflict when another daemon serves this run_dir.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -25,6 +27,10 @@ class Admin {
   // Calls in flight at most; one more is answered RESOURCE_EXHAUSTED. Far above what
   // launchers on one node ask at once, small enough to bound memory.
   static constexpr std::size_t kMaxJobs = 4096;
+  // What their requests may hold together.
+  static constexpr std::size_t kMaxRequestBytes = std::size_t{64} << 20;
+  // `plan` calls among them: anybody in the group may ask, and each is much work.
+  static constexpr std::size_t kMaxPlans = 8;
   // `watch` clients at most.
   static constexpr std::size_t kMaxWatchers = 64;
 
@@ -34,8 +40,10 @@ class Admin {
   [[nodiscard]] static Result<std::unique_ptr<Admin>> make(const std::string& run_dir);
 
   [[nodiscard]] virtual Mailbox<Job>& jobs() = 0;
-  // Refuses new calls and ends streams; calls in jobs() still get their answers.
-  virtual void shutdown() = 0;
+  // Refuses new calls and has `api` answer all others, on the caller's thread. False when
+  // some did not end within kShutdownLimit: the Admin must then not be destroyed.
+  static constexpr auto kShutdownLimit = std::chrono::seconds(2);
+  [[nodiscard]] virtual bool shutdown(Api& api) = 0;
 };
 
 }  // namespace meshd

@@ -5,10 +5,14 @@
 // Errors:  a refused call changed nothing; its Error is the one line the user reads.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <string_view>
+#include <vector>
 
 #include "base/result.h"
+#include "policy/types.h"
 #include "proto/node.pb.h"
 
 namespace meshd {
@@ -22,20 +26,25 @@ class EventStream {
   virtual ~EventStream() = default;
   // False: the client is gone or too slow; drop the stream.
   [[nodiscard]] virtual bool send(const mesh::v1::Event& event) = 0;
+  // The daemon ends it, and the client is told why.
+  virtual void end(std::string_view why) = 0;
 };
+
+// A call, for what may have to be given up before it is answered.
+using CallNumber = std::uint64_t;
 
 class Api {
  public:
   virtual ~Api() = default;
 
-  virtual void apply(const mesh::v1::ApplyRequest&, Reply<mesh::v1::ApplyReply>) = 0;
+  virtual void apply(std::vector<policy::Declaration>, Reply<mesh::v1::ApplyReply>) = 0;
   virtual void attach(const mesh::v1::AttachRequest&, Reply<mesh::v1::AttachReply>) = 0;
-  virtual void detach(const mesh::v1::WorkloadRequest&, Reply<mesh::v1::DetachReply>) = 0;
+  virtual void detach(const mesh::v1::DetachRequest&, Reply<mesh::v1::DetachReply>) = 0;
   virtual void drain(const mesh::v1::WorkloadRequest&, Reply<mesh::v1::Empty>) = 0;
-  virtual void remove(const mesh::v1::DeleteRequest&, Reply<mesh::v1::Empty>) = 0;
+  virtual void remove(const mesh::v1::DeleteRequest&, Reply<mesh::v1::DetachReply>) = 0;
   virtual void release_name(const mesh::v1::NameRequest&, Reply<mesh::v1::Empty>) = 0;
 
-  virtual void plan(const mesh::v1::ApplyRequest&, Reply<mesh::v1::PlanReply>) = 0;
+  virtual void plan(std::vector<policy::Declaration>, Reply<mesh::v1::PlanReply>) = 0;
   virtual void list_workloads(const mesh::v1::Empty&, Reply<mesh::v1::WorkloadList>) = 0;
   virtual void list_services(const mesh::v1::Empty&, Reply<mesh::v1::ServiceList>) = 0;
   virtual void list_flows(const mesh::v1::Empty&, Reply<mesh::v1::FlowList>) = 0;
@@ -43,8 +52,13 @@ class Api {
   virtual void explain(const mesh::v1::ExplainRequest&, Reply<mesh::v1::ExplainReply>) = 0;
   virtual void resolve(const mesh::v1::ResolveRequest&, Reply<mesh::v1::ResolveReply>) = 0;
   virtual void get_status(const mesh::v1::Empty&, Reply<mesh::v1::StatusReply>) = 0;
-  virtual void wait(const mesh::v1::WaitRequest&, Reply<mesh::v1::WaitReply>) = 0;
+  virtual void wait(const mesh::v1::WaitRequest&, CallNumber, Reply<mesh::v1::WaitReply>) = 0;
+  virtual void cancel_wait(CallNumber) = 0;
   virtual void watch(const mesh::v1::WatchRequest&, std::shared_ptr<EventStream>) = 0;
+  virtual void unwatch(const EventStream&) = 0;
+
+  // The daemon stops: all that still waits is answered now, and every stream ends.
+  virtual void stop(std::string_view why) = 0;
 };
 
 }  // namespace meshd

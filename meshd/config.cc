@@ -193,7 +193,8 @@ Status read_names(const NodeConfig::Names& from, Config& to) {
         return text;
       }));
   std::ranges::sort(to.reserved_names);
-  return {};
+  return take_number("names.idle_release_days", from.idle_release_days(), kMaxIdleDays,
+                     to.idle_release_days);
 }
 
 Status read_path(std::string_view field, const std::string& text, std::size_t longest,
@@ -213,6 +214,10 @@ Status read_path(std::string_view field, const std::string& text, std::size_t lo
 Status read_paths(const NodeConfig& from, Config& to) {
   constexpr std::size_t kLongest = 1024;  // well below PATH_MAX with our file names behind
   CHECK_OK(read_path("state_dir", from.state_dir(), kLongest, to.state_dir));
+  // As meshctl finds the sockets: what the configuration says comes first here.
+  if (const char* const variable = std::getenv("MESHD_RUN_DIR"); variable != nullptr) {
+    CHECK_OK(read_path("MESHD_RUN_DIR", variable, kMaxRunDirBytes, to.run_dir));
+  }
   CHECK_OK(read_path("run_dir", from.run_dir(), kMaxRunDirBytes, to.run_dir));
   if (to.state_dir == to.run_dir) {
     return wrong(from.run_dir().empty() ? "state_dir" : "run_dir",

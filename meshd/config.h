@@ -29,6 +29,8 @@ inline constexpr std::uint32_t kMaxCacheMib = 1024;         // beyond it a cache
 inline constexpr std::uint32_t kMaxDnsWorkers = 64;         // one a core is the most that helps
 inline constexpr std::uint32_t kMaxClientRate = 1'000'000;  // what one socket can carry
 
+inline constexpr std::uint32_t kMaxIdleDays = 36'500;  // a century: as good as never
+
 struct Config {
   std::string node_name;                  // the host's unless given
   std::vector<std::uint32_t> allow_uids;  // sorted, without 0, which always may
@@ -47,6 +49,7 @@ struct Config {
   std::vector<Prefix> proxies;
 
   std::vector<std::string> reserved_names;  // sorted
+  std::uint32_t idle_release_days = 0;      // 0: never
   std::string state_dir = "/var/lib/meshd";
   std::string run_dir = "/run/meshd";
   log::Level log_level = log::Level::kInfo;

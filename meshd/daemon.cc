@@ -1,84 +1,35 @@
 #include "meshd/daemon.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <pwd.h>
 #include <signal.h>
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "base/log.h"
 #include "dns/name.h"
-#include "netlink/netns.h"
-#include "netlink/nft_features.h"
+#include "meshd/listeners.h"
+#include "meshd/refusal_text.h"
 
 namespace meshd {
 namespace {
 
-std::string rfc3339(std::chrono::system_clock::time_point when) {
-  const auto seconds = std::chrono::system_clock::to_time_t(when);
-  tm parts{};
-  gmtime_r(&seconds, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text;
-}
-
 // Full comparisons without a cause: links and routes, whose changes events mostly tell.
 constexpr auto kAuditEvery = std::chrono::seconds(10);
+// And after an event: others come with it.
+constexpr auto kAuditDelay = std::chrono::milliseconds(100);
+// Many calls at once leave room for timers and for the kernel's events in between.
+constexpr auto kJobsTurn = std::chrono::milliseconds(5);
 // TXT why.<zone> may be that late; a flood of refusals makes one change of names.
 constexpr auto kWhyDelay = std::chrono::milliseconds(50);
 // The group that our table logs to. Configurable groups would have to be told to the
 // table's rules; nothing else on a node uses this one.
 constexpr std::uint16_t kLogGroup = 88;
 
-IpAddress resolver4(int number) {
-  return IpAddress::parse(fmt::format("169.254.1.{}", number + 1)).value();
-}
-
-// The resolver's addresses of IPv6 come from the node's own /48 (RFC 4193).
-IpAddress resolver6(const Prefix& ula, int number) {
-  const auto subnet = IpAddress::parse(fmt::format("::53:0:0:0:{:x}", 0x53 + number)).value();
-  std::array<std::uint8_t, 16> bytes{};
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    bytes[i] = ula.address().bytes()[i] | subnet.bytes()[i];
-  }
-  return IpAddress::v6(std::span<const std::uint8_t, 16>(bytes));
-}
-
 }  // namespace
-
-Status purge(const Config& config) {
-  const auto lock = TRY(RunLock::take(config.run_dir));
-  std::vector<OldSysctl> restore;
-  // A store that cannot be read is no reason to leave rules and links behind.
-  auto store = Store::open(config.state_dir);
-  std::optional<Prefix> ula;
-  if (store) {
-    ula = store->ula();
-    if (const auto stored = store->load()) {
-      for (const auto& [key, value] : stored->sysctls) restore.push_back({key, value});
-    }
-  }
-  std::vector<IpAddress> resolvers;
-  for (int i = 0; i < 2; ++i) {
-    resolvers.push_back(resolver4(i));
-    if (ula) resolvers.push_back(resolver6(*ula, i));
-  }
-  // Links first: without them nothing depends on the table any more.
-  CHECK_OK(Topology::purge(restore, resolvers));
-  CHECK_OK(LinuxKernel::purge_table());
-  if (!store) return {};
-  // The namespaces live on, but nobody is attached now.
-  std::vector<StoreChange> changes;
-  const auto stored = TRY(store->load());
-  for (const auto& [id, workload] : stored.workloads) {
-    if (workload.attachment) changes.push_back(DropAttachment{id});
-  }
-  for (const auto& old : restore) changes.push_back(DropSysctl{old.key});
-  if (changes.empty()) return {};
-  return store->apply(changes, stored.generation + 1);
-}
 
 Result<std::unique_ptr<Daemon>> Daemon::start(Config config) {
   std::unique_ptr<Daemon> daemon(new Daemon(std::move(config)));
@@ -93,13 +44,18 @@ Result<std::unique_ptr<Daemon>> Daemon::start(Config config) {
   if (const auto status = daemon->node_->converge(BootClock::now()); !status) {
     log::error("start: rules: {}", status.error().what);
   }
+  CHECK_OK(daemon->watch_table());
   CHECK_OK(daemon->start_api());
   daemon->settle();
+  malloc_trim(0);  // the first plan of everything took memory that is not needed again
   return daemon;
 }
 
 Daemon::~Daemon() {
-  if (admin_) admin_->shutdown();
+  if (!admin_ || admin_->shutdown(*this)) return;
+  // Its threads still hold what it owns, and the process is about to end.
+  log::error("stop: some calls did not end");
+  [[maybe_unused]] const auto* const left = admin_.release();
 }
 
 Status Daemon::open_store() {
@@ -132,52 +88,43 @@ Result<policy::Settings> Daemon::read_settings() {
 
 Status Daemon::learn_node() {
   settings_ = TRY(read_settings());
-  const auto features = TRY(netlink::probe_features());
-  for (const auto& feature : features.all) {
-    if (feature.required && !feature.present) {
-      return fail(ErrorCode::kUnsupported,
-                  fmt::format("this kernel lacks {}, needed for {}: {}", feature.name,
-                              feature.needed_for, feature.why));
-    }
-  }
   kernel_ = TRY(LinuxKernel::make(settings_));
   auto& topology = kernel_->topology();
-  std::vector<HostRoute> routes;
-  for (const auto& prefix : TRY(topology.routes())) routes.push_back({prefix, "a host route"});
-  CHECK_OK(check_routes(
-      {settings_.pool4, settings_.pool6, settings_.vip_pool4, settings_.vip_pool6}, routes));
-  std::vector<OldSysctl> changed;
-  CHECK_OK(kernel_->prepare_node(changed));
-  const auto stored = TRY(store_->load());
-  CHECK_OK(remember(changed, stored));
+  CHECK_OK(
+      check_routes({settings_.pool4, settings_.pool6, settings_.vip_pool4, settings_.vip_pool6},
+                   TRY(topology.routes())));
+  // Nothing of the node is changed before it is known that this can be a mesh node.
+  policy::TableOptions options{
+      .forwarding4_was_off = true, .forwarding6_was_off = true, .log_group = kLogGroup};
+  kernel_->set_table(settings_, options);
+  CHECK_OK(kernel_->check());
+  topology.set_memory(TRY(store_->load()).sysctls,
+                      [this](const auto& old) { return remember(old); });
+  CHECK_OK(kernel_->prepare_node());
   auto network = TRY(topology.node_network());
   settings_.node_addresses = std::move(network.addresses);
   settings_.publish_addresses =
       config_.publish_addresses.empty() ? std::move(network.global) : config_.publish_addresses;
   bridges_ = std::move(network.bridges);
-  policy::TableOptions options;
-  auto was = stored.sysctls;
-  for (const auto& old : changed) was.emplace(old.key, old.value);
-  options.forwarding_was_off = was.contains("net/ipv4/ip_forward");
-  options.log_group = kLogGroup;
+  options.forwarding4_was_off = topology.forwarding_was_off(Family::kV4);
+  options.forwarding6_was_off = topology.forwarding_was_off(Family::kV6);
   kernel_->set_table(settings_, options);
   return {};
 }
 
-// What was on the node before us; what an earlier run found counts, not what it left.
-Status Daemon::remember(const std::vector<OldSysctl>& changed, const StoredState& stored) {
+// What was on the node before us, for --purge.
+Status Daemon::remember(const std::vector<OldSysctl>& old) {
   std::vector<StoreChange> changes;
-  for (const auto& old : changed) {
-    if (!stored.sysctls.contains(old.key)) changes.push_back(PutSysctl{old.key, old.value});
-  }
-  if (changes.empty()) return {};
-  return store_->apply(changes, stored.generation + 1);
+  for (const auto& one : old) changes.push_back(PutSysctl{one.key, one.value});
+  return store_->amend(changes);
 }
 
 Status Daemon::start_node() {
   names_ = std::make_unique<Names>(zone_settings());
-  node_ = std::make_unique<Node>(settings_, *store_, *kernel_, *names_,
-                                 [this](mesh::v1::Event event) { on_event(std::move(event)); });
+  node_ = std::make_unique<Node>(
+      settings_, *store_, *kernel_, *names_,
+      [this](mesh::v1::Event event) { on_event(std::move(event)); },
+      NodeOptions{std::chrono::days(config_.idle_release_days)});
   node_->set_mtu(TRY(kernel_->topology().uplink_mtu()));
   return node_->load(BootClock::now());
 }
@@ -221,38 +168,10 @@ std::vector<dns::UpstreamAddress> Daemon::upstreams() const {
   return result;
 }
 
-// Those that an earlier run left with the service manager, new ones for the rest.
-Result<std::vector<dns::Listener>> Daemon::listeners() {
-  std::vector<IpAddress> addresses(std::begin(settings_.resolver4), std::end(settings_.resolver4));
-  if (settings_.pool6) {
-    addresses.insert(addresses.end(), std::begin(settings_.resolver6),
-                     std::end(settings_.resolver6));
-  }
-  std::vector<dns::Listener> kept;
-  for (auto& stored : TRY(take_stored_fds())) {
-    auto listener = dns::adopt_listener(std::move(stored.fd), stored.name);
-    if (listener && std::ranges::find(addresses, listener->address) != addresses.end()) {
-      kept.push_back(*std::move(listener));
-    } else {
-      log::warning("start: a stored descriptor is not ours any more: {}", stored.name);
-    }
-  }
-  std::erase_if(addresses, [&](const IpAddress& address) {
-    return std::ranges::find(kept, address, &dns::Listener::address) != kept.end();
-  });
-  auto made = TRY(dns::open_listeners(addresses, 53, static_cast<int>(config_.dns_workers)));
-  for (auto& listener : made) {
-    const int fd = listener.fd.get();
-    if (const auto stored = store_fds(listener.name(), {&fd, 1}); !stored) {
-      log::warning("start: {}", stored.error().what);
-    }
-    kept.push_back(std::move(listener));
-  }
-  return kept;
-}
-
 Status Daemon::start_dns() {
-  listeners_ = TRY(listeners());
+  std::vector<IpAddress> addresses(std::begin(settings_.resolver4), std::end(settings_.resolver4));
+  if (settings_.pool6) std::ranges::copy(settings_.resolver6, std::back_inserter(addresses));
+  listeners_ = TRY(take_listeners(addresses, static_cast<int>(config_.dns_workers)));
   dns::ServerOptions options;
   options.workers = static_cast<int>(config_.dns_workers);
   options.cache_bytes = std::size_t{config_.dns_cache_mib} << 20;
@@ -266,21 +185,17 @@ Status Daemon::start_events() {
     sources_.push_back(TRY(loop_->on_readable(fd, [this, handler] { (this->*handler)(); })));
     return {};
   };
-  nft_monitor_ = std::make_unique<netlink::NftMonitor>(
-      TRY(netlink::NftMonitor::make(std::string(policy::kTableName))));
   link_monitor_ =
       std::make_unique<netlink::LinkMonitor>(TRY(netlink::LinkMonitor::open(kLinkGroup)));
-  nflog_ = std::make_unique<netlink::NflogReader>(TRY(netlink::NflogReader::open(kLogGroup)));
-  CHECK_OK(on(nft_monitor_->fd(), &Daemon::on_table_events));
   CHECK_OK(on(link_monitor_->fd(), &Daemon::on_link_events));
-  CHECK_OK(on(nflog_->fd(), &Daemon::on_log_packets));
   CHECK_OK(on(dns_->refusals().fd(), &Daemon::on_refused_names));
+  open_log();
   node_timer_ = TRY(loop_->make_timer([this] {
     node_->on_timer(BootClock::now());
     settle();
   }));
   audit_timer_ = TRY(loop_->make_timer([this] { on_audit(); }));
-  audit_timer_->set(BootClock::now() + kAuditEvery);
+  audit_by(BootClock::now() + kAuditEvery);
   why_timer_ = TRY(loop_->make_timer([this] { publish_why(); }));
   ready_ = TRY(ReadyWatch::make(
       *loop_, node_->world(), [this](const std::string& id, Listening seen, TimePoint now) {
@@ -294,6 +209,34 @@ Status Daemon::start_events() {
     })));
   }
   return {};
+}
+
+// After the first comparison: for a listener the kernel makes a message of each element, which
+// took most of the time and 4 GiB of memory when 600,000 were new.
+Status Daemon::watch_table() {
+  nft_monitor_ = std::make_unique<netlink::NftMonitor>(
+      TRY(netlink::NftMonitor::make(std::string(policy::kTableName))));
+  sources_.push_back(TRY(loop_->on_readable(nft_monitor_->fd(), [this] { on_table_events(); })));
+  // What was changed in between, nobody has heard of.
+  const auto settled = kernel_->is_settled();
+  if (!settled || !*settled) node_->on_drift(BootClock::now());
+  return {};
+}
+
+// Without it nobody is told of refusals, but all else works.
+void Daemon::open_log() {
+  if (nflog_) return;
+  auto reader = netlink::NflogReader::open(kLogGroup);
+  auto watched = !reader ? Result<std::unique_ptr<Source>>(std::unexpected(reader.error()))
+                         : loop_->on_readable(reader->fd(), [this] { on_log_packets(); });
+  if (!watched) {
+    if (log_trouble_ != watched.error().what) log::warning("refusals: {}", watched.error().what);
+    log_trouble_ = std::move(watched).error().what;
+    return;
+  }
+  nflog_ = std::make_unique<netlink::NflogReader>(*std::move(reader));
+  sources_.push_back(*std::move(watched));
+  log_trouble_.clear();
 }
 
 Status Daemon::start_api() {
@@ -320,7 +263,15 @@ void Daemon::settle() {
 }
 
 void Daemon::on_jobs() {
-  for (auto& job : admin_->jobs().drain()) job(*this);
+  std::ranges::move(admin_->jobs().drain(), std::back_inserter(jobs_));
+  const auto end = BootClock::now() + kJobsTurn;
+  while (!jobs_.empty()) {
+    auto job = std::move(jobs_.front());
+    jobs_.pop_front();
+    job(*this);
+    if (BootClock::now() >= end) break;
+  }
+  if (!jobs_.empty()) loop_->later([this] { on_jobs(); });
   settle();
 }
 
@@ -343,18 +294,50 @@ void Daemon::on_link_events() {
   const auto events = link_monitor_->read();
   if (!events) return log::warning("link events: {}", events.error().what);
   using Kind = netlink::LinkEvent::Kind;
+  const auto now = BootClock::now();
+  const auto is_attached = [this](const std::string& name) {
+    return std::ranges::any_of(node_->world().workloads, [&](const auto& entry) {
+      const auto& attachment = entry.second.attachment;
+      return attachment && attachment->host_ifname == name;
+    });
+  };
+  std::set<std::string_view> gone;
   bool addresses = false, audit = false;
   for (const auto& event : *events) {
-    if (event.kind == Kind::kUnknown) addresses = audit = true;
-    if (event.kind == Kind::kAddress) addresses = audit = true;
-    if (event.kind == Kind::kLink && event.removed && event.ours) {
-      node_->on_link_gone(event.name, BootClock::now());
+    if (event.kind == Kind::kUnknown || event.kind == Kind::kAddress) addresses = audit = true;
+    if (event.kind == Kind::kLink && event.removed) {
+      gone.insert(event.name);
+      if (event.ours || is_attached(event.name)) node_->on_link_gone(event.name, now);
     }
     if (event.ours && event.removed && event.kind != Kind::kLink) audit = true;
+    // It may stand in the place of one of ours, which is all that is told of that.
+    if (event.kind == Kind::kRoute && !event.ours && !event.removed) {
+      audit |= event.destination && is_mesh(*event.destination);
+    }
+  }
+  for (const auto& event : *events) {
+    if (event.kind != Kind::kLink || event.removed || gone.contains(event.name)) continue;
+    // Renamed, or out of our group.
+    audit |= event.ours != is_attached(event.name);
   }
   if (addresses) follow_addresses();
-  if (audit) audit_timer_->set(BootClock::now() + std::chrono::milliseconds(100));
+  if (audit) audit_by(now + kAuditDelay);
   settle();
+}
+
+bool Daemon::is_mesh(const Prefix& range) const {
+  for (const auto& pool :
+       {settings_.pool4, settings_.pool6, settings_.vip_pool4, settings_.vip_pool6}) {
+    if (pool && pool->overlaps(range) && range.length() >= pool->length()) return true;
+  }
+  return false;
+}
+
+// Never later than it was to be: events that do not end would put it off for ever.
+void Daemon::audit_by(TimePoint when) {
+  if (audit_at_ <= when) return;
+  audit_at_ = when;
+  audit_timer_->set(when);
 }
 
 void Daemon::follow_addresses() {
@@ -374,8 +357,12 @@ void Daemon::follow_addresses() {
 }
 
 void Daemon::on_audit() {
-  audit_timer_->set(BootClock::now() + kAuditEvery);
+  audit_at_ = TimePoint::max();
+  audit_by(BootClock::now() + kAuditEvery);
   follow_addresses();
+  // For containers to come; the others' packets find out by themselves (path MTU).
+  if (const auto mtu = kernel_->topology().uplink_mtu()) node_->set_mtu(*mtu);
+  open_log();
   // resolv.conf changes under a daemon: leases, VPNs, an administrator.
   if (auto now = upstreams(); now != upstreams_) {
     upstreams_ = now;
@@ -397,25 +384,30 @@ void Daemon::on_event(mesh::v1::Event event) {
     log::info("{} {} {} {}", name, event.id(), event.peer(), event.detail());
   }
   std::erase_if(watchers_, [&](const auto& stream) { return !stream->send(event); });
+  if (event.kind() == Kind::DETACHED || event.kind() == Kind::DELETED) {
+    // Whoever bears the id next has been refused nothing.
+    refusals_.forget(event.id());
+    why_changed_.erase(event.id());
+    names_->set_why(event.id(), {});
+  }
   if (!refusal) return;
   std::erase_if(refusal_watchers_, [&](const auto& stream) { return !stream->send(event); });
 }
 
 void Daemon::note_refusal(const std::string& id, std::string line) {
-  refusals_.add(id, std::move(line), BootClock::now());
+  refusals_.add(id, std::move(line), std::chrono::system_clock::now());
   if (why_changed_.empty()) why_timer_->set(BootClock::now() + kWhyDelay);
   why_changed_.insert(id);
 }
 
 void Daemon::publish_why() {
-  const auto now = BootClock::now();
   for (const auto& id : std::exchange(why_changed_, {})) {
     if (!node_->world().workloads.contains(id)) {
       refusals_.forget(id);
       names_->set_why(id, {});
       continue;
     }
-    names_->set_why(id, refusals_.lines(id, now));
+    names_->set_why(id, refusals_.lines(id));
   }
 }
 
@@ -426,6 +418,7 @@ void Daemon::on_refused_names() {
     event.set_id(refusal.client);
     event.set_peer(refusal.name);
     event.set_detail(refusal.reason);
+    event.set_missing(missing_for_name(node_->world(), refusal.client, refusal.name));
     note_refusal(refusal.client, refusal.name + ": " + refusal.reason);
     on_event(std::move(event));
   }
@@ -436,13 +429,18 @@ void Daemon::on_log_packets() {
   if (!packets) return log::warning("nflog: {}", packets.error().what);
   const auto now = BootClock::now();
   for (const auto& packet : *packets) {
+    // Each costs an explanation, and a flood repeats itself.
+    if (!repeats_.admit({packet.source, packet.destination, packet.proto, packet.destination_port},
+                        now)) {
+      continue;
+    }
     const bool known = packet.proto == 6 || packet.proto == 17;
     mesh::v1::Event event;
     event.set_kind(mesh::v1::Event::Kind::REFUSED_FLOW);
     event.set_peer(packet.destination.to_string());
     const auto source = node_->id_at(packet.source);
     event.set_id(source.empty() ? packet.source.to_string() : source);
-    const auto target = node_->id_at(packet.destination);
+    const auto target = who_is(node_->world(), packet.destination);
     if (!target.empty()) event.set_peer(target);
     if (packet.prefix.starts_with(policy::kSpoofPrefix)) {
       event.set_detail("a source address that is not its own");

@@ -7,8 +7,10 @@
 //          before store and configuration are known to be good.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <set>
+#include <string_view>
 #include <vector>
 
 #include "dns/server.h"
@@ -39,13 +41,13 @@ class Daemon final : public Api {
   [[nodiscard]] Status run() { return loop_->run(); }
 
   // Api
-  void apply(const mesh::v1::ApplyRequest&, Reply<mesh::v1::ApplyReply>) override;
+  void apply(std::vector<policy::Declaration>, Reply<mesh::v1::ApplyReply>) override;
   void attach(const mesh::v1::AttachRequest&, Reply<mesh::v1::AttachReply>) override;
-  void detach(const mesh::v1::WorkloadRequest&, Reply<mesh::v1::DetachReply>) override;
+  void detach(const mesh::v1::DetachRequest&, Reply<mesh::v1::DetachReply>) override;
   void drain(const mesh::v1::WorkloadRequest&, Reply<mesh::v1::Empty>) override;
-  void remove(const mesh::v1::DeleteRequest&, Reply<mesh::v1::Empty>) override;
+  void remove(const mesh::v1::DeleteRequest&, Reply<mesh::v1::DetachReply>) override;
   void release_name(const mesh::v1::NameRequest&, Reply<mesh::v1::Empty>) override;
-  void plan(const mesh::v1::ApplyRequest&, Reply<mesh::v1::PlanReply>) override;
+  void plan(std::vector<policy::Declaration>, Reply<mesh::v1::PlanReply>) override;
   void list_workloads(const mesh::v1::Empty&, Reply<mesh::v1::WorkloadList>) override;
   void list_services(const mesh::v1::Empty&, Reply<mesh::v1::ServiceList>) override;
   void list_flows(const mesh::v1::Empty&, Reply<mesh::v1::FlowList>) override;
@@ -53,8 +55,11 @@ class Daemon final : public Api {
   void explain(const mesh::v1::ExplainRequest&, Reply<mesh::v1::ExplainReply>) override;
   void resolve(const mesh::v1::ResolveRequest&, Reply<mesh::v1::ResolveReply>) override;
   void get_status(const mesh::v1::Empty&, Reply<mesh::v1::StatusReply>) override;
-  void wait(const mesh::v1::WaitRequest&, Reply<mesh::v1::WaitReply>) override;
+  void wait(const mesh::v1::WaitRequest&, CallNumber, Reply<mesh::v1::WaitReply>) override;
+  void cancel_wait(CallNumber) override;
   void watch(const mesh::v1::WatchRequest&, std::shared_ptr<EventStream>) override;
+  void unwatch(const EventStream&) override;
+  void stop(std::string_view why) override;
 
  private:
   explicit Daemon(Config config) : config_(std::move(config)) {}
@@ -65,12 +70,12 @@ class Daemon final : public Api {
   [[nodiscard]] Status start_node();
   [[nodiscard]] Status start_dns();
   [[nodiscard]] Status start_events();
+  [[nodiscard]] Status watch_table();
   [[nodiscard]] Status start_api();
 
   [[nodiscard]] Result<policy::Settings> read_settings();
-  [[nodiscard]] Status remember(const std::vector<OldSysctl>& changed, const StoredState& stored);
+  [[nodiscard]] Status remember(const std::vector<OldSysctl>& old);
   [[nodiscard]] dns::ZoneSettings zone_settings() const;
-  [[nodiscard]] Result<std::vector<dns::Listener>> listeners();
   [[nodiscard]] std::vector<dns::UpstreamAddress> upstreams() const;
 
   void on_jobs();
@@ -80,6 +85,9 @@ class Daemon final : public Api {
   void on_refused_names();
   void on_audit();
   void follow_addresses();
+  void open_log();
+  void audit_by(TimePoint when);
+  [[nodiscard]] bool is_mesh(const Prefix& range) const;
   void on_event(mesh::v1::Event event);
   void note_refusal(const std::string& id, std::string line);
   void publish_why();
@@ -103,7 +111,11 @@ class Daemon final : public Api {
   std::unique_ptr<netlink::NftMonitor> nft_monitor_;
   std::unique_ptr<netlink::LinkMonitor> link_monitor_;
   std::unique_ptr<netlink::NflogReader> nflog_;
+  std::string log_trouble_;  // why there is none
+  TimePoint audit_at_ = TimePoint::max();
+  std::deque<Admin::Job> jobs_;  // taken from admin_ and not done yet
   Refusals refusals_;
+  RepeatFilter repeats_;
   std::set<std::string> why_changed_;
   std::vector<std::shared_ptr<EventStream>> watchers_;
   std::vector<std::shared_ptr<EventStream>> refusal_watchers_;

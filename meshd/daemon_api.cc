@@ -1,6 +1,8 @@
 // The second half of Daemon: what the API's calls do.
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "base/log.h"
 #include "meshd/daemon.h"
 #include "meshd/report.h"
@@ -12,16 +14,6 @@ namespace meshd {
 namespace pb = mesh::v1;
 
 namespace {
-
-Result<std::vector<policy::Declaration>> read_files(const pb::ApplyRequest& request) {
-  std::vector<policy::Declaration> all;
-  for (const auto& file : request.files()) {
-    auto declarations = TRY(policy::read_declarations(file.name(), file.text()));
-    std::ranges::move(declarations, std::back_inserter(all));
-  }
-  if (request.files().empty()) return fail(ErrorCode::kInvalid, "no file given");
-  return all;
-}
 
 Proto read_protocol(pb::Protocol::Value value) {
   return value == pb::Protocol::UDP ? Proto::kUdp : Proto::kTcp;
@@ -39,25 +31,49 @@ pb::Verdict::Value verdict_message(policy::FlowVerdict verdict) {
   return pb::Verdict::REFUSED;
 }
 
-}  // namespace
-
-void Daemon::apply(const pb::ApplyRequest& request, Reply<pb::ApplyReply> reply) {
-  auto declarations = read_files(request);
-  if (!declarations) return reply(std::unexpected(std::move(declarations).error()));
-  node_->apply(*std::move(declarations), BootClock::now(), std::move(reply));
+// Who changed what. control.sock can be opened by root alone, and gRPC does not tell which
+// process did: what is known is whose declarations these are.
+template <class T>
+Reply<T> audited(std::string what, Reply<T> reply) {
+  return [what = std::move(what), reply = std::move(reply)](Result<T> result) mutable {
+    log::info("control.sock: {}: {}", what, result ? "done" : "refused: " + result.error().what);
+    reply(std::move(result));
+  };
 }
 
-void Daemon::plan(const pb::ApplyRequest& request, Reply<pb::PlanReply> reply) {
-  auto declarations = read_files(request);
-  if (!declarations) return reply(std::unexpected(std::move(declarations).error()));
-  const auto changes = node_->plan(*std::move(declarations), BootClock::now());
+std::string with_owner(const policy::World& world, const std::string& id) {
+  const auto found = world.workloads.find(id);
+  if (found == world.workloads.end()) return id;
+  return fmt::format("{} of {}", id, found->second.declaration.owner);
+}
+
+std::string apply_text(const std::vector<policy::Declaration>& declarations) {
+  std::string text = "apply";
+  for (const auto& declaration : declarations) {
+    text +=
+        fmt::format("{} {} of {}", text == "apply" ? "" : ",", declaration.id, declaration.owner);
+  }
+  return text;
+}
+
+}  // namespace
+
+void Daemon::apply(std::vector<policy::Declaration> declarations, Reply<pb::ApplyReply> reply) {
+  auto what = apply_text(declarations);
+  node_->apply(std::move(declarations), BootClock::now(),
+               audited(std::move(what), std::move(reply)));
+}
+
+void Daemon::plan(std::vector<policy::Declaration> declarations, Reply<pb::PlanReply> reply) {
+  const auto changes = node_->plan(std::move(declarations), BootClock::now());
   if (!changes) return reply(std::unexpected(changes.error()));
   pb::PlanReply answer;
   for (const auto& change : *changes) *answer.add_changes() = change_message(change);
   reply(std::move(answer));
 }
 
-void Daemon::attach(const pb::AttachRequest& request, Reply<pb::AttachReply> reply) {
+void Daemon::attach(const pb::AttachRequest& request, Reply<pb::AttachReply> unaudited) {
+  auto reply = audited("attach " + with_owner(node_->world(), request.id()), std::move(unaudited));
   const auto netns =
       netlink::Netns::open_handed_over(request.pid(), request.fd(), request.netns_ino());
   if (!netns) return reply(std::unexpected(Error(netns.error()).in("attach " + request.id())));
@@ -86,17 +102,26 @@ void Daemon::attach(const pb::AttachRequest& request, Reply<pb::AttachReply> rep
                 });
 }
 
-void Daemon::detach(const pb::WorkloadRequest& request, Reply<pb::DetachReply> reply) {
-  node_->detach(request.id(), BootClock::now(), std::move(reply));
+void Daemon::detach(const pb::DetachRequest& request, Reply<pb::DetachReply> reply) {
+  if (request.removed_netns_ino() != 0) {
+    return node_->forget_netns(request.id(), request.removed_netns_ino(), BootClock::now(),
+                               std::move(reply));
+  }
+  if (request.left_only()) return reply(node_->left_netns(request.id()));
+  node_->detach(request.id(), BootClock::now(),
+                audited("detach " + with_owner(node_->world(), request.id()), std::move(reply)));
 }
 void Daemon::drain(const pb::WorkloadRequest& request, Reply<pb::Empty> reply) {
-  node_->drain(request.id(), BootClock::now(), std::move(reply));
+  node_->drain(request.id(), BootClock::now(),
+               audited("drain " + with_owner(node_->world(), request.id()), std::move(reply)));
 }
-void Daemon::remove(const pb::DeleteRequest& request, Reply<pb::Empty> reply) {
-  node_->remove(request.id(), request.force(), BootClock::now(), std::move(reply));
+void Daemon::remove(const pb::DeleteRequest& request, Reply<pb::DetachReply> reply) {
+  node_->remove(request.id(), request.force(), BootClock::now(),
+                audited("delete " + with_owner(node_->world(), request.id()), std::move(reply)));
 }
 void Daemon::release_name(const pb::NameRequest& request, Reply<pb::Empty> reply) {
-  node_->release_name(request.name(), BootClock::now(), std::move(reply));
+  node_->release_name(request.name(), BootClock::now(),
+                      audited("name release " + request.name(), std::move(reply)));
 }
 
 void Daemon::list_workloads(const pb::Empty&, Reply<pb::WorkloadList> reply) {
@@ -136,12 +161,18 @@ void Daemon::explain(const pb::ExplainRequest& request, Reply<pb::ExplainReply> 
 
 void Daemon::resolve(const pb::ResolveRequest& request, Reply<pb::ResolveReply> reply) {
   const auto found = node_->world().workloads.find(request.id());
-  if (found == node_->world().workloads.end() || !found->second.attachment) {
-    return reply(fail(ErrorCode::kNotFound,
-                      "resolve: " + request.id() + " is not attached, so it cannot ask"));
+  if (found == node_->world().workloads.end()) {
+    return reply(fail(ErrorCode::kNotFound, "resolve: no workload " + request.id()));
   }
   const auto type = dns::type_number(request.type().empty() ? "A" : request.type());
   if (!type) return reply(fail(ErrorCode::kInvalid, "resolve: unknown type " + request.type()));
+  if (!found->second.attachment) {
+    // What the resolver does with an address that is nobody's.
+    pb::ResolveReply answer;
+    answer.set_rcode("DROPPED");
+    answer.set_reason(request.id() + " is not attached, so it cannot ask");
+    return reply(std::move(answer));
+  }
   const auto& attachment = *found->second.attachment;
   const auto& client = attachment.v4 ? *attachment.v4 : *attachment.v6;
   const auto resolved = names_->resolve(client, request.name(), *type);
@@ -175,6 +206,7 @@ void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) {
   };
   if (!node_->behind().empty()) add("rules", node_->behind());
   if (const auto& trouble = node_->store_trouble(); !trouble.empty()) add("store", trouble);
+  if (!log_trouble_.empty()) add("refusals", log_trouble_);
   answer.set_healthy(answer.problems().empty() && generations.stored == generations.named);
   for (const auto& [id, problems] : node_->problems()) {
     for (const auto& problem : problems) add(id, problem);  // the container's, not the node's
@@ -195,13 +227,27 @@ void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) {
   reply(std::move(answer));
 }
 
-void Daemon::wait(const pb::WaitRequest& request, Reply<pb::WaitReply> reply) {
-  node_->wait(request.target(), std::chrono::milliseconds(request.timeout_ms()), BootClock::now(),
-              std::move(reply));
+void Daemon::wait(const pb::WaitRequest& request, CallNumber call, Reply<pb::WaitReply> reply) {
+  node_->wait(request.target(), std::chrono::milliseconds(request.timeout_ms()), call,
+              BootClock::now(), std::move(reply));
 }
+void Daemon::cancel_wait(CallNumber call) { node_->cancel_wait(call); }
 
 void Daemon::watch(const pb::WatchRequest& request, std::shared_ptr<EventStream> stream) {
   (request.refused_only() ? refusal_watchers_ : watchers_).push_back(std::move(stream));
+}
+void Daemon::unwatch(const EventStream& stream) {
+  const auto is_it = [&](const auto& one) { return one.get() == &stream; };
+  std::erase_if(watchers_, is_it);
+  std::erase_if(refusal_watchers_, is_it);
+}
+
+void Daemon::stop(std::string_view why) {
+  for (auto& job : std::exchange(jobs_, {})) job(*this);
+  node_->give_up_waiting(why);
+  for (auto* const streams : {&watchers_, &refusal_watchers_}) {
+    for (const auto& stream : std::exchange(*streams, {})) stream->end(why);
+  }
 }
 
 }  // namespace meshd

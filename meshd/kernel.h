@@ -7,12 +7,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "policy/allocate.h"
+#include "policy/changes.h"
 #include "policy/ruleset.h"
 #include "policy/types.h"
 
@@ -39,7 +41,9 @@ struct EraseRequest {
   };
   std::vector<IpAddress> addresses;  // everything that touches these
   std::vector<Translation> translations;
-  [[nodiscard]] bool empty() const { return addresses.empty() && translations.empty(); }
+  // Every entry that it says yes to; one of another protocol than TCP and UDP has no ports.
+  std::function<bool(const policy::LiveConnection&)> also;
+  [[nodiscard]] bool empty() const { return addresses.empty() && translations.empty() && !also; }
 };
 
 struct ElementCount {
@@ -47,9 +51,17 @@ struct ElementCount {
   std::uint64_t packets = 0, bytes = 0;
 };
 
+// Open connections that concern containers, as connection tracking has them.
+struct Connections {
+  std::vector<policy::LiveConnection> list;
+  bool more = false;  // there were more than a listing for people holds
+};
+
 // What converge() or audit() found different and put right.
 struct Repairs {
   std::vector<std::string> what;  // "table meshd: 3 elements were missing"
+  // Host links that are not there any more: audit() makes none anew.
+  std::vector<std::string> missing = {};
 };
 
 class Kernel {
@@ -57,10 +69,16 @@ class Kernel {
   virtual ~Kernel() = default;
 
   // Makes the veth pair, configures both ends and the node's routes to it, brings it up.
-  // On failure nothing of it is left.
+  // On failure nothing of it is left. kConflict with EEXIST: another link of the node has
+  // the name.
   [[nodiscard]] virtual Status connect(const LinkPlan& plan, int netns_fd) = 0;
   // Takes the link and what refers to it away; harmless when it is gone.
   [[nodiscard]] virtual Status disconnect(const std::string& host_ifname) = 0;
+  // Takes away what a link that goes leaves in its container. Best effort: the namespace
+  // may be out of reach by now.
+  [[nodiscard]] virtual Status clean_container(const policy::Attachment&) { return {}; }
+  // Whether any link of the node has that name, ours or not.
+  [[nodiscard]] virtual Result<bool> name_taken(const std::string& host_ifname) = 0;
   [[nodiscard]] virtual Result<bool> link_exists(const std::string& host_ifname) = 0;
 
   // One transaction, all or nothing.
@@ -74,6 +92,7 @@ class Kernel {
   // Ports on which processes of the node listen: never given to a publication.
   [[nodiscard]] virtual Result<policy::ListeningPorts> listening() = 0;
   [[nodiscard]] virtual Status erase_conntrack(const EraseRequest& request) = 0;
+  [[nodiscard]] virtual Result<Connections> connections() = 0;
   [[nodiscard]] virtual Result<std::vector<ElementCount>> counters(policy::SetId set) = 0;
 };
 

@@ -1,12 +1,17 @@
 #include "meshd/linux_kernel.h"
 
+#include <linux/netfilter/nf_conntrack_tcp.h>
+
+#include <algorithm>
 #include <fstream>
+#include <span>
 
 #include "meshd/lower_ruleset.h"
 #include "meshd/table_repair.h"
 #include "netlink/netns.h"
 #include "netlink/nft_batch.h"
 #include "netlink/nft_dump.h"
+#include "netlink/nft_features.h"
 #include "netlink/sock_diag.h"
 
 namespace meshd {
@@ -28,6 +33,23 @@ void read_udp_ports(const char* path, policy::ListeningPorts& ports) {
   }
 }
 
+// Not what only waits for its end: both sides have closed, or one has reset it.
+bool is_open(const netlink::ConntrackEntry& entry) {
+  switch (entry.tcp_state) {
+    case TCP_CONNTRACK_LAST_ACK:
+    case TCP_CONNTRACK_TIME_WAIT:
+    case TCP_CONNTRACK_CLOSE:
+      return false;
+    default:
+      return true;
+  }
+}
+
+policy::LiveConnection connection_of(const netlink::ConntrackEntry& entry) {
+  return {static_cast<Proto>(entry.proto), entry.original.source, entry.original.destination,
+          entry.original.destination_port, entry.reply.source,    entry.reply.source_port};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<LinuxKernel>> LinuxKernel::make(const policy::Settings& settings) {
@@ -38,13 +60,37 @@ Result<std::unique_ptr<LinuxKernel>> LinuxKernel::make(const policy::Settings& s
       new LinuxKernel(std::move(topology), std::move(nft), std::move(conntrack)));
 }
 
-Status LinuxKernel::prepare_node(std::vector<OldSysctl>& changed) {
-  CHECK_OK(topology_.ensure_node(changed));
+Status LinuxKernel::prepare_node() {
+  CHECK_OK(topology_.ensure_node());
   return {};
 }
 
 void LinuxKernel::set_table(const policy::Settings& settings, const policy::TableOptions& options) {
   table_ = policy::base_table(settings, options);
+  ranges_.clear();
+  for (const auto family : kFamilies) {
+    if (settings.pool(family)) ranges_.push_back(*settings.pool(family));
+  }
+}
+
+Status LinuxKernel::check() {
+  // Our own table, as another: the kernel either takes it or not.
+  netlink::NftBatch batch{std::string(netlink::kProbeTable)};
+  CHECK_OK(put_repair(batch, table_, {}, 0, nullptr));
+  if (auto status = std::move(batch).check(nft_); !status) {
+    // One thing that it lacks makes a dozen rules fail: said by name where that is known.
+    const auto features = netlink::probe_features();
+    if (features) CHECK_OK(netlink::require_all(*features));
+    return std::unexpected(std::move(status.error()).in("this kernel refuses our table"));
+  }
+  CHECK_OK(sweep_probes(nft_));
+  if (auto count = conntrack_.count(); !count) {
+    return std::unexpected(std::move(count.error()).in("this kernel lists no connections"));
+  }
+  if (auto ports = listening(); !ports) {
+    return std::unexpected(std::move(ports.error()).in("this kernel lists no listeners"));
+  }
+  return {};
 }
 
 Status LinuxKernel::connect(const LinkPlan& plan, int netns_fd) {
@@ -53,6 +99,14 @@ Status LinuxKernel::connect(const LinkPlan& plan, int netns_fd) {
 
 Status LinuxKernel::disconnect(const std::string& host_ifname) {
   return topology_.disconnect(host_ifname);
+}
+
+Status LinuxKernel::clean_container(const policy::Attachment& attachment) {
+  return Topology::clean_container(attachment);
+}
+
+Result<bool> LinuxKernel::name_taken(const std::string& host_ifname) {
+  return topology_.name_taken(host_ifname);
 }
 
 Result<bool> LinuxKernel::link_exists(const std::string& host_ifname) {
@@ -69,18 +123,24 @@ Result<Repairs> LinuxKernel::converge(const std::vector<policy::Element>& wanted
   for (int attempt = 1;; ++attempt) {
     const auto dump = netlink::NftDump::read(nft_, policy::kTableName);
     if (!dump && dump.error().code != ErrorCode::kNotFound) return std::unexpected(dump.error());
-    netlink::NftBatch batch(std::string(policy::kTableName),
-                            dump ? std::optional(dump->generation) : std::nullopt);
+    const auto generation = dump ? dump->generation : TRY(netlink::read_generation(nft_));
+    settled_ = generation;
+    netlink::NftBatch batch(std::string(policy::kTableName), generation);
     Repairs repairs;
     repairs.what = TRY(put_repair(batch, table_, wanted, 0, dump ? &*dump : nullptr));
     if (repairs.what.empty()) return repairs;
     auto status = std::move(batch).commit(nft_);
-    if (status) return repairs;
+    if (status) {
+      ++settled_;
+      return repairs;
+    }
     const bool again =
         status.error().code == ErrorCode::kConflict || netlink::outcome_unknown(status.error());
     if (!again || attempt == kMaxConverge) return std::unexpected(std::move(status).error());
   }
 }
+
+Result<bool> LinuxKernel::is_settled() { return TRY(netlink::read_generation(nft_)) == settled_; }
 
 Result<Repairs> LinuxKernel::audit(const std::vector<LinkPlan>& links) {
   return topology_.audit(links);
@@ -96,11 +156,37 @@ Result<policy::ListeningPorts> LinuxKernel::listening() {
   return ports;
 }
 
+Result<Connections> LinuxKernel::connections() {
+  const auto ours = [this](const IpAddress& address) {
+    return std::ranges::any_of(ranges_,
+                               [&](const Prefix& range) { return range.contains(address); });
+  };
+  const auto concerns_us = [&](const netlink::ConntrackEntry& entry) {
+    if (entry.proto != static_cast<std::uint8_t>(Proto::kTcp) &&
+        entry.proto != static_cast<std::uint8_t>(Proto::kUdp)) {
+      return false;
+    }
+    return is_open(entry) && (ours(entry.original.source) || ours(entry.reply.source));
+  };
+  const auto entries = TRY(conntrack_.list(concerns_us, kMaxConnections + 1));
+  Connections connections;
+  connections.more = entries.size() > kMaxConnections;
+  for (const auto& entry : std::span(entries).first(std::min(entries.size(), kMaxConnections))) {
+    connections.list.push_back(connection_of(entry));
+  }
+  return connections;
+}
+
 Status LinuxKernel::erase_conntrack(const EraseRequest& request) {
   netlink::EraseWish wish;
   wish.addresses = request.addresses;
   for (const auto& t : request.translations) {
     wish.translations.push_back({t.proto, t.from, t.first, t.last, t.to});
+  }
+  if (request.also) {
+    wish.also = [&](const netlink::ConntrackEntry& entry) {
+      return request.also(connection_of(entry));
+    };
   }
   CHECK_OK(conntrack_.erase(wish));
   return {};
@@ -125,7 +211,18 @@ Status LinuxKernel::purge_table() {
   // Made first, so that removing it cannot fail where it is not there.
   CHECK_OK(batch.put_table());
   CHECK_OK(batch.delete_table());
-  return std::move(batch).commit(socket);
+  CHECK_OK(std::move(batch).commit(socket));
+  return sweep_probes(socket);
+}
+
+Status LinuxKernel::sweep_probes(netlink::Socket& socket) {
+  for (const auto& table : TRY(netlink::list_tables(socket))) {
+    if (!table.starts_with(netlink::kProbeTable)) continue;
+    netlink::NftBatch batch(table);
+    CHECK_OK(batch.delete_table());
+    CHECK_OK(std::move(batch).commit(socket));
+  }
+  return {};
 }
 
 }  // namespace meshd

@@ -21,23 +21,33 @@ class LinuxKernel final : public Kernel {
  public:
   // A dump and a batch that fit together, at most: then somebody writes all the time.
   static constexpr int kMaxConverge = 8;
+  // Connections told of by connections(): a plan is for people, and these take 80 bytes each.
+  static constexpr std::size_t kMaxConnections = 100'000;
 
   [[nodiscard]] static Result<std::unique_ptr<LinuxKernel>> make(const policy::Settings& settings);
 
-  // What the node's sysctls were; the caller keeps it for --purge and says it again.
-  [[nodiscard]] Status prepare_node(std::vector<OldSysctl>& changed);
+  // After topology().set_memory().
+  [[nodiscard]] Status prepare_node();
   // After prepare_node(): the constant part of the table.
   void set_table(const policy::Settings& settings, const policy::TableOptions& options);
+  // Whether the kernel can do all that is asked of it, found out without a change to it.
+  // kUnsupported names what is missing. After set_table().
+  [[nodiscard]] Status check();
   [[nodiscard]] std::uint32_t nft_port() const { return nft_.port_id(); }
   [[nodiscard]] Topology& topology() { return topology_; }
 
   Status connect(const LinkPlan& plan, int netns_fd) override;
   Status disconnect(const std::string& host_ifname) override;
+  Status clean_container(const policy::Attachment& attachment) override;
+  Result<bool> name_taken(const std::string& host_ifname) override;
   Result<bool> link_exists(const std::string& host_ifname) override;
   Status commit(const policy::Delta& delta) override;
   Result<Repairs> converge(const std::vector<policy::Element>& wanted) override;
+  // False: somebody, or commit(), changed the node's ruleset since the last converge().
+  [[nodiscard]] Result<bool> is_settled();
   Result<Repairs> audit(const std::vector<LinkPlan>& links) override;
   Result<policy::ListeningPorts> listening() override;
+  Result<Connections> connections() override;
   Status erase_conntrack(const EraseRequest& request) override;
   Result<std::vector<ElementCount>> counters(policy::SetId set) override;
 
@@ -47,11 +57,15 @@ class LinuxKernel final : public Kernel {
  private:
   LinuxKernel(Topology topology, netlink::Socket nft, netlink::Conntrack conntrack)
       : topology_(std::move(topology)), nft_(std::move(nft)), conntrack_(std::move(conntrack)) {}
+  // Tables in which earlier versions tried the kernel, should one have died over it.
+  [[nodiscard]] static Status sweep_probes(netlink::Socket& socket);
 
   Topology topology_;
   netlink::Socket nft_;
   netlink::Conntrack conntrack_;
   policy::Table table_;
+  std::uint32_t settled_ = 0;   // the ruleset's generation after the last converge()
+  std::vector<Prefix> ranges_;  // of containers: their connections are looked at
 };
 
 }  // namespace meshd

@@ -82,6 +82,8 @@ Source source_of(Field field) {
       return meta(MetaKey::kIif);
     case Field::kIifname:
       return meta(MetaKey::kIifname);
+    case Field::kNfproto:
+      return meta(MetaKey::kNfproto);
     case Field::kIifgroup:
       return meta(MetaKey::kIifgroup);
     case Field::kOifgroup:

@@ -57,44 +57,67 @@ Names::Names(dns::ZoneSettings settings)
 
 void Names::publish_current() { published_.store(std::make_shared<const dns::Snapshot>(current_)); }
 
-void Names::set(const IpAddress& client, const std::shared_ptr<const policy::ViewPlan>& plan) {
+// With the last view of a client goes what it was told.
+void Names::forget(const IpAddress& client) {
+  const auto found = plans_.find(client);
+  if (found == plans_.end()) return;
+  const auto named = addresses_.find(found->second->client);
+  named->second.erase(client);
+  if (named->second.empty()) {
+    why_.erase(named->first);
+    addresses_.erase(named);
+  }
+  plans_.erase(found);
+}
+
+void Names::set(const IpAddress& client, const std::shared_ptr<const policy::ViewPlan>& plan,
+                Lowered& lowered) {
+  const auto known = plans_.find(client);
+  if (!plan || (known != plans_.end() && known->second->client != plan->client)) forget(client);
   if (!plan) {
-    plans_.erase(client);
     current_.remove(client);
     return;
   }
   plans_[client] = plan;
-  auto view = lower_view(*plan, settings_->zone);
-  if (const auto why = why_.find(plan->client); why != why_.end()) view.why = why->second;
-  current_.set(client, std::make_shared<const dns::View>(std::move(view)));
+  addresses_[plan->client].insert(client);
+  auto& shared = lowered[plan.get()];
+  if (!shared) {
+    auto view = lower_view(*plan, settings_->zone);
+    if (const auto why = why_.find(plan->client); why != why_.end()) view.why = why->second;
+    shared = std::make_shared<const dns::View>(std::move(view));
+  }
+  current_.set(client, shared);
 }
 
 void Names::publish(NameChanges changes) {
   if (changes.views.empty()) return;
-  for (const auto& [client, plan] : changes.views) set(client, plan);
+  Lowered lowered;
+  for (const auto& [client, plan] : changes.views) set(client, plan, lowered);
   publish_current();
 }
 
 void Names::set_settings(dns::ZoneSettings settings) {
   settings_ = std::make_shared<const dns::ZoneSettings>(std::move(settings));
   current_ = dns::Snapshot(settings_);
-  for (const auto& [client, plan] : std::map(plans_)) set(client, plan);
+  Lowered lowered;
+  for (const auto& [client, plan] : std::map(plans_)) set(client, plan, lowered);
   publish_current();
 }
 
 void Names::set_why(const std::string& client, std::vector<std::string> lines) {
+  const auto addresses = addresses_.find(client);
+  if (addresses == addresses_.end()) return;
+  if (lines.empty() && !why_.contains(client)) return;
   if (lines.empty()) {
     why_.erase(client);
   } else {
     why_[client] = std::move(lines);
   }
-  bool seen = false;
-  for (const auto& [address, plan] : std::map(plans_)) {
-    if (plan->client != client) continue;
-    set(address, plan);
-    seen = true;
+  Lowered lowered;
+  for (const auto& address : addresses->second) {
+    set(address, std::shared_ptr(plans_.at(address)), lowered);
   }
-  if (seen) publish_current();
+  publish_current();
 }
 
 }  // namespace meshd

@@ -32,7 +32,7 @@ class Names {
 
   void publish(NameChanges changes);
   void set_settings(dns::ZoneSettings settings);
-  // TXT why.<zone> of one container.
+  // TXT why.<zone> of one container; nothing is kept for one without views.
   void set_why(const std::string& client, std::vector<std::string> lines);
 
   [[nodiscard]] const Published<dns::Snapshot>& published() const { return published_; }
@@ -42,13 +42,18 @@ class Names {
   }
 
  private:
-  void set(const IpAddress& client, const std::shared_ptr<const policy::ViewPlan>& plan);
+  // Views made in one call: both addresses of a container share one.
+  using Lowered = std::map<const policy::ViewPlan*, std::shared_ptr<const dns::View>>;
+  void set(const IpAddress& client, const std::shared_ptr<const policy::ViewPlan>& plan,
+           Lowered& lowered);
+  void forget(const IpAddress& client);
   void publish_current();
 
   std::shared_ptr<const dns::ZoneSettings> settings_;
   dns::Snapshot current_;
   std::map<IpAddress, std::shared_ptr<const policy::ViewPlan>> plans_;
-  std::map<std::string, std::vector<std::string>> why_;  // by client
+  std::map<std::string, std::set<IpAddress>> addresses_;  // of each client with a plan
+  std::map<std::string, std::vector<std::string>> why_;   // by client
   Published<dns::Snapshot> published_;
 };
 

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "meshd/addressing.h"
@@ -17,22 +19,6 @@ namespace pb = mesh::v1;
 
 namespace {
 
-std::vector<StoreChange> to_store(const policy::Outcome& outcome) {
-  std::vector<StoreChange> changes;
-  for (const auto& [id, declaration] : outcome.declarations) {
-    changes.push_back(PutDeclaration{id, declaration});
-  }
-  for (const auto& id : outcome.forgotten) changes.push_back(DropDeclaration{id});
-  for (const auto& [key, service] : outcome.services) changes.push_back(PutService{key, service});
-  for (const auto& key : outcome.services_gone) changes.push_back(DropService{key});
-  for (const auto& key : outcome.node_ports_gone) changes.push_back(DropNodePort{key});
-  for (const auto& [key, port] : outcome.node_ports) changes.push_back(PutNodePort{key, port});
-  for (const auto& [address, until] : outcome.quarantine) {
-    changes.push_back(PutQuarantine{address, until});
-  }
-  return changes;
-}
-
 std::string addresses_text(const policy::Attachment& attachment) {
   std::string text;
   for (const auto family : kFamilies) {
@@ -43,10 +29,39 @@ std::string addresses_text(const policy::Attachment& attachment) {
   return text;
 }
 
+std::vector<StoreChange> to_store(const std::string& id, const policy::Attachment& attachment,
+                                  TimePoint now) {
+  std::vector<StoreChange> changes{DropAttachment{id}};
+  for (const auto family : kFamilies) {
+    const auto& address = attachment.address(family);
+    if (address) changes.push_back(PutQuarantine{*address, now + kQuarantine});
+  }
+  return changes;
+}
+
+void append(std::vector<StoreChange>& to, std::vector<StoreChange> more) {
+  std::ranges::move(more, std::back_inserter(to));
+}
+
+pb::DetachReply detached(const policy::Attachment& attachment) {
+  pb::DetachReply reply;
+  reply.set_was_attached(true);
+  reply.set_netns(attachment.netns_path);
+  reply.set_prepared(attachment.prepared);
+  reply.set_netns_dev(attachment.netns.dev);
+  reply.set_netns_ino(attachment.netns.ino);
+  return reply;
+}
+
 }  // namespace
 
-Node::Node(policy::Settings settings, Store& store, Kernel& kernel, Names& names, EventSink sink)
-    : store_(store), kernel_(kernel), names_(names), sink_(std::move(sink)) {
+Node::Node(policy::Settings settings, Store& store, Kernel& kernel, Names& names, EventSink sink,
+           NodeOptions options)
+    : store_(store),
+      kernel_(kernel),
+      names_(names),
+      sink_(std::move(sink)),
+      options_(std::move(options)) {
   world_.settings = std::move(settings);
 }
 
@@ -56,9 +71,20 @@ Status Node::load(TimePoint now) {
   world_.services = std::move(stored.services);
   world_.node_ports = std::move(stored.node_ports);
   quarantine_ = std::move(stored.quarantine);
+  if (!quarantine_.empty()) sweep_at_ = now + kRestSweep;
+  idle_names_ = std::move(stored.idle_names);
+  left_netns_ = std::move(stored.left_netns);
   world_.now = now;
-  for (auto& [id, workload] : world_.workloads) workload.ready |= is_ready(workload);
+  for (auto& [id, workload] : world_.workloads) {
+    workload.ready |= is_ready(workload);
+    if (workload.attachment) note_addresses(id, *workload.attachment);
+  }
   generations_.stored = generations_.planned = stored.generation;
+  if (const auto idle = missing_idle(world_, idle_names_, wall_s()); !idle.empty()) {
+    note_store(store_.amend(idle));
+    note_idle(idle_names_, idle);
+  }
+  drop_doubles(now);
   auto plan = compiler_.rebuild(world_);
   // The kernel was left with the stored generation's rules, or with less: names of it can
   // be answered while the kernel is compared. What it lacks is refused until then.
@@ -67,6 +93,36 @@ Status Node::load(TimePoint now) {
   names_.publish(std::move(names));
   generations_.named = generations_.stored;
   return {};
+}
+
+// Two attachments of one link or address cannot both be true, and which one is cannot be
+// known: what either may do would be open to the other.
+void Node::drop_doubles(TimePoint now) {
+  std::map<std::string, std::set<std::string>> users;  // of each link and address
+  for (const auto& [id, workload] : world_.workloads) {
+    if (!workload.attachment) continue;
+    users[workload.attachment->host_ifname].insert(id);
+    for (const auto family : kFamilies) {
+      const auto& address = workload.attachment->address(family);
+      if (address) users[address->to_string()].insert(id);
+    }
+  }
+  for (const auto& [what, ids] : users) {
+    if (ids.size() < 2) continue;
+    for (const auto& id : ids) {
+      auto& workload = world_.workloads.find(id)->second;
+      if (!workload.attachment) continue;
+      const auto attachment = *std::exchange(workload.attachment, std::nullopt);
+      workload.draining = workload.ready = false;
+      workload.tcp_ready.clear();
+      let_go(attachment, now);
+      [[maybe_unused]] const auto kept = persist_or_keep(leave(id, attachment, now), now);
+      const auto why = fmt::format("detached: the store gave {} to {}", what, fmt::join(ids, ", "));
+      problems_[id] = {why};
+      emit(pb::Event::Kind::PROBLEM, id, why);
+    }
+  }
+  generations_.planned = generations_.stored;
 }
 
 Status Node::converge(TimePoint now) {
@@ -78,7 +134,8 @@ Status Node::converge(TimePoint now) {
   }
   // Until the first comparison nothing is known to be in the kernel.
   behind_ = "starting";
-  for (const auto& id : gone) drop_attachment(id, now);
+  for (const auto& id : gone) [[maybe_unused]]
+    const auto kept = drop_attachment(id, now);
   catch_up(now);
   if (behind_.empty()) return {};
   return fail(ErrorCode::kSystem, behind_);
@@ -91,53 +148,6 @@ void Node::set_settings(policy::Settings settings, TimePoint now) {
 }
 
 // --- commands ------------------------------------------------------------------------
-
-void Node::apply(std::vector<policy::Declaration> declarations, TimePoint now,
-                 Reply<pb::ApplyReply> reply) {
-  world_.now = now;
-  const auto listening = kernel_.listening();
-  if (!listening) return reply(std::unexpected(listening.error()));
-  auto outcome =
-      policy::declare(world_, std::move(declarations), quarantine_, *listening, kQuarantine);
-  if (!outcome) return reply(std::unexpected(std::move(outcome).error()));
-  auto human = policy::describe(world_, *outcome);
-  auto touched = touched_by(*outcome);  // what it was before
-  const auto changes = to_store(*outcome);
-  std::vector<std::string> ids;
-  for (const auto& [id, declaration] : outcome->declarations) ids.push_back(id);
-  for (const auto& id : ids) touched.workloads.insert(id);
-  const auto back = policy::adopt(world_, quarantine_, *std::move(outcome));
-  auto delta = compiler_.update(world_, touched);
-  auto status = check_room();
-  if (status) status = persist(changes);
-  if (!status) {
-    // Nothing of it has left this process: the plan goes back to what it was.
-    policy::adopt(world_, quarantine_, back);
-    [[maybe_unused]] const auto undone = compiler_.update(world_, touched);
-    return reply(std::unexpected(std::move(status).error().in("apply")));
-  }
-  bring_in_force(std::move(delta), now);
-  for (const auto& id : ids) {
-    emit(pb::Event::Kind::DECLARED, id);
-    refresh_ready(id, now);
-  }
-  when_in_force(now, [this, human = std::move(human), reply = std::move(reply)](Status s) mutable {
-    if (!s) return reply(std::unexpected(std::move(s).error()));
-    pb::ApplyReply answer;
-    answer.set_generation(generations_.installed);
-    for (const auto& change : human) *answer.add_changes() = change_message(change);
-    reply(std::move(answer));
-  });
-}
-
-Result<std::vector<policy::Change>> Node::plan(std::vector<policy::Declaration> declarations,
-                                               TimePoint now) {
-  world_.now = now;
-  const auto listening = TRY(kernel_.listening());
-  auto outcome =
-      TRY(policy::declare(world_, std::move(declarations), quarantine_, listening, kQuarantine));
-  return policy::describe(world_, outcome);
-}
 
 Status Node::check_attach(const AttachSpec& spec) const {
   const auto found = world_.workloads.find(spec.id);
@@ -159,12 +169,33 @@ Status Node::check_attach(const AttachSpec& spec) const {
                   fmt::format("attach {}: it is attached to {} as {}; detach it first", id,
                               attachment.netns_path, attachment.ifname));
     }
+    if (id == spec.id && attachment.default_route != spec.default_route) {
+      return fail(
+          ErrorCode::kConflict,
+          fmt::format("attach {}: it is attached with{} --no-default-route; detach it first", id,
+                      attachment.default_route ? "out" : ""));
+    }
     if (id != spec.id && attachment.netns == spec.netns) {
       return fail(ErrorCode::kConflict,
                   fmt::format("attach {}: that network namespace is {}'s", spec.id, id));
     }
   }
   return {};
+}
+
+// A link's name is made of its address: one that somebody else's link has is passed over.
+Result<policy::Attachment> Node::pick_address() {
+  for (int pick = 1;; ++pick) {
+    auto attachment = TRY(allocate(world_, quarantine_, last_index_));
+    if (!TRY(kernel_.name_taken(attachment.host_ifname))) return attachment;
+    if (pick == kMaxPicks) {
+      return fail(ErrorCode::kConflict,
+                  fmt::format("link {} and others of its kind are not meshd's: rename or remove "
+                              "them",
+                              attachment.host_ifname));
+    }
+    last_index_ = index_of(world_.settings, attachment);
+  }
 }
 
 void Node::attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply) {
@@ -183,7 +214,7 @@ void Node::attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachmen
   };
   if (workload.attachment) return when_in_force(now, std::move(answer));  // repeated: harmless
 
-  auto attachment = allocate(world_, quarantine_, last_index_);
+  auto attachment = pick_address();
   if (!attachment) {
     return answer(std::unexpected(std::move(attachment).error().in("attach " + spec.id)));
   }
@@ -193,30 +224,35 @@ void Node::attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachmen
   attachment->default_route = spec.default_route;
   attachment->prepared = spec.prepared;
   attachment->attached_at = now;
-  unheard_detaches_.erase(spec.id);
   const auto link = link_plan(spec.id, *attachment);
-  const auto touched = touched_by(spec.id);
   workload.attachment = std::move(*attachment);
   workload.draining = workload.ready = false;
   workload.tcp_ready.clear();
-  auto delta = compiler_.update(world_, touched);
-  auto status = check_room();
+  const auto before = worst_case(compiler_);
+  auto compiled = compile(touched_by(spec.id), now);
+  auto status = check_room(before, worst_case(compiler_));
   // The link before the store, and shut: its group is refused until its elements are there.
   // If the process dies in between, the next start sweeps it away.
   if (status) status = kernel_.connect(link, spec.netns_fd);
   if (status) {
-    status = persist({PutAttachment{spec.id, *workload.attachment}});
+    append(compiled.changes, {PutAttachment{spec.id, *workload.attachment}});
+    if (is_ready(workload)) append(compiled.changes, {PutReady{spec.id, true, {}}});
+    // Whatever was left under that name is not its namespace any more.
+    if (left_netns_.contains(spec.id)) append(compiled.changes, {DropLeftNetns{spec.id}});
+    status = persist(std::move(compiled.changes));
     // A link that stays behind is swept by the next audit; the caller hears of the store.
     if (!status) [[maybe_unused]]
       const auto undone = kernel_.disconnect(link.host_ifname);
   }
   if (!status) {
     workload.attachment.reset();
-    [[maybe_unused]] const auto undone = compiler_.update(world_, touched);
+    take_back(compiled);
     return answer(std::unexpected(std::move(status).error().in("attach " + spec.id)));
   }
+  left_netns_.erase(spec.id);
+  note_addresses(spec.id, *workload.attachment);
   last_index_ = index_of(world_.settings, *workload.attachment);
-  bring_in_force(std::move(delta), now);
+  bring_in_force(std::move(compiled.delta), now);
   emit(pb::Event::Kind::ATTACHED, spec.id, addresses_text(*workload.attachment));
   refresh_ready(spec.id, now);
   when_in_force(now, std::move(answer));
@@ -228,30 +264,51 @@ void Node::detach(const std::string& id, TimePoint now, Reply<pb::DetachReply> r
   if (found == world_.workloads.end()) {
     return reply(fail(ErrorCode::kNotFound, "detach " + id + ": no workload of that id"));
   }
-  if (!found->second.attachment) {
-    // An earlier detach may have ended "not in force": its caller has not heard yet that a
-    // prepared namespace is to be removed.
-    const auto unheard = unheard_detaches_.find(id);
-    if (unheard == unheard_detaches_.end()) return reply(pb::DetachReply());
-    pb::DetachReply answer = unheard->second;
-    return when_in_force(now, [this, id, answer, reply = std::move(reply)](Status s) mutable {
-      if (!s) return reply(std::unexpected(std::move(s).error()));
-      unheard_detaches_.erase(id);
-      reply(std::move(answer));
-    });
+  auto answer = left_netns(id);  // an earlier one, of which the client has not come to an end
+  Status stored;
+  if (found->second.attachment) {
+    answer = detached(*found->second.attachment);
+    stored = drop_attachment(id, now);
+  } else if (!unstored_.empty()) {
+    stored = store_kept(now);
   }
-  pb::DetachReply answer;
-  answer.set_was_attached(true);
-  answer.set_netns(found->second.attachment->netns_path);
-  answer.set_prepared(found->second.attachment->prepared);
-  drop_attachment(id, now);
-  when_in_force(now, [this, id, answer, reply = std::move(reply)](Status s) mutable {
-    if (!s) {
-      unheard_detaches_[id] = std::move(answer);
-      return reply(std::unexpected(std::move(s).error()));
-    }
+  if (!stored) {
+    return reply(
+        std::unexpected(std::move(stored).error().in("detach " + id + ": shut, not stored")));
+  }
+  answer_detached(std::move(answer), now, std::move(reply));
+}
+
+void Node::answer_detached(pb::DetachReply answer, TimePoint now, Reply<pb::DetachReply> reply) {
+  when_in_force(now, [answer = std::move(answer), reply = std::move(reply)](Status s) mutable {
+    if (!s) return reply(std::unexpected(std::move(s).error()));
     reply(std::move(answer));
   });
+}
+
+pb::DetachReply Node::left_netns(const std::string& id) const {
+  pb::DetachReply reply;
+  const auto found = left_netns_.find(id);
+  if (found == left_netns_.end()) return reply;
+  reply.set_was_attached(true);
+  reply.set_prepared(true);
+  reply.set_netns(found->second.path);
+  reply.set_netns_dev(found->second.netns.dev);
+  reply.set_netns_ino(found->second.netns.ino);
+  return reply;
+}
+
+void Node::forget_netns(const std::string& id, std::uint64_t ino, TimePoint now,
+                        Reply<pb::DetachReply> reply) {
+  world_.now = now;
+  const auto found = left_netns_.find(id);
+  // Another than that: a later detach has left it.
+  if (found == left_netns_.end() || found->second.netns.ino != ino) return reply(pb::DetachReply());
+  if (auto status = amend({DropLeftNetns{id}}); !status) {
+    return reply(std::unexpected(std::move(status).error().in("detach " + id)));
+  }
+  left_netns_.erase(found);
+  reply(pb::DetachReply());
 }
 
 void Node::drain(const std::string& id, TimePoint now, Reply<pb::Empty> reply) {
@@ -265,58 +322,113 @@ void Node::drain(const std::string& id, TimePoint now, Reply<pb::Empty> reply) {
     reply(pb::Empty{});
   };
   if (found->second.draining) return when_in_force(now, std::move(done));
-  if (auto status = persist({PutDraining{id, true}}); !status) {
+  found->second.draining = true;
+  auto compiled = compile(touched_by(id), now);
+  append(compiled.changes, {PutDraining{id, true}});
+  if (auto status = persist(std::move(compiled.changes)); !status) {
+    found->second.draining = false;
+    take_back(compiled);
     return done(std::unexpected(std::move(status).error().in("drain " + id)));
   }
-  found->second.draining = true;
-  note_endpoint_lost(found->second.declaration.service(), now);
-  bring_in_force(touched_by(id), now);
+  bring_in_force(std::move(compiled.delta), now);
   emit(pb::Event::Kind::DRAINING, id);
   when_in_force(now, std::move(done));
 }
 
-void Node::remove(const std::string& id, bool force, TimePoint now, Reply<pb::Empty> reply) {
+void Node::remove(const std::string& id, bool force, TimePoint now, Reply<pb::DetachReply> reply) {
   world_.now = now;
   const auto found = world_.workloads.find(id);
+  auto answer = left_netns(id);
   if (found == world_.workloads.end()) {
+    // Deleted, and its client has not come to an end with it: see detach().
+    if (answer.prepared()) return answer_detached(std::move(answer), now, std::move(reply));
     return reply(fail(ErrorCode::kNotFound, "delete " + id + ": no workload of that id"));
   }
   if (found->second.attachment && !force) {
     return reply(fail(ErrorCode::kConflict,
                       "delete " + id + ": it is attached; detach it first, or use --force"));
   }
-  if (found->second.attachment) drop_attachment(id, now);
-  auto touched = touched_by(id);
-  auto outcome = policy::forget(world_, id, kQuarantine);
-  if (auto status = persist(to_store(outcome)); !status) {
+  const auto before = found->second;
+  std::vector<StoreChange> changes;
+  if (before.attachment) {
+    answer = detached(*before.attachment);
+    changes = leave(id, *before.attachment, now);
+  }
+  // A forced delete is one change: refused, it has not even detached.
+  auto trial = try_out(policy::forget(world_, id, kQuarantine), now);
+  append(changes, std::move(trial.changes));
+  if (auto status = persist(std::move(changes)); !status) {
+    world_.workloads.emplace(id, before);
+    if (before.attachment) left_netns_.erase(id);
+    take_back(std::move(trial));
     return reply(std::unexpected(std::move(status).error().in("delete " + id)));
   }
-  policy::adopt(world_, quarantine_, std::move(outcome));
   problems_.erase(id);
-  bring_in_force(touched, now);
+  for (const auto& [address, until] : trial.resting) rest(address, until);
+  if (before.attachment) let_go(*before.attachment, now);
+  bring_in_force(std::move(trial.delta), now);
+  if (before.attachment) emit(pb::Event::Kind::DETACHED, id);
   emit(pb::Event::Kind::DELETED, id);
-  answer_empty(now, std::move(reply));
+  answer_detached(std::move(answer), now, std::move(reply));
 }
 
-void Node::release_name(const std::string& name, TimePoint now, Reply<pb::Empty> reply) {
-  world_.now = now;
-  const ServiceKey key{policy::Scope::kCluster, {}, name};
-  auto outcome = policy::release(world_, key, kQuarantine);
-  if (!outcome) return reply(std::unexpected(std::move(outcome).error()));
-  if (auto status = persist(to_store(*outcome)); !status) {
-    return reply(std::unexpected(std::move(status).error().in("name release " + name)));
+// --- detaching -----------------------------------------------------------------------
+
+std::vector<StoreChange> Node::leave(const std::string& id, const policy::Attachment& attachment,
+                                     TimePoint now) {
+  auto changes = to_store(id, attachment, now);
+  if (attachment.prepared) {
+    if (left_netns_.size() >= kMaxLeftNetns) {
+      changes.push_back(DropLeftNetns{left_netns_.begin()->first});
+      left_netns_.erase(left_netns_.begin());
+    }
+    left_netns_[id] = {attachment.netns, attachment.netns_path};
+    changes.push_back(PutLeftNetns{id, left_netns_[id]});
   }
-  policy::adopt(world_, quarantine_, std::move(*outcome));
-  Touched touched;
-  touched.services.insert(key);
-  bring_in_force(touched, now);
-  answer_empty(now, std::move(reply));
+  return changes;
 }
 
-void Node::wait(const std::string& target, std::chrono::milliseconds limit, TimePoint now,
-                Reply<pb::WaitReply> reply) {
-  ready_waiters_.push_back({target, now + limit, std::move(reply)});
-  answer_waiters(now);
+// Shuts, unnames and takes down, stored or not.
+Status Node::drop_attachment(const std::string& id, TimePoint now) {
+  auto& workload = world_.workloads.find(id)->second;
+  const auto attachment = *std::exchange(workload.attachment, std::nullopt);
+  workload.draining = workload.ready = false;
+  workload.tcp_ready.clear();
+  problems_.erase(id);
+  auto compiled = compile(touched_by(id), now);
+  append(compiled.changes, leave(id, attachment, now));
+  auto stored = persist_or_keep(std::move(compiled.changes), now);
+  let_go(attachment, now);
+  bring_in_force(std::move(compiled.delta), now);
+  emit(pb::Event::Kind::DETACHED, id);
+  return stored;
+}
+
+void Node::let_go(const policy::Attachment& attachment, TimePoint now) {
+  for (const auto family : kFamilies) {
+    const auto& address = attachment.address(family);
+    if (!address) continue;
+    ids_.erase(*address);
+    rest(*address, now + kQuarantine);
+    pending_erase_.addresses.push_back(*address);
+  }
+  pending_disconnects_.push_back(attachment.host_ifname);
+  if (attachment.default_route) return;
+  if (const auto cleaned = kernel_.clean_container(attachment); !cleaned) {
+    emit(pb::Event::Kind::PROBLEM, {},
+         "policy rules may be left in the container: " + cleaned.error().what);
+  }
+}
+
+void Node::note_addresses(const std::string& id, const policy::Attachment& attachment) {
+  for (const auto family : kFamilies) {
+    if (const auto& address = attachment.address(family)) ids_[*address] = id;
+  }
+}
+
+void Node::rest(const IpAddress& address, TimePoint until) {
+  quarantine_[address] = until;
+  if (!sweep_at_) sweep_at_ = until + kRestSweep;
 }
 
 }  // namespace meshd

@@ -16,14 +16,16 @@
 #include <deque>
 #include <functional>
 #include <map>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "meshd/api.h"
+#include "meshd/idle_names.h"
 #include "meshd/kernel.h"
 #include "meshd/names.h"
+#include "meshd/node_types.h"
+#include "meshd/room.h"
 #include "meshd/store.h"
 #include "policy/allocate.h"
 #include "policy/changes.h"
@@ -32,33 +34,12 @@
 
 namespace meshd {
 
-// How long a command waits for the kernel before it is answered "stored, not in force".
-inline constexpr auto kInForceLimit = std::chrono::seconds(5);
-// An address is not given out again this long after its last use: clients' caches (our
-// TTL is 5 s, but libraries keep answers longer) and half-dead connections fade meanwhile.
-inline constexpr auto kQuarantine = std::chrono::seconds(60);
-// Between attempts while the kernel refuses; doubled each time up to the second.
-inline constexpr auto kRetryFirst = std::chrono::milliseconds(50);
-inline constexpr auto kRetryLast = std::chrono::seconds(5);
-
-struct AttachSpec {
-  std::string id;
-  int netns_fd = -1;  // borrowed for the call
-  policy::Netns netns;
-  std::string netns_path, ifname;
-  bool default_route = true;
-  bool prepared = false;
-};
-
-struct NodeGenerations {
-  std::uint64_t stored = 0, planned = 0, installed = 0, named = 0;
-};
-
 class Node {
  public:
   using EventSink = std::function<void(mesh::v1::Event)>;
 
-  Node(policy::Settings settings, Store& store, Kernel& kernel, Names& names, EventSink sink);
+  Node(policy::Settings settings, Store& store, Kernel& kernel, Names& names, EventSink sink,
+       NodeOptions options = {});
 
   // Reads the store, compiles, and publishes the names of the stored generation: the
   // kernel still has their rules. Nothing is written to the kernel yet.
@@ -74,11 +55,20 @@ class Node {
       std::vector<policy::Declaration> declarations, TimePoint now);
   void attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply);
   void detach(const std::string& id, TimePoint now, Reply<mesh::v1::DetachReply> reply);
+  // What an earlier detach of `id` has left to its client to remove.
+  [[nodiscard]] mesh::v1::DetachReply left_netns(const std::string& id) const;
+  // The client has removed the namespace of that inode.
+  void forget_netns(const std::string& id, std::uint64_t ino, TimePoint now,
+                    Reply<mesh::v1::DetachReply> reply);
   void drain(const std::string& id, TimePoint now, Reply<mesh::v1::Empty> reply);
-  void remove(const std::string& id, bool force, TimePoint now, Reply<mesh::v1::Empty> reply);
+  void remove(const std::string& id, bool force, TimePoint now, Reply<mesh::v1::DetachReply> reply);
   void release_name(const std::string& name, TimePoint now, Reply<mesh::v1::Empty> reply);
-  void wait(const std::string& target, std::chrono::milliseconds limit, TimePoint now,
-            Reply<mesh::v1::WaitReply> reply);
+  // `call` names it for cancel_wait().
+  void wait(const std::string& target, std::chrono::milliseconds limit, std::uint64_t call,
+            TimePoint now, Reply<mesh::v1::WaitReply> reply);
+  void cancel_wait(std::uint64_t call);
+  // Nothing more will come in force: every command that still waits is told so.
+  void give_up_waiting(std::string_view why);
 
   // Events.
   void on_listening(const std::string& id,
@@ -99,6 +89,7 @@ class Node {
   }
   [[nodiscard]] const std::string& behind() const { return behind_; }  // empty: in force
   [[nodiscard]] std::uint64_t repairs() const { return repairs_; }
+  [[nodiscard]] const policy::Quarantine& quarantine() const { return quarantine_; }
   [[nodiscard]] std::vector<LinkPlan> links() const;
   // A change that nobody waited for and the store did not take; empty: none.
   [[nodiscard]] const std::string& store_trouble() const { return store_trouble_; }
@@ -110,21 +101,31 @@ class Node {
   void set_mtu(std::uint32_t mtu) { mtu_ = mtu; }
 
  private:
-  struct Waiting {  // a command whose change is stored
-    TimePoint deadline;
-    std::move_only_function<void(Status)> done;
-  };
-  struct ReadyWaiter {
-    std::string target;
-    TimePoint deadline;
-    Reply<mesh::v1::WaitReply> reply;
-  };
-
-  // Stores `changes` as the next generation.
+  // Stores `changes` as the next generation: what is compiled from them comes in force next.
   [[nodiscard]] Status persist(std::vector<StoreChange> changes);
+  // The same for what has happened already: what the store does not take now is kept, in
+  // order, and goes in front of the next change.
+  Status persist_or_keep(std::vector<StoreChange> changes, TimePoint now);
+  [[nodiscard]] Status store_kept(TimePoint now);
+  // Stores what nothing is compiled from.
+  [[nodiscard]] Status amend(std::vector<StoreChange> changes);
+  void follow_stored();
   void note_store(const Status& status);
-  // Refuses a plan that the kernel's sets cannot hold.
-  [[nodiscard]] Status check_room() const;
+  void drop_doubles(TimePoint now);
+  [[nodiscard]] Error plainly(Error error) const;
+  // Compiles what `touched` names. Services that lose their last endpoint by it are held
+  // again, from now.
+  [[nodiscard]] Compiled compile(policy::Touched touched, TimePoint now);
+  // The caller has put back what else it changed in the world.
+  void take_back(const Compiled& compiled);
+  [[nodiscard]] Result<policy::Outcome> declare(std::vector<policy::Declaration> declarations);
+  [[nodiscard]] Result<std::vector<policy::Change>> describe(const policy::Outcome& outcome);
+  [[nodiscard]] Trial try_out(policy::Outcome outcome, TimePoint now);
+  void take_back(Trial trial);
+  [[nodiscard]] Status give_up_name(const std::string& name, TimePoint now);
+  void release_idle_names(TimePoint now);
+  void sweep_quarantine(TimePoint now);
+  [[nodiscard]] std::int64_t wall_s() const;
   // Compiles what `touched` names and brings it in force, or falls behind.
   void bring_in_force(const policy::Touched& touched, TimePoint now);
   void bring_in_force(policy::PlanDelta delta, TimePoint now);
@@ -133,13 +134,26 @@ class Node {
   void installed(TimePoint now);
   void when_in_force(TimePoint now, std::move_only_function<void(Status)> done);
   void answer_empty(TimePoint now, Reply<mesh::v1::Empty> reply);
+  void answer_detached(mesh::v1::DetachReply answer, TimePoint now,
+                       Reply<mesh::v1::DetachReply> reply);
+  // What a detach stores; notes a prepared namespace as left.
+  [[nodiscard]] std::vector<StoreChange> leave(const std::string& id,
+                                               const policy::Attachment& attachment, TimePoint now);
 
+  [[nodiscard]] Result<policy::Attachment> pick_address();
   [[nodiscard]] Status check_attach(const AttachSpec& spec) const;
-  void drop_attachment(const std::string& id, TimePoint now);
-  void note_endpoint_lost(const std::optional<policy::ServiceKey>& key, TimePoint now);
+  // Shuts in any case; the error is the store's.
+  Status drop_attachment(const std::string& id, TimePoint now);
+  // Addresses rest, connections and link go once the rules are in force.
+  void let_go(const policy::Attachment& attachment, TimePoint now);
+  void note_addresses(const std::string& id, const policy::Attachment& attachment);
+  void rest(const IpAddress& address, TimePoint until);
   void refresh_ready(const std::string& id, TimePoint now);
   void answer_waiters(TimePoint now);
-  [[nodiscard]] std::string why_not_ready(const std::string& target) const;
+  [[nodiscard]] Result<WaitTarget> wait_target(const std::string& text) const;
+  [[nodiscard]] bool is_known(const WaitTarget& target) const;
+  [[nodiscard]] bool is_ready_now(const WaitTarget& target) const;
+  [[nodiscard]] std::string why_not_ready(const ReadyWaiter& waiter) const;
   [[nodiscard]] policy::Touched touched_by(const std::string& id) const;
   [[nodiscard]] policy::Touched touched_by(const policy::Outcome& outcome) const;
   [[nodiscard]] LinkPlan link_plan(const std::string& id, const policy::Attachment& a) const;
@@ -151,19 +165,29 @@ class Node {
   Kernel& kernel_;
   Names& names_;
   EventSink sink_;
+  const NodeOptions options_;
   policy::Quarantine quarantine_;
+  std::optional<TimePoint> sweep_at_;  // when some of it has rested
+  IdleNames idle_names_;
+  TimePoint idle_not_before_{};  // after a failure
   NodeGenerations generations_;
 
   EraseRequest pending_erase_;
+  bool outlived_erased_ = false;  // what an earlier process did not come to erase
   NameChanges pending_names_;
   std::vector<std::string> pending_disconnects_;  // host link names
   std::deque<Waiting> waiting_;
-  std::map<std::string, mesh::v1::DetachReply> unheard_detaches_;  // done, answered with an error
+  std::map<std::string, LeftNetns> left_netns_;
+  std::map<IpAddress, std::string> ids_;  // of attached workloads, by address
   std::vector<ReadyWaiter> ready_waiters_;
 
+  std::vector<StoreChange> unstored_;  // done, in order
+  std::optional<TimePoint> store_again_at_;
   std::string store_trouble_;
   std::string behind_;  // why the kernel is behind the plan
   std::optional<TimePoint> retry_at_;
+  TimePoint drift_not_before_{};
+  std::optional<TimePoint> drift_at_;  // a comparison that came too soon
   Duration retry_after_ = kRetryFirst;
   std::map<std::string, std::vector<std::string>> problems_;  // by workload id
   std::uint64_t repairs_ = 0;

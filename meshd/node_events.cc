@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "meshd/addressing.h"
@@ -37,11 +38,28 @@ void Node::on_listening(const std::string& id,
     merged[port].v6 |= families.v6;
   }
   if (merged == workload.tcp_ready) return;
-  workload.tcp_ready = std::move(merged);
-  refresh_ready(id, now);
+  merged.swap(workload.tcp_ready);
+  const bool was_ready = std::exchange(workload.ready, workload.ready || is_ready(workload));
+  const auto before = planned_now(compiler_);
+  auto compiled = compile(touched_by(id), now);
+  if (const auto room = check_room(before, planned_now(compiler_)); !room) {
+    // Refused by the kernel, it would keep everybody's changes out. The next look tries again.
+    workload.tcp_ready = std::move(merged);
+    workload.ready = was_ready;
+    take_back(compiled);
+    const auto why = "ready, but not taken into service: " + room.error().what;
+    if (auto& told = problems_[id]; told != std::vector{why}) {
+      told = {why};
+      emit(pb::Event::Kind::PROBLEM, id, why);
+    }
+    return;
+  }
   // A readiness that the store does not take is found again by the next poll after a start.
-  note_store(persist({PutReady{id, workload.ready, workload.tcp_ready}}));
-  bring_in_force(touched_by(id), now);
+  compiled.changes.push_back(PutReady{id, workload.ready, workload.tcp_ready});
+  [[maybe_unused]] const auto kept = persist_or_keep(std::move(compiled.changes), now);
+  bring_in_force(std::move(compiled.delta), now);
+  if (workload.ready && !was_ready) emit(pb::Event::Kind::READY, id);
+  answer_waiters(now);
 }
 
 void Node::on_link_gone(const std::string& host_ifname, TimePoint now) {
@@ -49,13 +67,20 @@ void Node::on_link_gone(const std::string& host_ifname, TimePoint now) {
   for (const auto& [id, workload] : world_.workloads) {
     if (!workload.attachment || workload.attachment->host_ifname != host_ifname) continue;
     const auto gone = id;  // drop_attachment() changes the entry
-    drop_attachment(gone, now);
+    [[maybe_unused]] const auto kept = drop_attachment(gone, now);
     return;
   }
 }
 
+// The first at once; somebody who goes on changing things does not keep us at comparing.
 void Node::on_drift(TimePoint now) {
   world_.now = now;
+  if (now < drift_not_before_) {
+    drift_at_ = drift_not_before_;
+    return;
+  }
+  drift_at_.reset();
+  drift_not_before_ = now + kDriftEvery;
   catch_up(now);
 }
 
@@ -69,20 +94,22 @@ void Node::on_audit(TimePoint now) {
   }
   for (const auto& what : repaired->what) emit(pb::Event::Kind::REPAIRED, {}, what);
   repairs_ += repaired->what.size();
+  // Renamed, or gone without an event that was heard.
+  for (const auto& host_ifname : repaired->missing) on_link_gone(host_ifname, now);
 }
 
 void Node::on_timer(TimePoint now) {
   world_.now = now;
   if (retry_at_ && *retry_at_ <= now) catch_up(now);
+  if (drift_at_ && *drift_at_ <= now) on_drift(now);
   if (const auto deadline = compiler_.next_deadline(); deadline && *deadline <= now) {
     bring_in_force(compiler_.due(now), now);
   }
-  std::vector<StoreChange> rested;
-  for (const auto& [address, until] : quarantine_) {
-    if (until <= now) rested.push_back(DropQuarantine{address});
+  if (store_again_at_ && *store_again_at_ <= now) {
+    [[maybe_unused]] const auto kept = store_kept(now);
   }
-  std::erase_if(quarantine_, [&](const auto& entry) { return entry.second <= now; });
-  if (!rested.empty()) note_store(persist(std::move(rested)));
+  if (sweep_at_ && *sweep_at_ <= now) sweep_quarantine(now);
+  release_idle_names(now);
   while (!waiting_.empty() && waiting_.front().deadline <= now) {
     auto late = std::move(waiting_.front());
     waiting_.pop_front();
@@ -91,13 +118,35 @@ void Node::on_timer(TimePoint now) {
   answer_waiters(now);
 }
 
+// Nothing is compiled from it: the generation stays.
+void Node::sweep_quarantine(TimePoint now) {
+  std::vector<StoreChange> rested;
+  for (const auto& [address, until] : quarantine_) {
+    if (until <= now) rested.push_back(DropQuarantine{address});
+  }
+  std::erase_if(quarantine_, [&](const auto& entry) { return entry.second <= now; });
+  // What the store does not forget now, it forgets at the next start.
+  if (!rested.empty()) note_store(amend(std::move(rested)));
+  sweep_at_.reset();
+  for (const auto& [address, until] : quarantine_) {
+    if (!sweep_at_ || until + kRestSweep < *sweep_at_) sweep_at_ = until + kRestSweep;
+  }
+}
+
 std::optional<TimePoint> Node::next_timer() const {
   std::optional<TimePoint> next;
   const auto sooner = [&](const std::optional<TimePoint>& when) {
     if (when && (!next || *when < *next)) next = when;
   };
   sooner(retry_at_);
+  sooner(drift_at_);
   sooner(compiler_.next_deadline());
+  sooner(sweep_at_);
+  sooner(store_again_at_);
+  if (const auto end = next_idle_end(idle_names_, options_.idle_release)) {
+    const auto left = std::chrono::seconds(std::max<std::int64_t>(0, *end - wall_s()));
+    sooner(std::max(world_.now + left, idle_not_before_));
+  }
   if (!waiting_.empty()) sooner(waiting_.front().deadline);
   for (const auto& waiter : ready_waiters_) sooner(waiter.deadline);
   return next;
@@ -106,22 +155,56 @@ std::optional<TimePoint> Node::next_timer() const {
 // --- in force ------------------------------------------------------------------------
 
 Status Node::persist(std::vector<StoreChange> changes) {
+  // As much as is kept has happened before.
+  changes.insert(changes.begin(), unstored_.begin(), unstored_.end());
   CHECK_OK(store_.apply(changes, generations_.stored + 1));
   ++generations_.stored;
+  note_idle(idle_names_, changes);
+  unstored_.clear();
+  store_again_at_.reset();
+  store_trouble_.clear();
   return {};
 }
 
-Status Node::check_room() const {
-  for (std::size_t i = 0; i < policy::kSetCount; ++i) {
-    const auto set = static_cast<policy::SetId>(i);
-    const auto& info = policy::set_info(set);
-    const auto count = compiler_.element_count(set);
-    if (info.size == 0 || count <= info.size) continue;
-    return fail(ErrorCode::kExhausted,
-                fmt::format("the kernel's set {} would need {} elements and holds {}", info.name,
-                            count, info.size));
+Status Node::persist_or_keep(std::vector<StoreChange> changes, TimePoint now) {
+  auto status = persist(changes);
+  if (!status) {
+    std::ranges::move(changes, std::back_inserter(unstored_));
+    store_again_at_ = now + kRetryStore;
   }
+  note_store(status);
+  return status;
+}
+
+Status Node::store_kept(TimePoint now) {
+  auto status = persist({});
+  if (!status) {
+    store_again_at_ = now + kRetryStore;
+    note_store(status);
+    return status;
+  }
+  follow_stored();
   return {};
+}
+
+Status Node::amend(std::vector<StoreChange> changes) {
+  if (unstored_.empty()) return store_.amend(changes);
+  CHECK_OK(persist(std::move(changes)));
+  follow_stored();
+  return {};
+}
+
+// Nothing new is compiled from what was stored last.
+void Node::follow_stored() {
+  generations_.planned = generations_.stored;
+  if (behind_.empty()) generations_.installed = generations_.named = generations_.planned;
+}
+
+// The kernel's own words for a full set are "Too many open files in system".
+Error Node::plainly(Error error) const {
+  if (error.sys_errno != ENFILE && error.sys_errno != ENOSPC) return error;
+  const auto room = check_room({}, planned_now(compiler_));
+  return std::move(error).in(room ? "a set of the kernel is full" : room.error().what);
 }
 
 void Node::bring_in_force(const Touched& touched, TimePoint now) {
@@ -137,7 +220,7 @@ void Node::bring_in_force(policy::PlanDelta delta, TimePoint now) {
   if (!behind_.empty()) return;  // the retry that is set compares the whole table
   if (!delta.elements.empty()) {
     if (auto status = kernel_.commit(delta.elements); !status) {
-      return fall_behind(status.error(), now);
+      return fall_behind(plainly(std::move(status).error()), now);
     }
   }
   installed(now);
@@ -148,8 +231,9 @@ void Node::catch_up(TimePoint now) {
   const bool was_behind = !behind_.empty();
   auto links_repaired = kernel_.audit(links());
   if (!links_repaired) return fall_behind(links_repaired.error(), now);
+  for (const auto& host_ifname : links_repaired->missing) on_link_gone(host_ifname, now);
   auto table_repaired = kernel_.converge(compiler_.elements());
-  if (!table_repaired) return fall_behind(table_repaired.error(), now);
+  if (!table_repaired) return fall_behind(plainly(std::move(table_repaired).error()), now);
   if (!was_behind) {  // else the difference is our own
     for (auto& what : table_repaired->what) links_repaired->what.push_back(std::move(what));
   }
@@ -168,8 +252,7 @@ void Node::fall_behind(const Error& error, TimePoint now) {
 
 // The rules of the planned generation are in the kernel: what follows from that.
 void Node::installed(TimePoint now) {
-  behind_.clear();
-  retry_at_.reset();
+  if (!outlived_erased_) pending_erase_.also = outlived(world_, compiler_.elements());
   if (!pending_erase_.empty()) {
     // Without this an open flow would go on to an endpoint that is gone: not yet in force.
     if (auto status = kernel_.erase_conntrack(pending_erase_); !status) {
@@ -177,6 +260,9 @@ void Node::installed(TimePoint now) {
     }
     pending_erase_ = {};
   }
+  outlived_erased_ = true;
+  behind_.clear();
+  retry_at_.reset();
   generations_.installed = generations_.planned;
   names_.publish(std::exchange(pending_names_, {}));
   generations_.named = generations_.planned;
@@ -206,117 +292,13 @@ void Node::answer_empty(TimePoint now, Reply<pb::Empty> reply) {
   });
 }
 
-// --- attachments ---------------------------------------------------------------------
-
-// Shuts, unnames and takes down; what could not be stored is found by the next start,
-// which sees that the link is gone.
-void Node::drop_attachment(const std::string& id, TimePoint now) {
-  auto& workload = world_.workloads.find(id)->second;
-  const auto attachment = *workload.attachment;
-  auto touched = touched_by(id);
-  workload.attachment.reset();
-  workload.draining = workload.ready = false;
-  workload.tcp_ready.clear();
-  problems_.erase(id);
-  std::vector<StoreChange> changes{DropAttachment{id}};
-  for (const auto family : kFamilies) {
-    const auto& address = attachment.address(family);
-    if (!address) continue;
-    quarantine_[*address] = now + kQuarantine;
-    changes.push_back(PutQuarantine{*address, now + kQuarantine});
-    pending_erase_.addresses.push_back(*address);
-  }
-  note_store(persist(std::move(changes)));
-  note_endpoint_lost(workload.declaration.service(), now);
-  pending_disconnects_.push_back(attachment.host_ifname);
-  bring_in_force(touched, now);
-  emit(pb::Event::Kind::DETACHED, id);
-}
-
-// When a service's last endpoint goes, its consumers are held again, from now.
-void Node::note_endpoint_lost(const std::optional<ServiceKey>& key, TimePoint now) {
-  if (!key) return;
-  const auto service = world_.services.find(*key);
-  if (service == world_.services.end()) return;
-  for (const auto& id : policy::members(world_, *key)) {
-    const auto& workload = world_.workloads.find(id)->second;
-    if (workload.attachment && workload.ready && !workload.draining) return;
-  }
-  service->second.endpoint_lost_at = now;
-  note_store(persist({PutService{*key, service->second}}));
-}
-
-// A change that nobody waits for: the store is behind the world until the next one is
-// taken, and a start finds out by itself what this would have said.
+// What is kept stays a trouble until it is stored, whatever else is.
 void Node::note_store(const Status& status) {
-  store_trouble_ = status ? std::string() : status.error().what;
-  if (!status) emit(pb::Event::Kind::PROBLEM, {}, "store: " + store_trouble_);
-}
-
-void Node::refresh_ready(const std::string& id, TimePoint now) {
-  const auto found = world_.workloads.find(id);
-  if (found == world_.workloads.end() || found->second.ready || !is_ready(found->second)) return;
-  found->second.ready = true;
-  emit(pb::Event::Kind::READY, id);
-  answer_waiters(now);
-}
-
-// --- waiting for readiness -----------------------------------------------------------
-
-namespace {
-
-enum class Wanted { kUnknown, kNotYet, kReady };
-
-Wanted look_up(const policy::World& world, const std::string& target) {
-  auto found = Wanted::kUnknown;
-  for (const auto& [id, workload] : world.workloads) {
-    const auto& declaration = workload.declaration;
-    const bool named =
-        !declaration.name.empty() &&
-        (target == declaration.name || target == declaration.name + "." + declaration.workflow);
-    if (id != target && !named) continue;
-    if (workload.ready && !workload.draining) return Wanted::kReady;
-    found = Wanted::kNotYet;
+  if (status && !unstored_.empty()) return;
+  const auto before = std::exchange(store_trouble_, status ? std::string() : status.error().what);
+  if (!status && store_trouble_ != before) {
+    emit(pb::Event::Kind::PROBLEM, {}, "store: " + store_trouble_);
   }
-  return found;
-}
-
-}  // namespace
-
-void Node::answer_waiters(TimePoint now) {
-  // An answer may ask for something itself: take each waiter out before it is called.
-  for (std::size_t i = 0; i < ready_waiters_.size();) {
-    const auto state = look_up(world_, ready_waiters_[i].target);
-    if (state == Wanted::kNotYet && ready_waiters_[i].deadline > now) {
-      ++i;
-      continue;
-    }
-    auto waiter = std::move(ready_waiters_[i]);
-    ready_waiters_.erase(ready_waiters_.begin() + static_cast<std::ptrdiff_t>(i));
-    if (state == Wanted::kUnknown) {
-      waiter.reply(fail(ErrorCode::kNotFound,
-                        "wait " + waiter.target + ": no workload or service of that name"));
-      continue;
-    }
-    pb::WaitReply answer;
-    answer.set_ready(state == Wanted::kReady);
-    if (state != Wanted::kReady) answer.set_reason(why_not_ready(waiter.target));
-    waiter.reply(std::move(answer));
-  }
-}
-
-std::string Node::why_not_ready(const std::string& target) const {
-  const auto found = world_.workloads.find(target);
-  if (found == world_.workloads.end()) return "no instance of " + target + " is ready";
-  if (!found->second.attachment) return target + " is not attached";
-  const auto problem = problems_.find(target);
-  if (problem != problems_.end() && !problem->second.empty()) return problem->second.front();
-  for (const auto port : ports_to_watch(found->second.declaration)) {
-    if (!found->second.tcp_ready.contains(port)) {
-      return fmt::format("nothing listens on {}/tcp", port);
-    }
-  }
-  return target + " is draining";
 }
 
 // --- small things --------------------------------------------------------------------
@@ -372,11 +354,8 @@ std::vector<LinkPlan> Node::links() const {
 }
 
 std::string Node::id_at(const IpAddress& address) const {
-  for (const auto& [id, workload] : world_.workloads) {
-    if (!workload.attachment) continue;
-    if (workload.attachment->v4 == address || workload.attachment->v6 == address) return id;
-  }
-  return {};
+  const auto found = ids_.find(address);
+  return found == ids_.end() ? std::string() : found->second;
 }
 
 Result<policy::Explanation> Node::explain(std::string_view source, std::string_view destination,

@@ -115,6 +115,26 @@ Result<Pools> resolve_pools(const PoolConfig& config, const Prefix& ula) {
   return pools;
 }
 
+IpAddress resolver4(int number) {
+  return IpAddress::v4(0xa9fe0101U + static_cast<std::uint32_t>(number));  // 169.254.1.1, .2
+}
+
+// Subnet 0x53, interface 0x53 and 0x54.
+IpAddress resolver6(const Prefix& ula, int number) {
+  std::array<std::uint8_t, 16> bytes{};
+  std::ranges::copy(ula.address().bytes().first(6), bytes.begin());
+  bytes[7] = 0x53;
+  bytes[15] = static_cast<std::uint8_t>(0x53 + number);
+  return IpAddress::v6(bytes);
+}
+
+bool looks_like_resolver(const IpAddress& address) {
+  if (address.is_v4()) return address == resolver4(0) || address == resolver4(1);
+  if (address.bytes()[0] != 0xfd) return false;
+  const auto ula = Prefix::of(address, 48);
+  return address == resolver6(ula, 0) || address == resolver6(ula, 1);
+}
+
 Status check_routes(const Pools& pools, std::span<const HostRoute> routes) {
   const std::array fields = {
       std::pair{"pool.ipv4", &pools.pool4}, std::pair{"pool.ipv6", &pools.pool6},

@@ -37,6 +37,13 @@ struct Pools {
 // `ula`: the node's own /48, of which the defaults for IPv6 are the first two /64 after 0.
 [[nodiscard]] Result<Pools> resolve_pools(const PoolConfig& config, const Prefix& ula);
 
+// The resolver's two addresses, on lo of every node. IPv6's are of the node's own /48 (RFC
+// 4193), so that they are nobody else's.
+[[nodiscard]] IpAddress resolver4(int number);
+[[nodiscard]] IpAddress resolver6(const Prefix& ula, int number);
+// Whether some node's resolver may have that one.
+[[nodiscard]] bool looks_like_resolver(const IpAddress& address);
+
 struct HostRoute {
   Prefix destination;
   std::string device;

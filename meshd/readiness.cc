@@ -67,6 +67,23 @@ Listening judge(const policy::Declaration& declaration, const policy::Attachment
   return result;
 }
 
+std::optional<Listening> HttpLook::end(Family family, std::uint16_t port, std::string problem) {
+  --under_way_;
+  Listening seen;
+  if (problem.empty()) {
+    ready_ = true;
+    seen.ready[port] = {family == Family::kV4, family == Family::kV6};
+    return seen;
+  }
+  // "answered 503" twice says no more than once.
+  if (std::ranges::find(problems_, problem) == problems_.end()) {
+    problems_.push_back(std::move(problem));
+  }
+  if (!over() || ready_) return std::nullopt;
+  seen.problems = problems_;
+  return seen;
+}
+
 bool is_ready(const policy::Workload& workload) {
   if (!workload.attachment) return false;
   return std::ranges::all_of(ports_to_watch(workload.declaration), [&](std::uint16_t port) {

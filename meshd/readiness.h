@@ -12,6 +12,7 @@
 
 #include <chrono>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,22 @@ struct Listening {
 [[nodiscard]] Listening judge(const policy::Declaration& declaration,
                               const policy::Attachment& attachment,
                               const std::vector<netlink::Listener>& listeners);
+
+// One look by HTTP: a probe for each family, which end one by one.
+class HttpLook {
+ public:
+  void begin() { ++under_way_; }
+  // A probe has ended; without a problem the server was there. What is to be told now: ready
+  // at once, problems only when the last has ended and no family is ready.
+  [[nodiscard]] std::optional<Listening> end(Family family, std::uint16_t port,
+                                             std::string problem);
+  [[nodiscard]] bool over() const { return under_way_ == 0; }
+
+ private:
+  int under_way_ = 0;
+  bool ready_ = false;
+  std::vector<std::string> problems_;
+};
 
 // Whether what has been seen makes it READY.
 [[nodiscard]] bool is_ready(const policy::Workload& workload);

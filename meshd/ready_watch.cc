@@ -83,6 +83,7 @@ void ReadyWatch::start_probes(const std::string& id, TimePoint now) {
   const bool under_way =
       std::ranges::any_of(probes_, [&](const auto& entry) { return entry.second.id == id; });
   if (under_way) return;
+  auto& look = looks_[id] = {};
   for (const auto family : kFamilies) {
     const auto& address = workload.attachment->address(family);
     if (!address) continue;
@@ -101,7 +102,9 @@ void ReadyWatch::start_probes(const std::string& id, TimePoint now) {
       continue;
     }
     started.source = *std::move(source);
+    look.begin();
   }
+  if (look.over()) looks_.erase(id);  // none could be started
 }
 
 void ReadyWatch::advance(std::uint64_t number) {
@@ -126,17 +129,24 @@ void ReadyWatch::advance(std::uint64_t number) {
   loop_.later([old = std::make_shared<Probe>(std::move(probe))] {});
   probes_.erase(found);
   const auto workload = world_.workloads.find(id);
-  if (workload == world_.workloads.end()) return;
-  Listening seen;
-  const auto port = workload->second.declaration.ready_http_port;
-  if (outcome && *outcome && **outcome >= 200 && **outcome < 400) {
-    seen.ready[port] = {family == Family::kV4, family == Family::kV6};
-  } else if (outcome && !*outcome) {
-    seen.problems.push_back(outcome->error().what);
-  } else if (outcome) {
-    seen.problems.push_back(fmt::format("the probe of port {} was answered {}", port, **outcome));
+  if (workload == world_.workloads.end()) {
+    looks_.erase(id);
+    return;
   }
-  seen_(id, std::move(seen), now);
+  std::string problem;
+  const auto port = workload->second.declaration.ready_http_port;
+  if (!outcome) {
+    problem = "the probe cannot be watched";
+  } else if (!*outcome) {
+    problem = outcome->error().what;
+  } else if (**outcome < 200 || **outcome >= 400) {
+    problem = fmt::format("the probe of port {} was answered {}", port, **outcome);
+  }
+  const auto look = looks_.find(id);
+  if (look == looks_.end()) return;
+  auto seen = look->second.end(family, port, std::move(problem));
+  if (look->second.over()) looks_.erase(look);
+  if (seen) seen_(id, *std::move(seen), now);
 }
 
 }  // namespace meshd

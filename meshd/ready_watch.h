@@ -55,6 +55,7 @@ class ReadyWatch {
   NetnsFinder finder_;
   std::map<std::string, Watched> watched_;
   std::map<std::uint64_t, Probe> probes_;
+  std::map<std::string, HttpLook> looks_;  // that the probes belong to, by workload
   std::uint64_t next_probe_ = 0;
   std::unique_ptr<Timer> timer_;
 };

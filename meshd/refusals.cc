@@ -3,13 +3,33 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 
 namespace meshd {
 
-bool Refusals::add(const std::string& id, std::string line, TimePoint now) {
+std::string rfc3339(WallTime when) {
+  const auto seconds = std::chrono::system_clock::to_time_t(when);
+  tm parts{};
+  gmtime_r(&seconds, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+bool RepeatFilter::admit(const Flow& flow, TimePoint now) {
+  if (now - begin_ >= std::chrono::seconds(1)) {
+    seen_.clear();
+    begin_ = now;
+  }
+  if (seen_.size() >= kFlows) return false;
+  return seen_.insert(flow).second;
+}
+
+bool Refusals::add(const std::string& id, std::string line, WallTime when) {
   if (by_container_.size() >= kContainers && !by_container_.contains(id)) {
-    by_container_.erase(by_container_.begin());
+    // Whose last refusal is the longest ago.
+    by_container_.erase(std::ranges::min_element(
+        by_container_, {}, [](const auto& entry) { return entry.second.front().last; }));
   }
   auto& entries = by_container_[id];
   line.resize(std::min(line.size(), kMaxLineBytes));
@@ -17,25 +37,25 @@ bool Refusals::add(const std::string& id, std::string line, TimePoint now) {
   if (known != entries.end()) {
     Entry entry = std::move(*known);
     ++entry.count;
-    entry.last = now;
+    entry.last = when;
     entries.erase(known);
     entries.push_front(std::move(entry));
     return false;
   }
-  entries.push_front({std::move(line), 1, now});
+  entries.push_front({std::move(line), 1, when});
   if (entries.size() > kLines) entries.pop_back();
   return true;
 }
 
-std::vector<std::string> Refusals::lines(const std::string& id, TimePoint now) const {
+std::vector<std::string> Refusals::lines(const std::string& id) const {
   std::vector<std::string> result;
   const auto found = by_container_.find(id);
   if (found == by_container_.end()) return result;
   for (const auto& entry : found->second) {
-    const auto age = std::chrono::duration_cast<std::chrono::seconds>(now - entry.last).count();
-    result.push_back(entry.count == 1 ? fmt::format("{} ({} s ago)", entry.line, age)
-                                      : fmt::format("{} ({} times, last {} s ago)", entry.line,
-                                                    entry.count, age));
+    const auto when = rfc3339(entry.last);
+    result.push_back(entry.count == 1
+                         ? fmt::format("{} ({})", entry.line, when)
+                         : fmt::format("{} ({} times, {})", entry.line, entry.count, when));
   }
   return result;
 }

@@ -5,33 +5,63 @@
 // Invariant: bounded: kLines per container, kContainers in all; the oldest goes first.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/ip.h"
 
 namespace meshd {
+
+using WallTime = std::chrono::system_clock::time_point;
+
+// "2026-01-31T09:30:00Z" (RFC 3339, UTC).
+[[nodiscard]] std::string rfc3339(WallTime when);
+
+// Lets each refused flow through once a second: a flood repeats itself, and to explain each
+// of its packets would keep the daemon from its work.
+class RepeatFilter {
+ public:
+  struct Flow {
+    IpAddress source, destination;
+    std::uint8_t proto = 0;
+    std::uint16_t port = 0;
+    auto operator<=>(const Flow&) const = default;
+  };
+  // Different flows within one second; what comes on top is left out too.
+  static constexpr std::size_t kFlows = 1024;
+
+  [[nodiscard]] bool admit(const Flow& flow, TimePoint now);
+
+ private:
+  std::set<Flow> seen_;  // in this second
+  TimePoint begin_{};
+};
 
 class Refusals {
  public:
   static constexpr std::size_t kLines = 10;          // what why.<zone> promises
   static constexpr std::size_t kContainers = 8192;   // as many as the table's sets hold
-  static constexpr std::size_t kMaxLineBytes = 200;  // a TXT string holds 255
+  static constexpr std::size_t kMaxLineBytes = 190;  // a TXT string holds 255
 
   // True when the line is new, false when it repeats one that is still listed.
-  bool add(const std::string& id, std::string line, TimePoint now);
-  // Newest first: "db tcp/6379: you declare no peer db (3 times, last 12 s ago)".
-  [[nodiscard]] std::vector<std::string> lines(const std::string& id, TimePoint now) const;
+  bool add(const std::string& id, std::string line, WallTime when);
+  // Newest first: "db tcp/6379: you declare no peer db (3 times, 2026-01-31T09:30:00Z)". The
+  // time of the last one and not its age: the text is published once and read later.
+  [[nodiscard]] std::vector<std::string> lines(const std::string& id) const;
   void forget(const std::string& id) { by_container_.erase(id); }
+  [[nodiscard]] std::size_t size() const { return by_container_.size(); }
 
  private:
   struct Entry {
     std::string line;
     std::uint64_t count;
-    TimePoint last;
+    WallTime last;
   };
   std::map<std::string, std::deque<Entry>> by_container_;
 };

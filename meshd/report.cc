@@ -28,6 +28,29 @@ void add_addresses(const policy::Attachment& attachment,
   }
 }
 
+// The same list in the same order: what Change::Kind says is what the message says.
+consteval bool same_kinds() {
+  using Kind = policy::Change::Kind;
+  using Message = pb::Change::Kind;
+  constexpr std::pair<Kind, Message::Value> kPairs[] = {
+      {Kind::kWorkloadAdded, Message::WORKLOAD_ADDED},
+      {Kind::kWorkloadChanged, Message::WORKLOAD_CHANGED},
+      {Kind::kWorkloadUnchanged, Message::WORKLOAD_UNCHANGED},
+      {Kind::kFlowAdded, Message::FLOW_ADDED},
+      {Kind::kFlowRemoved, Message::FLOW_REMOVED},
+      {Kind::kNameAdded, Message::NAME_ADDED},
+      {Kind::kNameRemoved, Message::NAME_REMOVED},
+      {Kind::kPortPublished, Message::PORT_PUBLISHED},
+      {Kind::kPortWithdrawn, Message::PORT_WITHDRAWN},
+      {Kind::kConnectionCut, Message::CONNECTION_CUT},
+      {Kind::kPeerUndeclared, Message::PEER_UNDECLARED},
+  };
+  for (const auto& [kind, message] : kPairs) {
+    if (static_cast<int>(kind) != static_cast<int>(message)) return false;
+  }
+  return std::size(kPairs) == Message::Value_ARRAYSIZE;
+}
+
 // Packets and bytes of the elements between two addresses, by provider port.
 using Totals = std::map<std::tuple<IpAddress, IpAddress, std::uint8_t, std::uint16_t>,
                         std::pair<std::uint64_t, std::uint64_t>>;
@@ -82,10 +105,18 @@ void add_counts(const Totals& totals, const policy::Attachment& from, const poli
 }
 
 bool publication_ready(const policy::Workload& workload, const policy::Publication& publication) {
-  if (!workload.attachment) return false;
+  if (!workload.attachment || workload.draining) return false;
   if (publication.proto == Proto::kUdp || workload.ready) return true;
   const auto found = workload.tcp_ready.find(publication.port);
   return found != workload.tcp_ready.end() && found->second.any();
+}
+
+// Whose requests are admitted. To `http` the node itself admits the proxies, and these judge
+// the declared sources: the configuration is not part of what was declared.
+std::vector<Prefix> admitted_sources(const policy::Settings& settings,
+                                     const policy::Publication& publication) {
+  if (publication.allow_from) return *publication.allow_from;
+  return publication.http ? std::vector<Prefix>() : settings.publish_allow_from;
 }
 
 }  // namespace
@@ -98,7 +129,7 @@ pb::WorkloadState::Value state_of(const policy::Workload& workload) {
 
 pb::Change change_message(const policy::Change& change) {
   pb::Change message;
-  // The same list in the same order: what Change::Kind says is what the message says.
+  static_assert(same_kinds());
   message.set_kind(static_cast<pb::Change::Kind::Value>(change.kind));
   message.set_subject(change.subject);
   message.set_detail(change.detail);
@@ -190,10 +221,9 @@ pb::PublishedList published_list(const World& world) {
       const auto port = world.node_ports.find({id, publication.proto, publication.port});
       if (port != world.node_ports.end()) info.set_node_port(port->second);
       info.set_http(publication.http);
-      const auto& sources = publication.http         ? world.settings.proxies
-                            : publication.allow_from ? *publication.allow_from
-                                                     : world.settings.publish_allow_from;
-      for (const auto& source : sources) info.add_allow_from(source.to_string());
+      for (const auto& source : admitted_sources(world.settings, publication)) {
+        info.add_allow_from(source.to_string());
+      }
       info.set_access(policy::to_proto(publication.access));
       info.set_label(publication.label);
       info.set_path(publication.path);
@@ -218,14 +248,16 @@ pb::FlowList flow_list(const World& world, const std::vector<ElementCount>& coun
   for (const auto& [id, consumer] : world.workloads) {
     if (!consumer.attachment) continue;
     for (const auto& [other, provider] : world.workloads) {
-      if (!provider.attachment) continue;
+      if (!provider.attachment || id == other) continue;
       for (const auto& ports : policy::granted_ranges(consumer.declaration, provider.declaration)) {
         add_counts(totals, *consumer.attachment, *provider.attachment, ports,
                    *add(id, other, ports));
       }
     }
     for (const auto& rule : consumer.declaration.egress) {
-      if (rule.ports.empty()) add(id, rule.cidr.to_string(), {Proto::kTcp, 0, 65535});
+      for (const auto proto : {Proto::kTcp, Proto::kUdp}) {
+        if (rule.ports.empty()) add(id, rule.cidr.to_string(), {proto, 0, 65535});
+      }
       for (const auto& ports : rule.ports) add(id, rule.cidr.to_string(), ports);
     }
     for (const auto& publication : consumer.declaration.publish) {

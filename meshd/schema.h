@@ -28,6 +28,8 @@ enum class Table : std::uint8_t {
   kNodePorts,
   kQuarantine,
   kSysctls,
+  kIdleNames,
+  kLeftNetns,
 };
 
 struct TableInfo {
@@ -51,10 +53,12 @@ inline constexpr std::array kTables = {
     TableInfo{Table::kNodePorts, "node_ports", "id,protocol,port,node_port", 3},
     TableInfo{Table::kQuarantine, "quarantine", "address,until", 1},
     TableInfo{Table::kSysctls, "sysctls", "key,value", 1},
+    TableInfo{Table::kIdleNames, "idle_names", "name,since", 1},
+    TableInfo{Table::kLeftNetns, "left_netns", "id,netns_dev,netns_ino,netns_path", 1},
 };
 
 // Foreign keys are checked at commit: the order of changes within one does not matter.
-inline constexpr std::array<std::string_view, 1> kSteps = {
+inline constexpr std::array<std::string_view, 2> kSteps = {
     R"sql(
 CREATE TABLE node (
   only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -123,6 +127,20 @@ CREATE TABLE quarantine (
 CREATE TABLE sysctls (
   key TEXT PRIMARY KEY,
   value TEXT NOT NULL,  -- as it was before meshd
+  sum INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+)sql",
+    R"sql(
+CREATE TABLE idle_names (
+  name TEXT PRIMARY KEY,   -- a CLUSTER name without a declaration
+  since INTEGER NOT NULL,  -- seconds since 1970
+  sum INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE left_netns (
+  id TEXT PRIMARY KEY,  -- it may be deleted by now
+  netns_dev INTEGER NOT NULL,
+  netns_ino INTEGER NOT NULL,
+  netns_path TEXT NOT NULL,
   sum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 )sql",

@@ -379,6 +379,7 @@ Status Store::adopt_boot(const StoreOptions& options) {
         if (const auto& address = workload.attachment->address(family)) rest(*address);
       }
     }
+    for (const auto& [id, left] : state.left_netns) changes.push_back(DropLeftNetns{id});
     // The kernel began with its own values again.
     for (const auto& [key, value] : state.sysctls) changes.push_back(DropSysctl{key});
     for (auto [key, service] : state.services) {
@@ -433,6 +434,13 @@ Status Store::apply(std::span<const StoreChange> changes, std::uint64_t generati
   }
   generation_ = generation;
   return {};
+}
+
+Status Store::amend(std::span<const StoreChange> changes) {
+  auto status = roll_back(write(changes, generation_, boot_id_));
+  if (status) return status;
+  return std::unexpected(
+      std::move(status).error().in(fmt::format("store generation {}", generation_)));
 }
 
 Status Store::write(std::span<const StoreChange> changes, std::uint64_t generation,

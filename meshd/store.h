@@ -75,6 +75,27 @@ struct PutQuarantine {
 struct DropQuarantine {
   IpAddress address;
 };
+struct PutIdleName {  // a CLUSTER name that nobody declares
+  std::string name;
+  std::int64_t since_s = 0;  // seconds since 1970: it is counted in days, over reboots
+};
+struct DropIdleName {
+  std::string name;
+};
+// A namespace that `prepare` made, nobody is attached to any more, and the client has not
+// said yet that it removed.
+struct LeftNetns {
+  policy::Netns netns;
+  std::string path;
+  auto operator<=>(const LeftNetns&) const = default;
+};
+struct PutLeftNetns {
+  std::string id;
+  LeftNetns left;
+};
+struct DropLeftNetns {
+  std::string id;
+};
 struct PutSysctl {  // of the node, as it was before us: for --purge
   std::string key, value;
 };
@@ -82,17 +103,19 @@ struct DropSysctl {
   std::string key;
 };
 
-using StoreChange =
-    std::variant<PutDeclaration, DropDeclaration, PutAttachment, DropAttachment, PutDraining,
-                 PutReady, PutService, DropService, PutNodePort, DropNodePort, PutQuarantine,
-                 DropQuarantine, PutSysctl, DropSysctl>;
+using StoreChange = std::variant<PutDeclaration, DropDeclaration, PutAttachment, DropAttachment,
+                                 PutDraining, PutReady, PutService, DropService, PutNodePort,
+                                 DropNodePort, PutQuarantine, DropQuarantine, PutIdleName,
+                                 DropIdleName, PutLeftNetns, DropLeftNetns, PutSysctl, DropSysctl>;
 
 struct StoredState {
   std::map<std::string, policy::Workload, std::less<>> workloads;
   std::map<policy::ServiceKey, policy::Service> services;
   std::map<policy::PublishKey, std::uint16_t> node_ports;
   policy::Quarantine quarantine;
-  std::map<std::string, std::string> sysctls;  // as they were before us
+  std::map<std::string, std::int64_t> idle_names;  // CLUSTER names, and since when (1970)
+  std::map<std::string, LeftNetns> left_netns;     // by workload id
+  std::map<std::string, std::string> sysctls;      // as they were before us
   std::uint64_t generation = 0;
 };
 
@@ -119,6 +142,8 @@ class Store {
   [[nodiscard]] Result<StoredState> load();
   // `generation` is higher than the stored one.
   [[nodiscard]] Status apply(std::span<const StoreChange> changes, std::uint64_t generation);
+  // Stores what nothing is compiled from: the generation stays as it is.
+  [[nodiscard]] Status amend(std::span<const StoreChange> changes);
   [[nodiscard]] std::uint64_t generation() const { return generation_; }
   // The node's own /48 of fd00::/8, drawn once (RFC 4193 section 3.2.2).
   [[nodiscard]] const Prefix& ula() const { return ula_; }

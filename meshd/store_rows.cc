@@ -107,6 +107,15 @@ struct ToRows {
   Writes operator()(const DropQuarantine& c) const {
     return {drop(Table::kQuarantine, {bytes(c.address.bytes())})};
   }
+  Writes operator()(const PutIdleName& c) const {
+    return {put(Table::kIdleNames, {c.name, c.since_s})};
+  }
+  Writes operator()(const DropIdleName& c) const { return {drop(Table::kIdleNames, {c.name})}; }
+  Writes operator()(const PutLeftNetns& c) const {
+    const auto& [netns, path] = c.left;
+    return {put(Table::kLeftNetns, {c.id, whole(netns.dev), whole(netns.ino), path})};
+  }
+  Writes operator()(const DropLeftNetns& c) const { return {drop(Table::kLeftNetns, {c.id})}; }
   Writes operator()(const PutSysctl& c) const { return {put(Table::kSysctls, {c.key, c.value})}; }
   Writes operator()(const DropSysctl& c) const { return {drop(Table::kSysctls, {c.key})}; }
 };
@@ -122,6 +131,7 @@ class Columns {
   std::string text() { return take<std::string>(); }
   std::string blob() { return take<Blob>().bytes; }
   std::uint64_t number() { return static_cast<std::uint64_t>(take<std::int64_t>()); }
+  std::int64_t signed_number() { return take<std::int64_t>(); }
   template <class T>
   T number_up_to(T limit) {
     const auto n = number();
@@ -309,6 +319,17 @@ Status read_row(schema::Table table, const Row& row, StoredState& into) {
     case Table::kQuarantine: {
       const auto resting = columns.address();
       into.quarantine[resting] = columns.time();
+      break;
+    }
+    case Table::kIdleNames: {
+      auto name = columns.text();
+      into.idle_names[std::move(name)] = columns.signed_number();
+      break;
+    }
+    case Table::kLeftNetns: {
+      auto& left = into.left_netns[columns.text()];
+      left.netns = {columns.number(), columns.number()};
+      left.path = columns.text();
       break;
     }
     case Table::kSysctls: {

@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
+#include <cerrno>
+#include <iterator>
 #include <unordered_map>
-#include <unordered_set>
 
+#include "meshd/topology_parts.h"
 #include "netlink/netns.h"
 #include "netlink/uplink.h"
 
@@ -15,8 +16,6 @@ namespace {
 
 namespace nl = netlink;
 
-// Every host end has the same address, so that containers' neighbour entries need no news.
-constexpr Mac kHostMac{{0x02, 0, 0, 0, 0, 0x01}};
 // The last resort: any other route wins.
 constexpr std::uint32_t kMeshMetric = 4'278'198'272;
 // Container side, without a default route: replies leave by the mesh interface.
@@ -40,6 +39,18 @@ Prefix any(Family family) {
   return Prefix::of(family == Family::kV4 ? IpAddress() : IpAddress::parse("::").value(), 0);
 }
 
+// All of ours there: a namespace has one attachment.
+Status remove_reply_rules() {
+  auto channel = TRY(nl::Channel::open(nl::Channel::Protocol::kRoute));
+  for (const auto& rule : TRY(nl::list_rules(channel))) {
+    if (rule.protocol != nl::kOurProtocol || rule.table != kReplyTable) continue;
+    CHECK_OK(nl::delete_rule(channel, rule));
+  }
+  return {};
+}
+
+}  // namespace
+
 nl::Route host_route(const IpAddress& address, int ifindex) {
   nl::Route route;
   route.destination = host_prefix(address);
@@ -48,32 +59,26 @@ nl::Route host_route(const IpAddress& address, int ifindex) {
   return route;
 }
 
-nl::LinkWish host_wish(const nl::Link& link) {
+nl::LinkWish host_wish(const nl::Link& link, bool v6) {
   nl::LinkWish wish;
   wish.up = true;
   wish.arp = false;
   wish.no_link_local = true;
   wish.mac = kHostMac;
   wish.group = kLinkGroup;
-  // Loose or no reverse path filtering would let a spoofed IPv4 source past the table's
-  // absence; redirects would tell a container to go round us.
+  // Belts beside the table, which proves every source: without the table a spoofed IPv4
+  // source would still meet the reverse path filter. Not more than belts, for what counts
+  // is the larger of conf/all and this for rp_filter (2 in all is loose), either of both
+  // for send_redirects, and conf/all is the administrator's.
   wish.rp_filter = 1;
   wish.send_redirects = wish.accept_redirects4 = 0;
   // A forwarding link hears neither IPv6 redirects nor routers, unless told to by the
   // value 2; writing costs a walk through /proc, so only where it changes something.
   if (link.accept_ra == 2 || link.forwarding6 == 0) wish.accept_ra = 0;
   if (link.forwarding6 == 0) wish.accept_redirects6 = 0;
+  // A node may switch IPv6 off for new links (conf/default).
+  if (v6) wish.disable_ipv6 = 0;
   return wish;
-}
-
-// IPv6 can be off for the whole node: then there is nothing to set there.
-Result<bool> ensure_sysctl_if_there(const std::string& key, const std::string& value) {
-  auto change = nl::ensure_sysctl(key, value);
-  if (change) return change->changed;
-  if (change.error().sys_errno == ENOENT || change.error().code == ErrorCode::kNotFound) {
-    return false;
-  }
-  return std::unexpected(std::move(change).error());
 }
 
 std::vector<IpAddress> addresses_of(const LinkPlan& plan) {
@@ -82,8 +87,6 @@ std::vector<IpAddress> addresses_of(const LinkPlan& plan) {
   if (plan.v6) result.push_back(*plan.v6);
   return result;
 }
-
-}  // namespace
 
 Result<Topology> Topology::make(const policy::Settings& settings) {
   auto channel = TRY(nl::Channel::open(nl::Channel::Protocol::kRoute));
@@ -124,37 +127,19 @@ std::vector<nl::Route> Topology::mesh_routes() const {
   return result;
 }
 
-Result<Repairs> Topology::ensure_node(std::vector<OldSysctl>& changed) {
-  return ensure_node(TRY(nl::list_links(channel_)), changed);
-}
+Result<Repairs> Topology::ensure_node() { return ensure_node(TRY(nl::list_links(channel_))); }
 
-Result<Repairs> Topology::ensure_node(const std::vector<nl::Link>& all,
-                                      std::vector<OldSysctl>& changed) {
+Result<Repairs> Topology::ensure_node(const std::vector<nl::Link>& all) {
+  CHECK_OK(check_ipv6());
   Repairs repairs;
-  const auto set = [&](const std::string& key, const std::string& value) -> Status {
-    const auto change = TRY(nl::ensure_sysctl(key, value));
-    if (!change.changed) return {};
-    changed.push_back({key, change.before});
-    repairs.what.push_back(fmt::format("sysctl {} was {}", key, change.before));
-    return {};
-  };
-  // Before forwarding: it would end router advertisements, and with them the default
-  // route, on links that take them only while not forwarding.
-  if (settings_.pool6) {
-    const std::uint32_t ours[] = {kLinkGroup};
-    for (const auto& link : nl::links_losing_router(all, ours)) {
-      CHECK_OK(set("net/ipv6/conf/" + link.name + "/accept_ra", "2"));
-    }
-    CHECK_OK(set("net/ipv6/conf/all/forwarding", "1"));
-  }
-  CHECK_OK(set("net/ipv4/ip_forward", "1"));
   if (TRY(nl::ensure_loopback_up(channel_))) repairs.what.push_back("link lo was down");
   for (const auto& address : TRY(nl::ensure_addresses(channel_, resolver_addresses()))) {
-    repairs.what.push_back("address " + address.to_string() + " was missing");
+    repairs.what.push_back(address.to_string() + " was missing");
   }
   for (const auto& route : TRY(nl::ensure_routes(channel_, mesh_routes()))) {
-    repairs.what.push_back("route " + route.to_string() + " was missing");
+    repairs.what.push_back(route.to_string() + " was missing");
   }
+  CHECK_OK(ensure_sysctls(all, repairs));
   return repairs;
 }
 
@@ -167,17 +152,36 @@ Status Topology::connect(const LinkPlan& plan, int netns_fd) {
   spec.peer_mac = plan.mac;
   spec.peer_netns_fd = netns_fd;
   spec.mtu = plan.mtu;
-  const auto link = TRY(nl::create_veth(channel_, spec));
-  auto status = connect_container_side(plan, netns_fd);
-  if (status) status = connect_host_side(plan, link);
+  auto made = nl::create_veth(channel_, spec);
+  if (!made && made.error().sys_errno == EEXIST) {
+    // Which of the two names is taken, the kernel does not say.
+    if (TRY(nl::find_link(channel_, plan.host_ifname))) {
+      return fail(ErrorCode::kConflict,
+                  fmt::format("link {}: another link of the node has that name", plan.host_ifname),
+                  EEXIST);
+    }
+    return fail(ErrorCode::kConflict,
+                fmt::format("the container has an interface {} already: remove it, or choose "
+                            "another name (--ifname)",
+                            plan.ifname));
+  }
+  const auto link = TRY(std::move(made));
+  // The container's end last: it works from the moment it is up. The node's, which was up
+  // before there was a carrier, is waited for; else the first answers would be lost.
+  auto status = connect_host_side(plan, link);
+  if (status) status = connect_container_side(plan, netns_fd);
+  if (status) status = nl::await_operational(channel_, link.index);
   if (status) return status;
   // Both ends and all that hangs on them go with one; a refusal here is swept by audit().
   [[maybe_unused]] const auto undone = nl::delete_link(channel_, link.index);
+  if (!plan.default_route) {
+    [[maybe_unused]] const auto cleaned = nl::call_in_netns(netns_fd, remove_reply_rules);
+  }
   return status;
 }
 
 Status Topology::connect_host_side(const LinkPlan& plan, const nl::Link& link) {
-  CHECK_OK(nl::ensure_link(channel_, link, host_wish(link)));
+  CHECK_OK(nl::ensure_link(channel_, link, host_wish(link, plan.v6.has_value())));
   std::vector<nl::Neighbour> neighbours;
   std::vector<nl::Route> routes;
   for (const auto& address : addresses_of(plan)) {
@@ -229,7 +233,9 @@ Status configure_container(const policy::Settings& settings, const LinkPlan& pla
   wish.no_link_local = true;
   // IPv6's are left as they are: the other end has no link-local address, without which the
   // node's kernel sends neither redirects nor router advertisements, and nobody else is there.
+  // For IPv4 the container's conf/all counts as well, and is its own affair.
   wish.accept_redirects4 = 0;
+  if (plan.v6) wish.disable_ipv6 = 0;  // images and engines switch it off for all new links
   wish.up = true;
   CHECK_OK(nl::ensure_link(channel, *link, wish));
   std::vector<nl::Address> addresses;
@@ -260,103 +266,29 @@ Status Topology::connect_container_side(const LinkPlan& plan, int netns_fd) cons
 }
 
 Status Topology::disconnect(const std::string& host_ifname) {
-  CHECK_OK(nl::delete_link(channel_, host_ifname));
+  const auto link = TRY(nl::find_link(channel_, host_ifname));
+  // By its number: a name can be somebody else's by now.
+  if (link && link->group == kLinkGroup) CHECK_OK(nl::delete_link(channel_, link->index));
   return {};
+}
+
+Status Topology::clean_container(const policy::Attachment& attachment) {
+  const auto netns = nl::Netns::open(attachment.netns_path);
+  if (!netns && netns.error().code == ErrorCode::kNotFound) return {};  // gone, with all in it
+  if (!netns) return std::unexpected(netns.error());
+  if (netns->id().ino != attachment.netns.ino || netns->id().dev != attachment.netns.dev) {
+    return {};  // somebody else's path by now
+  }
+  return nl::call_in_netns(netns->fd(), remove_reply_rules);
+}
+
+Result<bool> Topology::name_taken(const std::string& host_ifname) {
+  return TRY(nl::find_link(channel_, host_ifname)).has_value();
 }
 
 Result<bool> Topology::link_exists(const std::string& host_ifname) {
   const auto link = TRY(nl::find_link(channel_, host_ifname));
   return link.has_value() && link->group == kLinkGroup;
-}
-
-// --- audit ---------------------------------------------------------------------------
-
-Status Topology::sweep_strangers(const std::vector<LinkPlan>& links,
-                                 const std::vector<nl::Link>& have, Repairs& repairs) {
-  std::unordered_set<std::string_view> known;
-  for (const auto& plan : links) known.insert(plan.host_ifname);
-  for (const auto& link : have) {
-    if (known.contains(link.name)) continue;
-    if (TRY(nl::delete_link(channel_, link.index))) {
-      repairs.what.push_back("link " + link.name + " belonged to nobody");
-    }
-  }
-  return {};
-}
-
-Status Topology::repair_links(const std::vector<LinkPlan>& links, const std::vector<nl::Link>& have,
-                              Repairs& repairs) {
-  std::vector<nl::Neighbour> neighbours;
-  auto routes = mesh_routes();
-  std::unordered_map<std::string_view, const nl::Link*> by_name;
-  for (const auto& link : have) by_name.emplace(link.name, &link);
-  for (const auto& plan : links) {
-    const auto found = by_name.find(plan.host_ifname);
-    if (found == by_name.end()) continue;  // its going is an event of its own: a detach
-    const auto* link = found->second;
-    const auto changed = TRY(nl::ensure_link(channel_, *link, host_wish(*link)));
-    if (!changed.empty()) {
-      repairs.what.push_back("link " + plan.host_ifname + " had another " + changed);
-    }
-    for (const auto& address : addresses_of(plan)) {
-      neighbours.push_back({link->index, address, plan.mac});
-      routes.push_back(host_route(address, link->index));
-    }
-  }
-  for (const auto& neighbour : TRY(nl::ensure_neighbours(channel_, neighbours))) {
-    repairs.what.push_back("neighbour " + neighbour.to_string() + " was missing");
-  }
-  for (const auto& route : TRY(nl::ensure_routes(channel_, routes))) {
-    repairs.what.push_back("route " + route.to_string() + " was missing");
-  }
-  return sweep_routes(routes, repairs);
-}
-
-// Routes with our number that lead where nobody is any more.
-Status Topology::sweep_routes(const std::vector<nl::Route>& wanted, Repairs& repairs) {
-  nl::RouteFilter filter;
-  filter.protocol = nl::kOurProtocol;
-  filter.table = nl::kMainTable;
-  std::multimap<Prefix, nl::Route> known;
-  for (const auto& want : wanted) known.emplace(want.destination, nl::canonical(want));
-  for (const auto& route : TRY(nl::list_routes(channel_, filter))) {
-    const auto [first, last] = known.equal_range(route.destination);
-    const bool is_known =
-        std::any_of(first, last, [&](const auto& want) { return want.second == route; });
-    if (!is_known && TRY(nl::delete_route(channel_, route))) {
-      repairs.what.push_back("route " + route.to_string() + " belonged to nobody");
-    }
-  }
-  return {};
-}
-
-Result<Repairs> Topology::audit(const std::vector<LinkPlan>& links) {
-  std::vector<OldSysctl> old;  // what we set at the start was remembered then
-  auto have = TRY(nl::list_links(channel_));
-  auto repairs = TRY(ensure_node(have, old));
-  std::erase_if(have, [](const nl::Link& link) { return link.group != kLinkGroup; });
-  CHECK_OK(sweep_strangers(links, have, repairs));
-  CHECK_OK(repair_links(links, have, repairs));
-  return repairs;
-}
-
-Status Topology::purge(const std::vector<OldSysctl>& restore,
-                       const std::vector<IpAddress>& resolvers) {
-  auto channel = TRY(nl::Channel::open(nl::Channel::Protocol::kRoute));
-  for (const auto& link : TRY(nl::list_links(channel, kLinkGroup))) {
-    CHECK_OK(nl::delete_link(channel, link.index));
-  }
-  nl::RouteFilter filter;
-  filter.protocol = nl::kOurProtocol;
-  for (const auto& route : TRY(nl::list_routes(channel, filter))) {
-    CHECK_OK(nl::delete_route(channel, route));
-  }
-  for (const auto& address : TRY(nl::list_addresses(channel, nl::kLoopbackIndex))) {
-    if (std::ranges::find(resolvers, address.address) == resolvers.end()) continue;
-    CHECK_OK(nl::delete_address(channel, address));
-  }
-  for (const auto& old : restore) CHECK_OK(ensure_sysctl_if_there(old.key, old.value));
-  return {};
 }
 
 // --- facts ---------------------------------------------------------------------------
@@ -368,21 +300,30 @@ Result<NodeNetwork> Topology::node_network() {
   NodeNetwork result;
   result.global = nl::global_addresses(links, addresses, ours);
   for (const auto& address : addresses) result.addresses.push_back(address.address);
+  const auto routes = TRY(nl::list_routes(channel_, {.table = nl::kMainTable}));
+  std::vector<int> uplinks;
+  for (const auto family : kFamilies) {
+    std::ranges::copy(nl::uplinks(routes, family), std::back_inserter(uplinks));
+  }
   for (const auto& link : links) {
-    if (link.kind != "bridge") continue;
+    if (link.kind != "bridge" || std::ranges::find(uplinks, link.index) != uplinks.end()) continue;
     for (const auto& address : addresses) {
-      if (address.ifindex != link.index) continue;
+      // Link-local ones are the same on every link, so also on the uplink.
+      if (address.ifindex != link.index || address.scope == nl::Scope::kLink) continue;
       result.bridges.push_back(Prefix::of(address.address, address.prefix_length));
     }
   }
   return result;
 }
 
-Result<std::vector<Prefix>> Topology::routes() {
-  std::vector<Prefix> result;
+Result<std::vector<HostRoute>> Topology::routes() {
+  std::unordered_map<int, std::string> names;
+  for (const auto& link : TRY(nl::list_links(channel_))) names.emplace(link.index, link.name);
+  std::vector<HostRoute> result;
   for (const auto& route : TRY(nl::list_routes(channel_, {}))) {
     if (route.protocol == nl::kOurProtocol || route.destination.length() == 0) continue;
-    result.push_back(route.destination);
+    const auto name = names.find(route.ifindex);
+    result.push_back({route.destination, name == names.end() ? "none" : name->second});
   }
   return result;
 }

@@ -12,7 +12,7 @@
 // Invariants: a link of ours carries group 77 from its creation, which the table refuses
 //             until its elements are there. Nothing without our group, our protocol number
 //             or our resolver's addresses is ever changed, but for the two forwarding
-//             sysctls and accept_ra of uplinks, whose old values are handed to the caller.
+//             sysctls and accept_ra of uplinks, whose old values are remembered before.
 // Errors:     the first failure, with the object's name and the kernel's words.
 // Source:     measured on kernel 6.18: with permanent neighbours on both sides no ARP or ND
 //             is needed; routes to lo let the node itself use VIPs, where `unreachable`
@@ -20,11 +20,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "meshd/kernel.h"
+#include "meshd/pools.h"
 #include "netlink/address_route.h"
 #include "netlink/channel.h"
 #include "netlink/link.h"
@@ -41,11 +44,15 @@ struct OldSysctl {
   std::string key, value;
 };
 
+// Keeps them over a crash; refused, the sysctls stay as they are.
+using RememberSysctls = std::function<Status(const std::vector<OldSysctl>&)>;
+
 struct NodeNetwork {
   std::vector<IpAddress> addresses;  // all, of any scope
   std::vector<IpAddress> global;     // others reach the node by these
   // Networks of bridges, such as container engines make: their containers ask our resolver
-  // as plain clients.
+  // as plain clients. Not of a bridge that the node's uplink is part of: there are others'
+  // machines.
   std::vector<Prefix> bridges;
 };
 
@@ -53,28 +60,39 @@ class Topology {
  public:
   [[nodiscard]] static Result<Topology> make(const policy::Settings& settings);
 
+  // `known`: what earlier runs found. `remember` hears of each sysctl before its first
+  // change.
+  void set_memory(std::map<std::string, std::string> known, RememberSysctls remember);
+  // Whether forwarding of that family was off before us. After ensure_node().
+  [[nodiscard]] bool forwarding_was_off(Family family) const;
+
   // The node's own part: resolver addresses, mesh routes, forwarding.
-  [[nodiscard]] Result<Repairs> ensure_node(std::vector<OldSysctl>& changed);
+  [[nodiscard]] Result<Repairs> ensure_node();
   [[nodiscard]] Status connect(const LinkPlan& plan, int netns_fd);
   [[nodiscard]] Status disconnect(const std::string& host_ifname);
+  // The policy rules that a link without the default route leaves in its container.
+  [[nodiscard]] static Status clean_container(const policy::Attachment& attachment);
+  [[nodiscard]] Result<bool> name_taken(const std::string& host_ifname);
   [[nodiscard]] Result<bool> link_exists(const std::string& host_ifname);
   [[nodiscard]] Result<Repairs> audit(const std::vector<LinkPlan>& links);
-  // Everything of ours, whatever daemon made it.
+  // Everything of ours, whatever daemon made it; `resolvers`: as far as they are known.
+  // Goes on after a failure; all of them are in the error.
   [[nodiscard]] static Status purge(const std::vector<OldSysctl>& restore,
                                     const std::vector<IpAddress>& resolvers);
 
   // Facts about the node.
   [[nodiscard]] Result<NodeNetwork> node_network();
-  [[nodiscard]] Result<std::vector<Prefix>> routes();  // of others: may overlap our pools
-  [[nodiscard]] Result<std::uint32_t> uplink_mtu();    // 1500 without a default route
+  [[nodiscard]] Result<std::vector<HostRoute>> routes();  // of others: may overlap our pools
+  [[nodiscard]] Result<std::uint32_t> uplink_mtu();       // 1500 without a default route
 
  private:
   Topology(netlink::Channel channel, policy::Settings settings)
       : channel_(std::move(channel)), settings_(std::move(settings)) {}
   // A dump of the links costs the kernel time that grows with the square of their number
   // (11 ms of 1,000): whoever needs it twice passes it on.
-  Result<Repairs> ensure_node(const std::vector<netlink::Link>& all,
-                              std::vector<OldSysctl>& changed);
+  Result<Repairs> ensure_node(const std::vector<netlink::Link>& all);
+  Status check_ipv6() const;
+  Status ensure_sysctls(const std::vector<netlink::Link>& all, Repairs& repairs);
   Status connect_host_side(const LinkPlan& plan, const netlink::Link& link);
   Status connect_container_side(const LinkPlan& plan, int netns_fd) const;
   [[nodiscard]] std::vector<netlink::Address> resolver_addresses() const;
@@ -87,6 +105,8 @@ class Topology {
 
   netlink::Channel channel_;
   policy::Settings settings_;
+  std::map<std::string, std::string> sysctls_before_;
+  RememberSysctls remember_ = [](const std::vector<OldSysctl>&) -> Status { return {}; };
 };
 
 }  // namespace meshd

@@ -1,5 +1,4 @@
-// A meshd that only talks: gRPC on both sockets of a run_dir, every call noted and answered
-// as the test says.
+// A meshd that only talks: gRPC on both sockets, every call noted and answered as told.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -20,8 +19,7 @@ namespace meshd::ctl {
 
 namespace pb = mesh::v1;
 
-// What a test sets before the call and reads after it. Handlers run on gRPC's threads; a
-// test sets them before it connects.
+// Set before the client connects, since handlers run on gRPC's threads; read after the call.
 struct Script {
   grpc::Status status = grpc::Status::OK;  // of every unary call without a handler of its own
   std::function<grpc::Status(const pb::AttachRequest&, pb::AttachReply*)> attach;
@@ -71,7 +69,6 @@ class FakeDaemon {
   }
 
   Script script;
-
   // "attach web", "wait db 60000", in the order of arrival.
   [[nodiscard]] std::vector<std::string> calls() {
     const std::lock_guard lock(mutex_);
@@ -103,15 +100,19 @@ class FakeDaemon {
       auto status = daemon_.note("attach " + in->id());
       return daemon_.script.attach ? daemon_.script.attach(*in, out) : status;
     }
-    grpc::Status Detach(grpc::ServerContext*, In<pb::WorkloadRequest> in,
+    grpc::Status Detach(grpc::ServerContext*, In<pb::DetachRequest> in,
                         pb::DetachReply* out) override {
+      const auto ino = in->removed_netns_ino();
+      if (ino != 0) return daemon_.note("removed " + in->id() + " " + std::to_string(ino));
       *out = daemon_.script.detach_reply;
-      return daemon_.note("detach " + in->id());
+      return daemon_.note((in->left_only() ? "left " : "detach ") + in->id());
     }
     grpc::Status Drain(grpc::ServerContext*, In<pb::WorkloadRequest> in, pb::Empty*) override {
       return daemon_.note("drain " + in->id());
     }
-    grpc::Status Delete(grpc::ServerContext*, In<pb::DeleteRequest> in, pb::Empty*) override {
+    grpc::Status Delete(grpc::ServerContext*, In<pb::DeleteRequest> in,
+                        pb::DetachReply* out) override {
+      if (in->force()) *out = daemon_.script.detach_reply;
       return daemon_.note("delete " + in->id() + (in->force() ? " force" : ""));
     }
     grpc::Status ReleaseName(grpc::ServerContext*, In<pb::NameRequest> in, pb::Empty*) override {

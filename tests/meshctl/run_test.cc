@@ -3,10 +3,12 @@
 #include "meshctl/run.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -16,6 +18,7 @@
 #include <memory>
 #include <sstream>
 
+#include "meshctl/netns.h"
 #include "tests/meshctl/capture.h"
 #include "tests/meshctl/fake_daemon.h"
 #include "tests/meshctl/sandbox.h"
@@ -32,6 +35,7 @@ class RunTest : public testing::Test {
  protected:
   Outcome<Exit> run_line(const std::string& line) {
     environment_.out = out_.fd();
+    environment_.err = err_.fd();
     return run_here(line);
   }
 
@@ -57,7 +61,7 @@ class RunTest : public testing::Test {
   TempDir dir_;
   FakeDaemon daemon_{dir_.path()};
   Script& script_ = daemon_.script;
-  Capture out_;
+  Capture out_, err_;
   UniqueFd stop_{eventfd(0, EFD_CLOEXEC)};
   Environment environment_;
 };
@@ -108,8 +112,8 @@ TEST_F(RunTest, SimpleChangesSendTheirIdAndConfirm) {
        {"detach a", "drain b", "delete c", "delete d --force", "name release e"}) {
     EXPECT_TRUE(run_line(line)) << line;
   }
-  EXPECT_THAT(daemon_.calls(), ElementsAre("detach a", "drain b", "delete c", "detach d",
-                                           "delete d force", "release e"));
+  EXPECT_THAT(daemon_.calls(),
+              ElementsAre("detach a", "drain b", "delete c", "delete d force", "release e"));
   EXPECT_EQ(out_.text(), "a: detached\nb: draining\nc: deleted\nd: deleted\ne: released\n");
 }
 
@@ -122,7 +126,8 @@ TEST_F(RunTest, EveryAnswerHasJson) {
   ASSERT_TRUE(run_line("-o json detach a"));
   ASSERT_TRUE(run_line("-o json drain a"));
   EXPECT_EQ(out_.text(),
-            "{\n  \"was_attached\": false,\n  \"netns\": \"\",\n  \"prepared\": false\n}\n{}\n");
+            "{\n  \"was_attached\": false,\n  \"netns\": \"\",\n  \"prepared\": false,\n"
+            "  \"netns_dev\": \"0\",\n  \"netns_ino\": \"0\"\n}\n{}\n");
 }
 
 TEST_F(RunTest, ListsAreSortedInTablesAndInJson) {
@@ -224,6 +229,7 @@ TEST_F(RunTest, AttachHandsOverADescriptorThatIsTheNamespace) {
     EXPECT_TRUE(request.no_default_route());
     EXPECT_FALSE(request.prepared());
     reply->set_id(request.id());
+    reply->set_ifname(request.ifname());
     return grpc::Status::OK;
   };
   const auto outcome =
@@ -232,9 +238,16 @@ TEST_F(RunTest, AttachHandsOverADescriptorThatIsTheNamespace) {
   EXPECT_TRUE(same);
   // JSON without being asked, every field there.
   EXPECT_EQ(out_.text(),
-            "{\n  \"id\": \"web\",\n  \"netns\": \"\",\n  \"ifname\": \"\",\n"
+            "{\n  \"id\": \"web\",\n  \"netns\": \"\",\n  \"ifname\": \"mesh0\",\n"
             "  \"host_ifname\": \"\",\n  \"mac\": \"\",\n  \"addresses\": [],\n"
             "  \"gateways\": [],\n  \"resolvers\": [],\n  \"search\": [],\n  \"mtu\": 0\n}\n");
+  EXPECT_EQ(err_.text(),
+            "meshctl: attach web: what passes other interfaces than mesh0 is not controlled\n");
+}
+
+TEST_F(RunTest, AttachWithTheDefaultRouteHasNothingToWarnOf) {
+  ASSERT_TRUE(run_line("attach web --netns /proc/self/ns/net"));
+  EXPECT_EQ(err_.text(), "");
 }
 
 TEST_F(RunTest, AttachWritesResolvConfFromTheAnswer) {
@@ -273,6 +286,20 @@ class PrepareTest : public testing::Test {
     return run({.run_dir = dir_->path(), .action = std::move(action)}, environment_);
   }
   [[nodiscard]] bool exists() const { return std::filesystem::exists(netns_); }
+  // The daemon says of what is at `path` now that it was prepared and is detached.
+  void leave(const std::string& path) {
+    const auto netns = open_netns(path);
+    ASSERT_TRUE(netns) << netns.error().what;
+    auto& reply = daemon_->script.detach_reply;
+    reply.set_was_attached(true);
+    reply.set_prepared(true);
+    reply.set_netns(path);
+    reply.set_netns_dev(netns->dev);
+    reply.set_netns_ino(netns->ino);
+  }
+  [[nodiscard]] std::string removed() const {
+    return fmt::format("removed web {}", daemon_->script.detach_reply.netns_ino());
+  }
   // The daemon takes every attach and notes it here.
   void take_attaches() {
     daemon_->script.attach = [this](const pb::AttachRequest& request, pb::AttachReply*) {
@@ -297,13 +324,44 @@ TEST_F(PrepareTest, MakesANamespaceAndDetachRemovesIt) {
   EXPECT_TRUE(attached_[0].prepared());
   EXPECT_EQ(attached_[0].netns(), netns_);
   EXPECT_TRUE(exists());
-  auto& reply = daemon_->script.detach_reply;
-  reply.set_was_attached(true);
-  reply.set_prepared(true);
-  reply.set_netns(netns_);
+  leave(netns_);
   const auto gone = go(Detach{"web"});
   EXPECT_TRUE(gone) << gone.error().what;
   EXPECT_FALSE(exists());
+  EXPECT_THAT(daemon_->calls(), ElementsAre("attach web", "detach web", removed()));
+}
+
+TEST_F(PrepareTest, WhatAnInterruptedDetachLeftIsRemovedAndMadeAnew) {
+  take_attaches();
+  ASSERT_TRUE(create_named_netns(netns_));
+  leave(netns_);
+  const auto made = go(Prepare{.id = "web", .resolv_conf = ""});
+  ASSERT_TRUE(made) << made.error().what;
+  EXPECT_THAT(daemon_->calls(), ElementsAre("list workloads", "left web", removed(), "attach web"));
+  ASSERT_EQ(attached_.size(), 1U);
+  EXPECT_TRUE(attached_[0].prepared());
+}
+
+TEST_F(PrepareTest, AFileThatAnInterruptedRemovalLeftIsNoObstacle) {
+  take_attaches();
+  ASSERT_TRUE(create_named_netns(netns_));
+  leave(netns_);
+  ASSERT_EQ(umount2(netns_.c_str(), MNT_DETACH), 0);
+  EXPECT_TRUE(go(Prepare{.id = "web", .resolv_conf = ""}));
+  EXPECT_EQ(attached_.size(), 1U);
+}
+
+TEST_F(PrepareTest, ANamespaceThatTookTheNameIsLeftAlone) {
+  ASSERT_TRUE(create_named_netns(netns_));
+  leave(netns_);
+  daemon_->script.detach_reply.set_netns_ino(7);
+  const auto made = go(Prepare{.id = "web", .resolv_conf = ""});
+  ASSERT_FALSE(made);
+  EXPECT_THAT(made.error().what, HasSubstr("is not this workload's"));
+  EXPECT_TRUE(exists());
+  EXPECT_TRUE(go(Detach{"web"}));
+  EXPECT_TRUE(exists());
+  EXPECT_THAT(daemon_->calls(), ElementsAre("list workloads", "left web", "detach web", removed()));
 }
 
 TEST_F(PrepareTest, WritesResolvConfTheFirstTimeAndWhenRepeated) {
@@ -373,21 +431,18 @@ TEST_F(PrepareTest, SomebodyElsesNamespaceIsNeitherTakenNorRemoved) {
   const auto made = go(Prepare{.id = "web", .resolv_conf = ""});
   ASSERT_FALSE(made);
   EXPECT_THAT(made.error().what, HasSubstr("is not this workload's"));
-  EXPECT_THAT(daemon_->calls(), ElementsAre("list workloads"));
+  EXPECT_THAT(daemon_->calls(), ElementsAre("list workloads", "left web"));
   EXPECT_TRUE(exists());
 }
 
 TEST_F(PrepareTest, AForcedDeleteRemovesTheNamespaceToo) {
   ASSERT_TRUE(create_named_netns(netns_));
-  auto& reply = daemon_->script.detach_reply;
-  reply.set_was_attached(true);
-  reply.set_prepared(true);
-  reply.set_netns(netns_);
+  leave(netns_);
   EXPECT_TRUE(go(Delete{.id = "web", .force = false}));
   EXPECT_TRUE(exists()) << "without --force nothing is detached";
   EXPECT_TRUE(go(Delete{.id = "web", .force = true}));
   EXPECT_FALSE(exists());
-  EXPECT_THAT(daemon_->calls(), ElementsAre("delete web", "detach web", "delete web force"));
+  EXPECT_THAT(daemon_->calls(), ElementsAre("delete web", "delete web force", removed()));
 }
 
 TEST_F(PrepareTest, DetachRemovesOnlyWhatPrepareMade) {
@@ -401,8 +456,7 @@ TEST_F(PrepareTest, DetachRemovesOnlyWhatPrepareMade) {
 TEST_F(PrepareTest, DetachRemovesNothingOutsideOfTheDirectory) {
   const auto other = *dir_ / "other/web";
   ASSERT_TRUE(create_named_netns(other));
-  daemon_->script.detach_reply.set_prepared(true);
-  daemon_->script.detach_reply.set_netns(other);
+  leave(other);
   const auto gone = go(Detach{"web"});
   ASSERT_FALSE(gone);
   EXPECT_EQ(gone.error().exit, Exit::kRefused);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -39,6 +40,26 @@ TEST(ConfigTest, NothingNeedsToBeConfigured) {
   EXPECT_FALSE(config->log_format);
 }
 
+TEST(ConfigTest, RunDirIsTheVariablesUnlessConfigured) {
+  ASSERT_EQ(setenv("MESHD_RUN_DIR", "/tmp/mine", 1), 0);
+  EXPECT_EQ(default_config()->run_dir, "/tmp/mine");
+  EXPECT_EQ(parse_config("m.yaml", "run_dir: /srv/m/run")->run_dir, "/srv/m/run");
+  ASSERT_EQ(setenv("MESHD_RUN_DIR", "mine", 1), 0);
+  const auto refused = default_config();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().what, "MESHD_RUN_DIR: must be an absolute path");
+  ASSERT_EQ(setenv("MESHD_RUN_DIR", "", 1), 0);
+  EXPECT_EQ(default_config()->run_dir, "/run/meshd");
+  ASSERT_EQ(unsetenv("MESHD_RUN_DIR"), 0);
+}
+
+TEST(ConfigTest, IdleNamesStayForEverUnlessConfigured) {
+  EXPECT_EQ(default_config()->idle_release_days, 0U);
+  EXPECT_EQ(parse_config("m.yaml", "names: {idle_release_days: 0}")->idle_release_days, 0U);
+  EXPECT_EQ(refusal("names: {idle_release_days: 40000}"),
+            "m.yaml:1: names.idle_release_days: 40000 is not between 1 and 36500");
+}
+
 TEST(ConfigTest, EveryFieldIsTaken) {
   const auto config = parse_config("m.yaml", R"(
 node: {name: n1, allow_users: [root, "4711", nobody, "4711"]}
@@ -55,7 +76,7 @@ publish:
   ports: 30000-30009
   allow_from: [192.0.2.0/24]
   proxies: [192.0.2.8]
-names: {reserved: [www, api]}
+names: {reserved: [www, api], idle_release_days: 30}
 state_dir: /srv/m/state/
 run_dir: /srv/m/run
 log: {level: DEBUG, format: JSON}
@@ -80,6 +101,7 @@ log: {level: DEBUG, format: JSON}
   EXPECT_THAT(config->proxies, ElementsAre(prefix("192.0.2.8")));
   EXPECT_THAT(config->reserved_names, ElementsAre("api", "www"));
   EXPECT_EQ(config->state_dir, "/srv/m/state");
+  EXPECT_EQ(config->idle_release_days, 30U);
   EXPECT_EQ(config->run_dir, "/srv/m/run");
   EXPECT_EQ(config->log_level, log::Level::kDebug);
   EXPECT_EQ(config->log_format, log::Format::kJson);

@@ -4,8 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/support/fault_vfs.h"
-#include "tests/support/node_fixture.h"
+#include "tests/support/node_pair.h"
 
 namespace meshd {
 namespace {
@@ -18,34 +17,7 @@ using testing::HasSubstr;
 using Call = FakeKernel::Call;
 using Event = mesh::v1::Event;
 
-constexpr std::string_view kDb =
-    "workloads: [{id: db, owner: ada, workflow: wf1, name: db, serves: [{port: 6379}]}]";
-constexpr std::string_view kWorker =
-    "workloads: [{id: worker, owner: ada, workflow: wf1, peers: [{name: db}]}]";
-constexpr std::string_view kWorkerWithoutPeers =
-    "workloads: [{id: worker, owner: ada, workflow: wf1}]";
-constexpr std::string_view kPublished =
-    "workloads: [{id: web, owner: ada, workflow: wf1, "
-    "publish: [{port: 8080, node_port: 20080, allow_from: [192.0.2.0/24]}]}]";
-constexpr std::string_view kName = "db.wf1.wf.mesh.internal";
-
-class NodeTest : public NodeFixture {
- protected:
-  // worker uses db, and db listens.
-  void run_pair() {
-    ASSERT_EQ(told(apply(kDb)), "OK");
-    ASSERT_EQ(told(apply(kWorker)), "OK");
-    ASSERT_EQ(told(attach("db")), "OK");
-    ASSERT_EQ(told(attach("worker")), "OK");
-    listens("db", 6379);
-    ASSERT_EQ(kernel_.count(SetId::kVip4), policy::kSlots);
-  }
-  [[nodiscard]] std::string vip() const {
-    const policy::ServiceKey key{policy::Scope::kWorkflow, "wf1", "db"};
-    return node_->world().services.at(key).vip4->to_string();
-  }
-  [[nodiscard]] IpAddress worker() const { return *attachment("worker").v4; }
-};
+class NodeTest : public NodePair {};
 
 // --- the straight way ------------------------------------------------------------------
 
@@ -282,289 +254,6 @@ TEST_F(NodeTest, RepeatedCommandsAreHarmless) {
   expect_kernel_is_as_planned();
 }
 
-// --- the kernel fails -------------------------------------------------------------------------
-
-TEST_F(NodeTest, RefusedTransactionIsTriedAgainAndAnsweredWhenItHolds) {
-  ASSERT_EQ(told(apply(kDb)), "OK");
-  ASSERT_EQ(told(apply(kWorker)), "OK");
-  kernel_.fail_next(Call::kCommit);
-  const auto answer = attach("worker");
-  EXPECT_EQ(told(answer), "pending");
-  EXPECT_THAT(node_->behind(), HasSubstr("No buffer space"));
-  EXPECT_EQ(name_seen_by(worker(), kName), "DROPPED") << "no view before its rules";
-  pass(milliseconds(60));
-  EXPECT_EQ(told(answer), "OK");
-  EXPECT_EQ(name_seen_by(worker(), kName), vip());
-  EXPECT_EQ(node_->repairs(), 0U) << "our own lag is no repair of somebody's change";
-  expect_kernel_is_as_planned();
-}
-
-TEST_F(NodeTest, CommandThatCannotComeInForceIsToldSoAndHoldsLater) {
-  run_pair();
-  for (const auto call : {Call::kCommit, Call::kConverge}) {
-    kernel_.fail_next(call, FakeKernel::kForEver);
-  }
-  const auto answer = apply(kWorkerWithoutPeers);
-  pass(milliseconds(4900));
-  EXPECT_EQ(told(answer), "pending");
-  EXPECT_EQ(name_seen_by(worker(), kName), vip()) << "its rules still stand";
-  pass(milliseconds(200));
-  EXPECT_THAT(told(answer), HasSubstr("stored, not in force: "));
-  EXPECT_EQ((**answer).error().code, ErrorCode::kNotInForce);
-  EXPECT_LT(node_->generations().installed, node_->generations().planned);
-  kernel_.work_again();
-  pass(seconds(6));
-  EXPECT_EQ(node_->behind(), "");
-  EXPECT_EQ(name_seen_by(worker(), kName), "NXDOMAIN");
-  EXPECT_EQ(node_->generations().installed, node_->generations().stored);
-  expect_kernel_is_as_planned();
-}
-
-TEST_F(NodeTest, WhatWasStoredIsInForceAfterARestartToo) {
-  run_pair();
-  kernel_.fail_next(Call::kCommit, FakeKernel::kForEver);
-  kernel_.fail_next(Call::kConverge, FakeKernel::kForEver);
-  const auto answer = apply(kWorkerWithoutPeers);
-  kernel_.work_again();
-  restart();
-  EXPECT_EQ(kernel_.count(SetId::kAllow4), 0U);
-  expect_kernel_is_as_planned();
-}
-
-TEST_F(NodeTest, ChangesWhileBehindAllComeInForceAtOnce) {
-  ASSERT_EQ(told(apply(kDb)), "OK");
-  ASSERT_EQ(told(apply(kWorker)), "OK");
-  kernel_.fail_next(Call::kCommit);
-  const auto first = attach("db");
-  const auto second = attach("worker");
-  listens("db", 6379);
-  const auto third = detach("db");
-  EXPECT_EQ(told(first) + told(second) + told(third), "pendingpendingpending");
-  pass(seconds(1));
-  EXPECT_THAT(told(first), HasSubstr("detached meanwhile"));
-  EXPECT_EQ(told(second) + told(third), "OKOK");
-  expect_kernel_is_as_planned();
-}
-
-TEST_F(NodeTest, DetachThatWasNotHeardOfIsAnsweredOnTheNextCall) {
-  ASSERT_EQ(told(apply(kDb)), "OK");
-  auto prepared = spec("db");
-  prepared.prepared = true;
-  node_->attach(prepared, now_, [](const auto& a) { EXPECT_TRUE(a); });
-  kernel_.fail_next(Call::kCommit, FakeKernel::kForEver);
-  kernel_.fail_next(Call::kConverge, FakeKernel::kForEver);
-  const auto answer = detach("db");
-  pass(seconds(6));
-  EXPECT_THAT(told(answer), HasSubstr("not in force"));
-  kernel_.work_again();
-  std::optional<mesh::v1::DetachReply> reply;
-  node_->detach("db", now_, [&](Result<mesh::v1::DetachReply> r) { reply = r.value(); });
-  pass(seconds(6));
-  ASSERT_TRUE(reply);
-  EXPECT_TRUE(reply->was_attached());
-  EXPECT_TRUE(reply->prepared());
-  EXPECT_EQ(reply->netns(), "/run/netns/db");
-}
-
-TEST_F(NodeTest, ConntrackThatCannotBeErasedIsNotYetInForce) {
-  run_pair();
-  kernel_.fail_next(Call::kErase);
-  const auto answer = detach("db");
-  EXPECT_EQ(told(answer), "pending");
-  EXPECT_THAT(kernel_.links(), Contains(testing::Key(testing::_)));
-  pass(seconds(1));
-  EXPECT_EQ(told(answer), "OK");
-  ASSERT_FALSE(kernel_.erased.empty());
-}
-
-TEST_F(NodeTest, LinkThatCannotBeRemovedIsSweptByTheAudit) {
-  run_pair();
-  kernel_.fail_next(Call::kDisconnect);
-  EXPECT_EQ(told(detach("worker")), "OK");
-  EXPECT_EQ(kernel_.links().size(), 2U);
-  node_->on_audit(now_);
-  EXPECT_EQ(kernel_.links().size(), 1U);
-}
-
-TEST_F(NodeTest, ForeignChangeOfTheTableIsPutRightAndCounted) {
-  run_pair();
-  kernel_.lose_elements();
-  node_->on_drift(now_);
-  expect_kernel_is_as_planned();
-  EXPECT_EQ(node_->repairs(), 1U);
-  EXPECT_EQ(events(Event::Kind::REPAIRED), 1U);
-}
-
-TEST_F(NodeTest, DriftWhileTheKernelFailsIsNotForgotten) {
-  run_pair();
-  kernel_.lose_elements();
-  kernel_.fail_next(Call::kConverge, 3);
-  node_->on_drift(now_);
-  EXPECT_NE(node_->behind(), "");
-  pass(seconds(2));
-  expect_kernel_is_as_planned();
-}
-
-// --- which connections are cut ------------------------------------------------------------------
-
-TEST_F(NodeTest, DetachErasesWhatTouchesItsAddresses) {
-  run_pair();
-  const auto gone = attachment("db");
-  ASSERT_EQ(told(detach("db")), "OK");
-  ASSERT_EQ(kernel_.erased.size(), 1U);
-  EXPECT_THAT(kernel_.erased[0].addresses, testing::UnorderedElementsAre(*gone.v4, *gone.v6));
-}
-
-TEST_F(NodeTest, WithdrawnPublicationErasesItsTranslation) {
-  ASSERT_EQ(told(apply(kPublished)), "OK");
-  ASSERT_EQ(told(attach("web")), "OK");
-  listens("web", 8080);
-  ASSERT_EQ(kernel_.count(SetId::kPub4), 1U);
-  ASSERT_EQ(told(apply("workloads: [{id: web, owner: ada, workflow: wf1}]")), "OK");
-  ASSERT_EQ(kernel_.erased.size(), 1U);
-  ASSERT_EQ(kernel_.erased[0].translations.size(), 1U);
-  const auto& cut = kernel_.erased[0].translations[0];
-  EXPECT_EQ(cut.from, ip("192.0.2.1"));
-  EXPECT_EQ(cut.first, 20080);
-  EXPECT_EQ(cut.to, *attachment("web").v4);
-}
-
-TEST_F(NodeTest, AnEndpointMoreCutsNobodyOff) {
-  run_pair();
-  ASSERT_EQ(told(apply("workloads: [{id: db2, owner: ada, workflow: wf1, name: db, "
-                       "serves: [{port: 6379}]}]")),
-            "OK");
-  ASSERT_EQ(told(attach("db2")), "OK");
-  listens("db2", 6379);
-  for (const auto& request : kernel_.erased) EXPECT_TRUE(request.empty());
-  expect_kernel_is_as_planned();
-}
-
-// --- the store fails ----------------------------------------------------------------------------
-
-class NodeStoreTest : public NodeTest {
- protected:
-  // Every file operation of the next transaction fails: a full disk.
-  void fill_disk() { FaultVfs::instance().fail_once(1, SQLITE_FULL); }
-  Result<Store> open_store() override {
-    FaultVfs::instance();
-    StoreOptions options;
-    options.boot_id = "boot-1";
-    options.now = now_;
-    options.vfs = FaultVfs::kName;
-    return Store::open(temp_ / "state", options);
-  }
-  void SetUp() override {
-    FaultVfs::instance().reset();
-    restart();  // the base's constructor could not yet call our open_store()
-  }
-  void TearDown() override { FaultVfs::instance().reset(); }
-};
-
-TEST_F(NodeStoreTest, ApplyThatIsNotStoredChangesNothing) {
-  run_pair();
-  const auto elements = elements_in_kernel();
-  fill_disk();
-  EXPECT_THAT(told(apply(kWorkerWithoutPeers)), HasSubstr("full"));
-  EXPECT_EQ(elements_in_kernel(), elements);
-  EXPECT_EQ(elements_planned(), elements);
-  EXPECT_EQ(name_seen_by(worker(), kName), vip());
-  EXPECT_EQ(told(apply(kWorkerWithoutPeers)), "OK") << "and may be tried again";
-  EXPECT_EQ(kernel_.count(SetId::kAllow4), 0U);
-}
-
-TEST_F(NodeStoreTest, AttachThatIsNotStoredLeavesNoLink) {
-  ASSERT_EQ(told(apply(kDb)), "OK");
-  fill_disk();
-  EXPECT_THAT(told(attach("db")), HasSubstr("full"));
-  EXPECT_TRUE(kernel_.links().empty());
-  EXPECT_FALSE(attached("db"));
-  EXPECT_EQ(told(attach("db")), "OK");
-  expect_kernel_is_as_planned();
-}
-
-TEST_F(NodeStoreTest, DrainThatIsNotStoredDoesNotDrain) {
-  run_pair();
-  fill_disk();
-  EXPECT_THAT(told(drain("db")), HasSubstr("full"));
-  EXPECT_EQ(kernel_.count(SetId::kDrain4), 0U);
-  EXPECT_EQ(kernel_.count(SetId::kVip4), policy::kSlots);
-}
-
-// Shutting needs no disk.
-TEST_F(NodeStoreTest, DetachShutsEvenIfItCannotBeStored) {
-  run_pair();
-  fill_disk();
-  EXPECT_EQ(told(detach("db")), "OK");
-  EXPECT_EQ(kernel_.count(SetId::kVip4), 0U);
-  EXPECT_EQ(kernel_.links().size(), 1U);
-  EXPECT_GT(events(Event::Kind::PROBLEM), 0U);
-  restart();  // finds the link gone
-  EXPECT_FALSE(attached("db"));
-  expect_kernel_is_as_planned();
-}
-
-// --- restarts and links that vanish
-// ---------------------------------------------------------------
-
-TEST_F(NodeTest, RestartWithAllInPlaceWritesNothing) {
-  run_pair();
-  const auto elements = elements_in_kernel();
-  const int writes = kernel_.writes();
-  restart();
-  EXPECT_EQ(kernel_.writes(), writes);
-  EXPECT_EQ(elements_in_kernel(), elements);
-  EXPECT_EQ(name_seen_by(worker(), kName), vip());
-  EXPECT_EQ(events(Event::Kind::REPAIRED), 0U);
-}
-
-TEST_F(NodeTest, NamesAreThereBeforeTheKernelIsCompared) {
-  run_pair();
-  start();
-  EXPECT_EQ(name_seen_by(worker(), kName), vip());
-}
-
-TEST_F(NodeTest, ContainerThatEndedMeanwhileIsDetachedAtStart) {
-  run_pair();
-  kernel_.lose_link(attachment("db").host_ifname);
-  restart();
-  EXPECT_FALSE(attached("db"));
-  EXPECT_TRUE(attached("worker"));
-  EXPECT_EQ(kernel_.count(SetId::kHold4), 1U);
-  expect_kernel_is_as_planned();
-}
-
-TEST_F(NodeTest, StartThatFindsTheKernelUnwillingTriesOn) {
-  run_pair();
-  start();
-  kernel_.lose_elements();
-  kernel_.fail_next(Call::kConverge);
-  EXPECT_FALSE(node_->converge(now_));
-  pass(seconds(1));
-  expect_kernel_is_as_planned();
-}
-
-TEST_F(NodeTest, LinkThatVanishesIsADetach) {
-  run_pair();
-  const auto link = attachment("db").host_ifname;
-  kernel_.lose_link(link);
-  node_->on_link_gone(link, now_);
-  EXPECT_FALSE(attached("db"));
-  EXPECT_EQ(kernel_.count(SetId::kAllow4), 0U);
-  EXPECT_EQ(events(Event::Kind::DETACHED), 1U);
-  node_->on_link_gone(link, now_);
-  node_->on_link_gone("eth9", now_);
-  EXPECT_EQ(events(Event::Kind::DETACHED), 1U);
-}
-
-TEST_F(NodeTest, LinkThatNobodyKnowsIsSweptAtStart) {
-  LinkPlan left_over;  // the process died between link and store
-  left_over.host_ifname = "mesh7";
-  ASSERT_TRUE(kernel_.connect(left_over, -1));
-  restart();
-  EXPECT_TRUE(kernel_.links().empty());
-}
-
 // --- addresses ---------------------------------------------------------------------------------
 
 TEST_F(NodeTest, AddressesRestAfterTheirUseOverARestartToo) {
@@ -601,14 +290,57 @@ class NodeWaitTest : public NodeTest {
   void SetUp() override { ASSERT_EQ(told(apply(kDb)), "OK"); }
   std::string wait(const std::string& target, milliseconds limit = seconds(10)) {
     auto text = std::make_shared<std::string>("pending");
-    node_->wait(target, limit, now_, [text](Result<mesh::v1::WaitReply> r) {
+    node_->wait(target, limit, ++calls_, now_, [text](Result<mesh::v1::WaitReply> r) {
       *text = !r ? r.error().what : r->ready() ? "ready" : r->reason();
     });
     last_ = text;
     return *text;
   }
   std::shared_ptr<std::string> last_;
+  std::uint64_t calls_ = 0;
 };
+
+TEST_F(NodeWaitTest, ClientThatLeavesIsWaitedForNoMore) {
+  for (std::size_t i = 0; i < 3 * kMaxReadyWaiters; ++i) {
+    ASSERT_EQ(wait("db"), "pending");
+    node_->cancel_wait(calls_);
+    ASSERT_THAT(*last_, HasSubstr("nobody listens"));
+  }
+  node_->cancel_wait(7);  // nobody's by now
+}
+
+TEST_F(NodeWaitTest, TooManyAreRefused) {
+  for (std::size_t i = 0; i < kMaxReadyWaiters; ++i) ASSERT_EQ(wait("db"), "pending");
+  EXPECT_THAT(wait("db"), HasSubstr("others wait already"));
+}
+
+TEST_F(NodeWaitTest, NobodyWaitsForEver) {
+  EXPECT_EQ(wait("db", std::chrono::hours(1000)), "pending");
+  ASSERT_TRUE(node_->next_timer());
+  EXPECT_LE(*node_->next_timer(), now_ + kMaxWait);
+}
+
+TEST_F(NodeWaitTest, EverybodyIsToldWhenTheDaemonStops) {
+  ASSERT_EQ(told(attach("db")), "OK");
+  wait("db");
+  kernel_.fail_next(Call::kTransaction, FakeKernel::kForEver);
+  const auto command = detach("db");
+  EXPECT_EQ(told(command) + *last_, "pendingpending");
+  node_->give_up_waiting("meshd is stopping");
+  EXPECT_EQ(*last_, "wait db: meshd is stopping");
+  EXPECT_THAT(told(command), testing::MatchesRegex("stored, not in force: .*; meshd is stopping"));
+}
+
+TEST_F(NodeWaitTest, ReadyOnceIsReadyAfterARestartWhateverIsDeclaredMeanwhile) {
+  constexpr auto kNone =
+      "workloads: [{id: db, owner: ada, workflow: wf1, name: db, "
+      "ready: NONE, serves: [{port: 6379}]}]";
+  ASSERT_EQ(told(apply(kNone)), "OK");
+  ASSERT_EQ(told(attach("db")), "OK");
+  ASSERT_EQ(told(apply(kDb)), "OK");
+  restart();
+  EXPECT_TRUE(node_->world().workloads.find("db")->second.ready);
+}
 
 TEST_F(NodeWaitTest, IsAnsweredWhenItBecomesReady) {
   EXPECT_EQ(wait("db"), "pending");
@@ -638,7 +370,7 @@ TEST_F(NodeWaitTest, TellsWhyNot) {
 TEST_F(NodeWaitTest, DeletedMeanwhileIsToldAtOnce) {
   EXPECT_EQ(wait("db"), "pending");
   ASSERT_EQ(told(remove("db")), "OK");
-  EXPECT_EQ(*last_, "wait db: no workload or service of that name");
+  EXPECT_EQ(*last_, "wait db: it was deleted");
 }
 
 }  // namespace

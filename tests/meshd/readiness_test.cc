@@ -81,6 +81,40 @@ TEST(ReadinessTest, NoneIsReadyAtAttachAndHttpWaitsForItsProbeAlone) {
   EXPECT_TRUE(is_ready(w));
 }
 
+// The other family's failure is no problem of one that is served.
+TEST(ReadinessTest, HttpFamiliesAreToldAsOneLook) {
+  HttpLook look;
+  look.begin();
+  look.begin();
+  EXPECT_FALSE(look.end(Family::kV6, 80, "connect: refused")) << "the other may still be there";
+  const auto seen = look.end(Family::kV4, 80, "");
+  ASSERT_TRUE(seen);
+  EXPECT_EQ(seen->ready.at(80), (policy::FamilyReady{true, false}));
+  EXPECT_TRUE(seen->problems.empty());
+  EXPECT_TRUE(look.over());
+}
+
+TEST(ReadinessTest, HttpIsReadyAtOnceWhateverTheOtherFamilySays) {
+  HttpLook look;
+  look.begin();
+  look.begin();
+  ASSERT_TRUE(look.end(Family::kV6, 80, ""));
+  EXPECT_FALSE(look.over());
+  EXPECT_FALSE(look.end(Family::kV4, 80, "answered 503"));
+  EXPECT_TRUE(look.over());
+}
+
+TEST(ReadinessTest, HttpProblemsOfAllFamiliesAreToldTogether) {
+  HttpLook look;
+  look.begin();
+  look.begin();
+  EXPECT_FALSE(look.end(Family::kV4, 80, "answered 503"));
+  const auto seen = look.end(Family::kV6, 80, "connect: refused");
+  ASSERT_TRUE(seen);
+  EXPECT_TRUE(seen->ready.empty());
+  EXPECT_EQ(seen->problems, (std::vector<std::string>{"answered 503", "connect: refused"}));
+}
+
 TEST(ReadinessTest, LooksSlowDownWithTime) {
   Duration every = kLookFirst;
   for (int i = 0; i < 20; ++i) every = next_look(false, {}, every);

@@ -269,7 +269,7 @@ TEST_F(StoreFileTest, FileThatIsNoDatabaseIsRefused) {
 
 // --- versions ------------------------------------------------------------------------
 
-constexpr std::array<std::string_view, 2> kNewer = {schema::kSteps[0],
+constexpr std::array<std::string_view, 3> kNewer = {schema::kSteps[0], schema::kSteps[1],
                                                     "ALTER TABLE quarantine ADD COLUMN note TEXT;"};
 
 TEST_F(StoreFileTest, OlderFileIsMigratedAndACopyKeptForTheWayBack) {
@@ -290,16 +290,38 @@ TEST_F(StoreFileTest, OlderFileIsMigratedAndACopyKeptForTheWayBack) {
   const auto refused = open();
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kInvalid);
-  EXPECT_THAT(refused.error().what, HasSubstr("newer meshd (schema 2, this one knows 1)"));
-  EXPECT_THAT(refused.error().what, HasSubstr("meshd.db.schema-1"));
+  EXPECT_THAT(refused.error().what, HasSubstr("newer meshd (schema 3, this one knows 2)"));
+  EXPECT_THAT(refused.error().what, HasSubstr("meshd.db.schema-2"));
 
   struct stat info{};
-  ASSERT_EQ(stat((file() + ".schema-1").c_str(), &info), 0);
+  ASSERT_EQ(stat((file() + ".schema-2").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 07777, 0600U);
-  fs::rename(file() + ".schema-1", file());
+  fs::rename(file() + ".schema-2", file());
   auto store = open();
   ASSERT_TRUE(store) << store.error().what;
   EXPECT_EQ(dump(store->load().value()), before);
+}
+
+// As the first meshd left it: schema 1 had no tables for what came later.
+TEST_F(StoreFileTest, FileOfTheFirstSchemaIsTaken) {
+  std::string before;
+  {
+    auto store = open();
+    ASSERT_TRUE(store && store->apply(step(1), 1));
+    before = dump(store->load().value());
+  }
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open(file().c_str(), &db), SQLITE_OK);
+  EXPECT_EQ(sqlite3_exec(db, "DROP TABLE idle_names; DROP TABLE left_netns; PRAGMA user_version=1;",
+                         nullptr, nullptr, nullptr),
+            SQLITE_OK);
+  sqlite3_close(db);
+  auto store = open();
+  ASSERT_TRUE(store) << store.error().what;
+  EXPECT_EQ(dump(store->load().value()), before);
+  const StoreChange change[] = {PutIdleName{"x", 5}};
+  EXPECT_TRUE(store->amend(change));
+  EXPECT_TRUE(fs::exists(file() + ".schema-1"));
 }
 
 TEST_F(StoreFileTest, MigrationThatFailsLeavesTheOldVersion) {
@@ -307,14 +329,14 @@ TEST_F(StoreFileTest, MigrationThatFailsLeavesTheOldVersion) {
     auto store = open();
     ASSERT_TRUE(store && store->apply(step(1), 1));
   }
-  constexpr std::array<std::string_view, 3> kBroken = {
-      schema::kSteps[0], "ALTER TABLE quarantine ADD COLUMN note TEXT;",
+  constexpr std::array<std::string_view, 4> kBroken = {
+      schema::kSteps[0], schema::kSteps[1], "ALTER TABLE quarantine ADD COLUMN note TEXT;",
       "ALTER TABLE nonsense ADD COLUMN note TEXT;"};
   auto broken = options();
   broken.steps = kBroken;
   const auto failed = Store::open(dir_, broken);
   ASSERT_FALSE(failed);
-  EXPECT_THAT(failed.error().what, HasSubstr("schema step 3"));
+  EXPECT_THAT(failed.error().what, HasSubstr("schema step 4"));
   auto store = open();
   ASSERT_TRUE(store) << store.error().what;
   EXPECT_EQ(store->load()->generation, 1U);

@@ -73,6 +73,8 @@ class StoreTest : public testing::Test {
         PutNodePort{{"a", Proto::kTcp, 53}, 20000},
         PutQuarantine{ip("10.213.0.9"), kNow + seconds(60)},
         PutQuarantine{ip("fd00::9"), kNow + seconds(61)},
+        PutIdleName{"llm", -7},
+        PutLeftNetns{"gone", {{4, 0xffffffff00000002}, "/run/netns/gone"}},
     };
   }
 
@@ -118,7 +120,24 @@ TEST_F(StoreTest, EverythingComesBackAsItWasPut) {
             "service 0 wf1 db: ada 10.214.0.1 fd00:0:0:2::1 1000000000000 1001000000000\n"
             "service 1  llm: bob - fd00:0:0:2::2 1000000000000 0\n"
             "node port a tcp 53: 20000\nnode port a udp 53: 25353\n"
-            "resting 10.213.0.9 until 1060000000000\nresting fd00::9 until 1061000000000\n");
+            "resting 10.213.0.9 until 1060000000000\nresting fd00::9 until 1061000000000\n"
+            "idle llm since -7\n"
+            "left of gone: 4/18446744069414584322 /run/netns/gone\n");
+}
+
+TEST_F(StoreTest, WhatIsAmendedKeepsItsGeneration) {
+  {
+    auto store = open();
+    ASSERT_TRUE(store && store->apply(everything(), 7));
+    const StoreChange changes[] = {DropIdleName{"llm"}, PutIdleName{"x", 1'769'817'600}};
+    const auto status = store->amend(changes);
+    ASSERT_TRUE(status) << status.error().what;
+    EXPECT_EQ(store->generation(), 7U);
+  }
+  auto store = open();
+  ASSERT_TRUE(store) << store.error().what;
+  EXPECT_EQ(store->generation(), 7U);
+  EXPECT_EQ(store->load()->idle_names, (std::map<std::string, std::int64_t>{{"x", 1'769'817'600}}));
 }
 
 TEST_F(StoreTest, DeclarationComesBackInEveryField) {
@@ -167,6 +186,8 @@ TEST_F(StoreTest, DroppingTakesWhatHangsOnItAlong) {
       DropService{{policy::Scope::kCluster, "", "llm"}},
       DropQuarantine{ip("10.213.0.9")},
       DropQuarantine{ip("fd00::9")},
+      DropIdleName{"llm"},
+      DropLeftNetns{"gone"},
   };
   const auto status = store->apply(drops, 2);
   ASSERT_TRUE(status) << status.error().what;
@@ -260,7 +281,8 @@ TEST_F(StoreTest, RebootVoidsAttachmentsAndLetsAddressesRestAnew) {
       "resting 10.213.0.1 until 65000000000\n"
       "resting 10.213.0.9 until 65000000000\n"
       "resting fd00::1 until 65000000000\n"
-      "resting fd00::9 until 65000000000\n";
+      "resting fd00::9 until 65000000000\n"
+      "idle llm since -7\n";
   auto rebooted = options("boot-2");
   rebooted.now = TimePoint(seconds(5));
   for (int start = 0; start < 2; ++start) {  // the second one finds the same

@@ -19,12 +19,24 @@ namespace meshd {
 
 class FakeKernel : public Kernel {
  public:
-  enum class Call { kConnect, kDisconnect, kCommit, kConverge, kAudit, kListening, kErase };
+  // kTransaction: the next change of the table, be it a commit or a converge.
+  enum class Call {
+    kConnect,
+    kDisconnect,
+    kCommit,
+    kConverge,
+    kTransaction,
+    kAudit,
+    kListening,
+    kErase,
+    kConnections
+  };
   static constexpr int kForEver = 1 << 30;
 
   // The next `times` calls of that kind fail.
   void fail_next(Call call, int times = 1) { failures_[call] = times; }
   void work_again() { failures_.clear(); }
+  [[nodiscard]] int still_failing(Call call) const { return failures_.at(call); }
   // As when a foreign hand changed the table.
   void lose_elements() { elements_.clear(); }
   // As when the container's process ended.
@@ -45,8 +57,12 @@ class FakeKernel : public Kernel {
   [[nodiscard]] int writes() const { return writes_; }
 
   std::function<void(const policy::Delta&)> on_commit = [](const policy::Delta&) {};
-  std::vector<EraseRequest> erased;
+  std::vector<EraseRequest> erased;  // those that name something
+  std::vector<std::function<bool(const policy::LiveConnection&)>> outlived;  // the others' question
   policy::ListeningPorts listening_ports;
+  std::set<std::string> foreign_links;  // names of links that are nothing to us
+  Connections live;                     // what connection tracking has
+  int failure = ENOBUFS;                // what a call fails with
 
   Status connect(const LinkPlan& plan, int) override {
     if (fails(Call::kConnect)) return refused("link " + plan.host_ifname);
@@ -61,12 +77,15 @@ class FakeKernel : public Kernel {
     writes_ += static_cast<int>(links_.erase(host_ifname));
     return {};
   }
+  Result<bool> name_taken(const std::string& host_ifname) override {
+    return links_.contains(host_ifname) || foreign_links.contains(host_ifname);
+  }
   Result<bool> link_exists(const std::string& host_ifname) override {
     return links_.contains(host_ifname);
   }
   Status commit(const policy::Delta& delta) override {
     on_commit(delta);
-    if (fails(Call::kCommit)) return refused("commit");
+    if (fails(Call::kCommit) || fails(Call::kTransaction)) return refused("commit");
     auto next = elements_;
     for (const auto& element : delta.remove) {
       const auto found = next.find(key_of(element));
@@ -83,7 +102,7 @@ class FakeKernel : public Kernel {
     return {};
   }
   Result<Repairs> converge(const std::vector<policy::Element>& wanted) override {
-    if (fails(Call::kConverge)) return refused("table");
+    if (fails(Call::kConverge) || fails(Call::kTransaction)) return refused("table");
     std::map<Key, policy::Element> next;
     for (const auto& element : wanted) {
       EXPECT_TRUE(next.emplace(key_of(element), element).second) << "two elements of one key";
@@ -100,7 +119,10 @@ class FakeKernel : public Kernel {
     if (fails(Call::kAudit)) return refused("links");
     Repairs repairs;
     std::set<std::string> wanted;
-    for (const auto& plan : plans) wanted.insert(plan.host_ifname);
+    for (const auto& plan : plans) {
+      wanted.insert(plan.host_ifname);
+      if (!links_.contains(plan.host_ifname)) repairs.missing.push_back(plan.host_ifname);
+    }
     writes_ += static_cast<int>(std::erase_if(links_, [&](const auto& link) {
       if (wanted.contains(link.first)) return false;
       repairs.what.push_back("link " + link.first + ": nobody's");
@@ -114,8 +136,13 @@ class FakeKernel : public Kernel {
   }
   Status erase_conntrack(const EraseRequest& request) override {
     if (fails(Call::kErase)) return refused("conntrack");
-    erased.push_back(request);
+    if (request.also) outlived.push_back(request.also);
+    if (!request.addresses.empty() || !request.translations.empty()) erased.push_back(request);
     return {};
+  }
+  Result<Connections> connections() override {
+    if (fails(Call::kConnections)) return refused("conntrack");
+    return live;
   }
   Result<std::vector<ElementCount>> counters(policy::SetId set) override {
     std::vector<ElementCount> counts;
@@ -141,8 +168,8 @@ class FakeKernel : public Kernel {
     --found->second;
     return true;
   }
-  static std::unexpected<Error> refused(const std::string& what) {
-    return fail(ErrorCode::kSystem, what + ": No buffer space available", ENOBUFS);
+  [[nodiscard]] std::unexpected<Error> refused(const std::string& what) const {
+    return fail_errno(what, failure);
   }
 
   std::map<Call, int> failures_;

@@ -54,8 +54,15 @@ class NodeFixture : public testing::Test {
     dns::ZoneSettings zone;
     zone.zone = dns::to_wire("mesh.internal").value();
     names_ = std::make_unique<Names>(zone);
-    node_ = std::make_unique<Node>(settings(), *store_, kernel_, *names_,
-                                   [this](mesh::v1::Event e) { events_.push_back(std::move(e)); });
+    NodeOptions options;
+    options.idle_release = idle_release_;
+    options.wall_clock = [this] {  // goes with now_
+      const auto since_boot = std::chrono::floor<std::chrono::seconds>(now_.time_since_epoch());
+      return std::chrono::system_clock::time_point(wall_start_ + since_boot);
+    };
+    node_ = std::make_unique<Node>(
+        settings_, *store_, kernel_, *names_,
+        [this](mesh::v1::Event e) { events_.push_back(std::move(e)); }, std::move(options));
     const auto loaded = node_->load(now_);
     ASSERT_TRUE(loaded) << loaded.error().what;
   }
@@ -105,7 +112,7 @@ class NodeFixture : public testing::Test {
   }
   Answer remove(const std::string& id, bool force = false) {
     auto answer = std::make_shared<std::optional<Status>>();
-    node_->remove(id, force, now_, into<mesh::v1::Empty>(answer));
+    node_->remove(id, force, now_, into<mesh::v1::DetachReply>(answer));
     return answer;
   }
   void listens(const std::string& id, std::uint16_t port, policy::FamilyReady on = {true, true}) {
@@ -114,7 +121,10 @@ class NodeFixture : public testing::Test {
   // A little at a time, as the loop would.
   void pass(Duration time) {
     const auto end = now_ + time;
+    int steps = 0;
     for (auto next = node_->next_timer(); next && *next <= end; next = node_->next_timer()) {
+      constexpr int kFarMoreThanThereAreTimers = 10'000;
+      ASSERT_LT(++steps, kFarMoreThanThereAreTimers) << "a timer that is served stays due";
       now_ = std::max(now_, *next);
       node_->on_timer(now_);
     }
@@ -158,19 +168,9 @@ class NodeFixture : public testing::Test {
     EXPECT_THAT(there, testing::UnorderedElementsAreArray(wanted));
   }
   [[nodiscard]] std::size_t events(mesh::v1::Event::Kind::Value kind) const {
-    return static_cast<std::size_t>(
-        std::ranges::count_if(events_, [&](const auto& event) { return event.kind() == kind; }));
+    return static_cast<std::size_t>(std::ranges::count(events_, kind, &mesh::v1::Event::kind));
   }
 
-  TempDir temp_{TempDir::memory()};
-  TimePoint now_{std::chrono::seconds(1000)};
-  FakeKernel kernel_;
-  std::unique_ptr<Store> store_;
-  std::unique_ptr<Names> names_;
-  std::unique_ptr<Node> node_;
-  std::vector<mesh::v1::Event> events_;
-
- private:
   template <class T>
   static Reply<T> into(const Answer& answer) {
     return [answer](Result<T> result) {
@@ -178,6 +178,17 @@ class NodeFixture : public testing::Test {
       *answer = result ? Status() : Status(std::unexpected(result.error()));
     };
   }
+
+  policy::Settings settings_ = settings();          // of the next start()
+  std::chrono::days idle_release_{0};               // the same
+  std::chrono::seconds wall_start_{1'769'817'600};  // 2026-01-31, when now_ was 0
+  TempDir temp_{TempDir::memory()};
+  TimePoint now_{std::chrono::seconds(1000)};
+  FakeKernel kernel_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Names> names_;
+  std::unique_ptr<Node> node_;
+  std::vector<mesh::v1::Event> events_;
 };
 
 // For EXPECT_THAT: an answer's text, "OK", or "pending".

@@ -45,6 +45,12 @@ inline std::string dump(const StoredState& state) {
     out +=
         fmt::format("resting {} until {}\n", address.to_string(), until.time_since_epoch().count());
   }
+  for (const auto& [name, since] : state.idle_names) {
+    out += fmt::format("idle {} since {}\n", name, since);
+  }
+  for (const auto& [id, left] : state.left_netns) {
+    out += fmt::format("left of {}: {}/{} {}\n", id, left.netns.dev, left.netns.ino, left.path);
+  }
   return out;
 }
 

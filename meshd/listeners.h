@@ -1,0 +1,20 @@
+// The resolver's sockets at a start: those that an earlier run left with the service manager,
+// new ones for the rest, and what is left over given back.
+//
+// Threads: the main thread, before any other (see notify.h).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/ip.h"
+#include "base/result.h"
+#include "dns/server.h"
+
+namespace meshd {
+
+// One UDP and one TCP socket for each address and worker.
+[[nodiscard]] Result<std::vector<dns::Listener>> take_listeners(
+    const std::vector<IpAddress>& addresses, int workers);
+
+}  // namespace meshd
