@@ -1,0 +1,48 @@
+// The constant part of the node's table as text, with the elements that follow from its
+// configuration alone; and what of it depends on the configuration, as a difference.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <string_view>
+
+#include "policy/base_table.h"
+#include "policy/plan.h"
+#include "policy/render.h"
+#include "tests/support/golden.h"
+#include "tests/support/golden_node.h"
+
+namespace meshd {
+namespace {
+
+std::string table_text(std::string_view config, const policy::TableOptions& options = {}) {
+  const auto settings = golden_settings("config", config);
+  EXPECT_TRUE(settings) << settings.error().what;
+  if (!settings) return {};
+  policy::World world;
+  world.settings = *settings;
+  policy::Compiler compiler;
+  [[maybe_unused]] const auto delta = compiler.rebuild(world);
+  return policy::render(policy::base_table(*settings, options), compiler.elements());
+}
+
+TEST(TableTest, IsAsWanted) { expect_golden("tests/golden/table/want.nft", table_text("")); }
+
+TEST(TableTest, ConfigurationChangesWhatItShould) {
+  const auto usual = table_text("");
+  std::string text;
+  const auto add = [&](std::string_view title, const std::string& table) {
+    text += fmt::format("{}\n{}\n", title, line_diff(usual, table));
+  };
+  add("IPv4 was not forwarded before us", table_text("", {.forwarding4_was_off = true}));
+  add("IPv6 was not forwarded before us", table_text("", {.forwarding6_was_off = true}));
+  add("another log group", table_text("", {.log_group = 5}));
+  add("pool: {ipv6: off}", table_text("pool: {ipv6: off}"));
+  add("pool: {ipv4: off}", table_text("pool: {ipv4: off}"));
+  add("dns: {client_rate: 50}", table_text("dns: {client_rate: 50}"));
+  add("node: {allow_users: [daemon]}", table_text("node: {allow_users: [daemon]}"));
+  expect_golden("tests/golden/table/want.variants", text);
+}
+
+}  // namespace
+}  // namespace meshd
