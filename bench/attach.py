@@ -1,21 +1,26 @@
 #!/usr/bin/env python3
 """Attach to the first connect by name, with one container on the node and with many; beside the
-CNI plugins bridge and firewall, and a script of ip(8), which give no names. Prints JSON.
+CNI plugins bridge and firewall, and a script of ip(8), which give no names; and the daemon's
+memory with many containers and flows. Prints JSON.
 
 Runs in mount, network and pid namespaces of its own (bench/run makes them).
 """
 import json
 import pathlib
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "e2e"))
 import node as bed  # noqa: E402
 
 ROUNDS = 30
+ROUNDS_MANY = 100  # enough for a p99
 MANY = 1000
+CALLS = 10  # of the many, how many others each calls: so many flows
 CNI = pathlib.Path("/usr/lib/cni")
 
 
@@ -31,17 +36,43 @@ def timed(action):
     return (time.monotonic() - start) * 1000
 
 
-def declare(node, first, count):
-    for at in range(first, first + count, 250):
-        node.apply("workloads:\n" + "".join(
-            f"- {{id: c{i}, owner: ada, workflow: wf1, peers: [{{name: db}}]}}\n"
-            for i in range(at, min(at + 250, first + count))))
+def declare(node, lines):
+    for at in range(0, len(lines), 250):
+        node.apply("workloads:\n" + "".join(lines[at:at + 250]))
 
 
-def ours(node, base):
+def callers(first, count):
+    return [f"- {{id: c{i}, owner: ada, workflow: wf1, peers: [{{name: db}}]}}\n"
+            for i in range(first, first + count)]
+
+
+def neighbours(first, count):
+    """Each is a service itself and calls others by name."""
+    lines = []
+    for i in range(count):
+        peers = ", ".join(f"{{name: s{(i + k) % count}}}" for k in range(1, CALLS + 1))
+        lines.append(f"- {{id: c{first + i}, owner: ada, workflow: wf1, name: s{i}, ready: NONE, "
+                     f"serves: [{{port: 80}}], peers: [{peers}]}}\n")
+    return lines
+
+
+def flows_in_kernel():
+    """Those of IPv4: elements of source, destination, protocol and port."""
+    listing = json.loads(bed.run("nft", "-j", "list", "set", "inet", "meshd", "allow4").stdout)
+    return next(len(item["set"].get("elem", [])) for item in listing["nftables"] if "set" in item)
+
+
+def cpu_seconds(node):
+    """Of the daemon, and of every command that has ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # The clock's number is made as clock_getcpuclockid(3) does it.
+    return ended.ru_utime + ended.ru_stime + time.clock_gettime((~node.daemon.pid << 3) | 2)
+
+
+def ours(node, base, rounds):
     """One attach after another into namespaces that are there already."""
-    attach, connect = [], []
-    for i in range(base, base + ROUNDS):
+    attach, connect, cpu = [], [], 0
+    for i in range(base, base + rounds):
         name = f"c{i}"
         bed.run("ip", "netns", "add", name)
         resolv = node.dir / f"{name}.resolv"
@@ -50,15 +81,17 @@ def ours(node, base):
                                  "bash", "-c", 'mount --bind "$1" /etc/resolv.conf; shift; '
                                  'exec "$@"', "x", str(resolv)])
         agent.lookup(name="localhost")  # it runs
-        start = time.monotonic()
+        used, start = cpu_seconds(node), time.monotonic()
         node.ctl("attach", name, "--netns", f"/run/netns/{name}")
         attach.append((time.monotonic() - start) * 1000)
+        cpu += cpu_seconds(node) - used
         answer = agent.ask(proto="tcp", to="db", port=5432)
         connect.append((time.monotonic() - start) * 1000)
         if answer["result"] != "answered":
             raise SystemExit(f"bench: {name} does not reach db: {answer}")
         agent.stop()
-    return {"attach": quantiles(attach), "to_connect_by_name": quantiles(connect)}
+    return {"attach": quantiles(attach), "to_connect_by_name": quantiles(connect),
+            "cpu_ms_of_attach": round(cpu * 1000 / rounds, 1)}
 
 
 def cni(name, number):
@@ -99,12 +132,20 @@ def peer(action, prefix):
 def resident(pid):
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
-            return int(line.split()[1]) // 1024
+            return round(int(line.split()[1]) / 1024, 1)
     return 0
 
 
-def main():
+def resident_after_restart(node):
+    node.kill()
+    node.start()
+    return resident(node.daemon.pid)
+
+
+def measure(state):
     node = bed.Node()
+    # The bed's own is memory, where what must survive a power cut costs nothing.
+    bed.run("mount", "--bind", state, "/run/state")
     node.start()
     node.apply("workloads: [{id: db, owner: ada, workflow: wf1, name: db, "
                "serves: [{port: 5432}]}]")
@@ -112,19 +153,28 @@ def main():
     node.ready("db")
     result = {"meshctl_start_ms": round(statistics.median(
         timed(lambda: node.ctl("version")) for _ in range(10)), 1)}
-    declare(node, 0, ROUNDS)
-    result["few"] = ours(node, 0)
-    declare(node, 10_000, MANY)
+    declare(node, callers(0, ROUNDS))
+    result["few"] = ours(node, 0, ROUNDS)
+    declare(node, neighbours(10_000, MANY))
     for i in range(10_000, 10_000 + MANY):
         node.ctl("prepare", f"c{i}")
-    result["rss_mib_with_many"] = resident(node.daemon.pid)
-    declare(node, 20_000, ROUNDS)
-    result["many"] = ours(node, 20_000)
     result["containers"] = MANY
+    result["flows"] = flows_in_kernel()
+    result["rss_mib"] = resident(node.daemon.pid)
+    declare(node, callers(20_000, ROUNDS_MANY))
+    result["many"] = ours(node, 20_000, ROUNDS_MANY)
+    result["rss_mib_after_restart"] = resident_after_restart(node)
     if (CNI / "bridge").exists():
         result["cni_bridge_firewall"] = peer(cni, "n")
     result["ip_script"] = peer(by_script, "s")
     node.close()
+    return result
+
+
+def main():
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as state:
+        result = measure(state)
+        bed.run("umount", "/run/state")
     print(json.dumps(result))
 
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Our resolver beside an echo server and others' servers, the same names and the same load in
-alternating slices of one run. Prints JSON. Runs in a network namespace of its own.
+alternating slices of one run: own names, then cached foreign ones beside unbound. Prints JSON.
+Runs in a network namespace of its own.
 
-Usage: dns_peers.py BENCH_DNS
+Usage: dns_peers.py FOLDER-OF-BENCH-PROGRAMS
 """
+import json
 import os
 import pathlib
 import shutil
@@ -46,13 +48,24 @@ def nsd(folder, port):
     return ["nsd", "-d", "-c", conf]
 
 
-def unbound(folder, port):
+def run_unbound(folder, port, more):
     conf = folder / "unbound.conf"
-    data = "".join(f'  local-data: "{n}. 5 A {a}"\n' for n, a in records())
     conf.write_text(f"server:\n  interface: 127.0.0.1@{port}\n  do-daemonize: no\n  chroot: \"\"\n"
                     f"  username: \"\"\n  pidfile: \"\"\n  num-threads: 1\n  use-syslog: no\n"
-                    f"  local-zone: {ZONE}. static\n{data}")
+                    + more)
     return ["unbound", "-d", "-c", conf]
+
+
+def unbound(folder, port):
+    data = "".join(f'  local-data: "{n}. 5 A {a}"\n' for n, a in records())
+    return run_unbound(folder, port, f"  local-zone: {ZONE}. static\n{data}")
+
+
+def unbound_cache(folder, port, upstream):
+    """Forwards everything; nothing is signed here, so nothing is validated."""
+    return run_unbound(folder, port,
+                       "  module-config: \"iterator\"\n  do-not-query-localhost: no\n"
+                       f"forward-zone:\n  name: .\n  forward-addr: 127.0.0.1@{upstream}\n")
 
 
 def dnsmasq(folder, port):
@@ -75,9 +88,9 @@ def aardvark(folder, port):
 PEERS = {"knot": knot, "nsd": nsd, "unbound": unbound, "dnsmasq": dnsmasq, "aardvark-dns": aardvark}
 
 
-def answers(port):
-    query = bytes.fromhex("000101000001000000000000026e31037376630"
-                          "46d65736808696e7465726e616c0000010001")
+def answers(port, name):
+    query = bytes.fromhex("000101000001000000000000") + b"".join(
+        bytes([len(label)]) + label.encode() for label in [*name.split("."), ""]) + b"\0\1\0\1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(0.2)
         try:
@@ -89,11 +102,92 @@ def answers(port):
         return len(reply) > 8 and reply[3] & 15 == 0 and reply[7] == 1
 
 
-def busiest(pid):
-    """Of a server with several processes, the one that answers: its last child."""
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True,
-                              text=True, check=False).stdout.split()
-    return busiest(int(children[-1])) if children else pid
+def holders(port):
+    """Processes that have the port's UDP socket open."""
+    sockets = {f"socket:[{line.split()[9]}]"
+               for line in pathlib.Path("/proc/net/udp").read_text().splitlines()[1:]
+               if line.split()[1].endswith(f":{port:04X}")}
+    found = set()
+    for fd in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(fd) in sockets:
+                found.add(int(fd.parts[2]))
+        except OSError:
+            pass  # it has ended
+    return found
+
+
+def cpu_seconds(pid):
+    return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
+
+
+def busiest(port, asked):
+    """The process that answers, of a server that forks or goes into the background."""
+    before = {pid: cpu_seconds(pid) for pid in holders(port)}
+    for _ in range(200):
+        answers(port, asked)
+    return max(before, key=lambda pid: cpu_seconds(pid) - before[pid])
+
+
+class Servers:
+    """Others' servers; they end with the pid namespace at the latest."""
+
+    def __init__(self, temporary):
+        self.folder = pathlib.Path(temporary)
+        self.started = []
+
+    def start(self, name, port, make, asked):
+        """NAME=PID:PORT for the measuring program; a list, empty where it does not run."""
+        folder = self.folder / str(port)
+        folder.mkdir()
+        try:
+            with open(folder / "log", "w", encoding="utf-8") as log:
+                server = subprocess.Popen([str(a) for a in make(folder, port)],
+                                          stdout=subprocess.DEVNULL, stderr=log)
+        except OSError as error:
+            print(f"bench: {name}: {error}", file=sys.stderr)
+            return []
+        self.started.append(server)
+        end = time.monotonic() + 10
+        while not answers(port, asked) and time.monotonic() < end:
+            time.sleep(0.05)
+        if answers(port, asked):
+            return [f"{name}={busiest(port, asked)}:{port}"]
+        print(f"bench: {name} does not answer: {(folder / 'log').read_text()[-300:]}",
+              file=sys.stderr)
+        return []
+
+    def stop(self):
+        for server in self.started:
+            server.kill()
+            server.wait()
+        self.started.clear()
+
+
+def measured(program, *arguments):
+    done = subprocess.run([program, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def own_names(programs, servers):
+    arguments = []
+    for number, (name, make) in enumerate(PEERS.items()):
+        arguments += servers.start(name, 5301 + number, make, f"n1.{ZONE}")
+    result = measured(programs / "bench_dns", *arguments)
+    servers.stop()
+    return result
+
+
+def cached_names(programs, servers):
+    program = programs / "bench_dns_cached"
+    with subprocess.Popen([program, "upstream"], stdout=subprocess.PIPE, text=True) as upstream:
+        port = int(upstream.stdout.readline())
+        arguments = servers.start("unbound", 5401, lambda folder, own: unbound_cache(
+            folder, own, port), "host.example.com")
+        result = measured(program, str(port), *arguments)
+        servers.stop()
+        upstream.kill()
+    return result
 
 
 def main():
@@ -102,34 +196,11 @@ def main():
         os.execvp("unshare", ["unshare", "--net", "--pid", "--fork", "--kill-child",
                               "--mount-proc", sys.executable, "-B", __file__, *sys.argv[1:]])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    arguments, started = [], []
+    programs = pathlib.Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as temporary:
-        for number, (name, make) in enumerate(PEERS.items()):
-            folder = pathlib.Path(temporary, name)
-            folder.mkdir()
-            port = 5301 + number
-            try:
-                server = subprocess.Popen([str(a) for a in make(folder, port)],
-                                          stdout=subprocess.DEVNULL,
-                                          stderr=open(folder / "log", "w", encoding="utf-8"))
-            except OSError as error:
-                print(f"bench: {name}: {error}", file=sys.stderr)
-                continue
-            started.append(server)
-            end = time.monotonic() + 10
-            while not answers(port) and time.monotonic() < end:
-                time.sleep(0.05)
-            if answers(port):
-                arguments.append(f"{name}={busiest(server.pid)}:{port}")
-            else:
-                print(f"bench: {name} does not answer: {(folder / 'log').read_text()[-300:]}",
-                      file=sys.stderr)
-        done = subprocess.run([sys.argv[1], *arguments], stdout=subprocess.PIPE, text=True,
-                              check=True)
-        for server in started:
-            server.kill()
-            server.wait()
-    print(done.stdout, end="")
+        servers = Servers(temporary)
+        print(json.dumps({"own": own_names(programs, servers),
+                          "cached": cached_names(programs, servers)}))
 
 
 if __name__ == "__main__":
