@@ -131,13 +131,16 @@ class Node:
     # --- the daemon ---
 
     def start(self, store=None):
+        self.launch(store)
+        until(self.healthy, "the daemon is healthy")
+
+    def launch(self, store=None):
         command = [str(BUILD / "meshd"), "--config", str(self.config)]
         with open(self.dir / "meshd.log", "a", encoding="utf-8") as log:
             if store:
                 self.daemon = store.launch(command, log)
             else:
                 self.daemon = subprocess.Popen(command, stdout=log, stderr=log)
-        until(self.healthy, "the daemon is healthy")
 
     def healthy(self):
         if self.daemon.poll() is not None:
@@ -212,6 +215,8 @@ LAUNCHER = """
 import os, sys
 count = int(sys.argv[1])
 given = [os.dup(int(fd)) for fd in sys.argv[2:2 + count]]
+for fd in sys.argv[2:2 + count]:
+    os.set_inheritable(int(fd), False)  # else the daemon could never close its last copy
 spare = [fd if fd >= 3 + count else __import__("fcntl").fcntl(fd, 0, 100) for fd in given]
 for place, fd in enumerate(spare):
     os.dup2(fd, 3 + place, inheritable=True)

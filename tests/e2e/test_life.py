@@ -2,9 +2,7 @@
 was open and allowed goes on, what was closed stays closed, nothing is left behind."""
 import difflib
 import json
-import os
 import pathlib
-import random
 import signal
 import time
 import unittest
@@ -71,21 +69,22 @@ class LifeTest(NodeTest):
                                             port=port)
                         self.assertEqual(opened["result"], "answered", (kind, proto, family))
         stop = self.node.dir / "stop"
-        streaming = other.begin("stream", key="viptcp4", until=str(stop))
+        streams = {key: other.begin("stream", key=key, until=str(stop))
+                   for key in ("viptcp4", "vipudp4", "addresstcp6", "addressudp6")}
         self.node.apply("workloads: [{id: worker, owner: ada, workflow: wf1}]")
         for kind in ("address", "vip"):
             for proto in ("tcp", "udp"):
                 for family in (4, 6):
-                    talked = worker.talk(key=f"{kind}{proto}{family}")
-                    self.assertEqual(talked["result"], "refused", (kind, proto, family))
-                    if (kind, proto, family) != ("vip", "tcp", 4):
-                        talked = other.talk(key=f"{kind}{proto}{family}")
-                        self.assertEqual(talked["result"], "answered", (kind, proto, family))
+                    key = f"{kind}{proto}{family}"
+                    self.assertEqual(worker.talk(key=key)["result"], "refused", key)
+                    if key not in streams:
+                        self.assertEqual(other.talk(key=key)["result"], "answered", key)
         stop.touch()
-        stream = other.end(streaming)
+        for key, number in streams.items():  # of UDP a single lost packet would end it
+            stream = other.end(number)
+            self.assertEqual(stream["end"], "stopped", key)
+            self.assertGreater(stream["rounds"], 0, key)
         stop.unlink()
-        self.assertEqual(stream["end"], "stopped")
-        self.assertGreater(stream["rounds"], 0)
         self.assertEqual(worker.lookup(name="db")["addresses"], [])
 
     def test_drain_keeps_open_connections_and_takes_no_new_ones(self):
@@ -143,38 +142,6 @@ class LifeTest(NodeTest):
             if workload["id"] == name:
                 return workload["state"]
         return None
-
-    def threads(self):
-        """How many are ours: gRPC's pool grows and shrinks as it likes."""
-        tasks = pathlib.Path(f"/proc/{self.node.daemon.pid}/task")
-        return sum((task / "comm").read_text() == "meshd\n" for task in tasks.iterdir())
-
-    def test_cycles_leave_nothing(self):
-        def inventory():
-            return {
-                "links": self.node.links(),
-                "routes": len(bed.run("ip", "route", "show", "table", "all").stdout.splitlines()),
-                "routes6": len(bed.run("ip", "-6", "route", "show", "table",
-                                       "all").stdout.splitlines()),
-                "neighbours": bed.run("ip", "neigh", "show", "nud", "permanent").stdout,
-                "rules": self.node.rules(),
-                "files": len(os.listdir(f"/proc/{self.node.daemon.pid}/fd")),
-                "threads": self.threads(),
-                "netns": sorted(os.listdir("/run/netns")),
-            }
-
-        self.node.ctl("prepare", "db")  # what is made once
-        self.node.ctl("detach", "db")
-        before = inventory()
-        for _ in range(25):
-            self.node.ctl("prepare", "db")
-            self.node.ctl("prepare", "worker")
-            self.node.ctl("detach", "db")
-            self.node.ctl("detach", "worker")
-        until(lambda: inventory() == before,
-              lambda: str([(k, v, before[k]) for k, v in inventory().items() if v != before[k]]))
-        tracked = bed.run("conntrack", "-L", check=False).stdout
-        self.assertNotIn("10.213.", tracked)
 
     # --- the daemon dies --------------------------------------------------------------
 
@@ -238,48 +205,6 @@ class LifeTest(NodeTest):
     def same(self, before):
         listing = bed.run("nft", "-j", "list", "table", "inet", "meshd", check=False)
         return listing.returncode == 0 and self.node.rules() == before
-
-    def test_killed_at_any_moment_of_churn_it_keeps_its_word(self):
-        """What was acknowledged is there after the restart; the forbidden never passed."""
-        rounds = int(os.environ.get("MESHD_KILLS", "12"))
-        dice = random.Random(7)
-        db = self.run_db()
-        stranger = self.node.container("other")
-        self.node.apply("workloads: [{id: other, owner: ada, workflow: wf1}]")
-        stop = self.node.dir / "stop"
-        served = db.count(proto="tcp", port=5432)
-        trying = stranger.begin("run", timeout=600, argv=["bash", "-c", (
-            f"n=0; while ! [[ -e {stop} ]]; do "
-            f"if (exec 3<>/dev/tcp/{self.node.address('db')}/5432) 2>/dev/null; "
-            "then echo PASSED; fi; n=$((n+1)); sleep 0.02; done; echo tried")])
-        for number in range(rounds):
-            acknowledged = {}
-            killer = time.monotonic() + dice.uniform(0.0, 0.25)
-            for step in range(1000):
-                name = f"c{number}-{step % 5}"
-                done = self.node.apply(workloads(
-                    f"{{id: {name}, owner: ada, workflow: wf1, serves: [{{port: {1000 + step}}}]}}"),
-                    check=False)
-                if done.returncode == 0:
-                    acknowledged[name] = 1000 + step
-                elif name in acknowledged:
-                    acknowledged.pop(name)
-                if time.monotonic() > killer:
-                    self.node.kill()
-                    break
-            self.node.start()
-            declared = {w["id"]: w for w in self.node.json("list", "workloads")["workloads"]}
-            for name, port in acknowledged.items():
-                self.assertEqual(declared[name]["serves"][0]["port"], port, name)
-        stop.touch()
-        result = stranger.end(trying)
-        stop.unlink()
-        self.assertNotIn("PASSED", result["out"])
-        self.assertIn("tried", result["out"])
-        self.assertEqual(db.count(proto="tcp", port=5432), served)
-        for workload in self.node.json("list", "workloads")["workloads"]:
-            if workload["id"].startswith("c"):
-                self.node.ctl("delete", workload["id"])
 
     def test_purge_takes_all_of_ours_and_nothing_else(self):
         self.run_db()

@@ -1,0 +1,136 @@
+"""What a start finds and checks: who may reach its sockets, whose directories it takes, and what
+a process that was killed in between has left in connection tracking."""
+import os
+import pathlib
+import re
+import signal
+import stat
+import subprocess
+import unittest
+
+import node as bed
+from node import NodeTest, run, until
+
+WORKLOADS = """
+workloads:
+- {id: db, owner: ada, workflow: wf1, name: db, serves: [{port: 5432}]}
+- {id: worker, owner: ada, workflow: wf1, peers: [{name: db}]}
+- {id: third, owner: ada, workflow: wf1}
+"""
+GROUP = 54321
+SOMEBODY = 12345
+SOCKETS = {name: pathlib.Path("/run/meshd", name) for name in ("control.sock", "status.sock")}
+
+
+def entries():
+    return run("conntrack", "-L").stdout.splitlines()
+
+
+class StartTest(NodeTest):
+    def setUp(self):
+        if not self.node.daemon:
+            self.node.start()
+
+    @classmethod
+    def prepare(cls):
+        cls.node.apply(WORKLOADS)
+        for name in ("db", "worker", "third"):
+            cls.node.container(name)
+        cls.node.agents["db"].serve(proto="tcp", port=5432)
+        cls.node.ready("db")
+
+    def again(self):
+        self.node.kill(signal.SIGTERM)
+        self.node.start()
+
+    def modes(self):
+        return {name: (f"{stat.S_IMODE(path.stat().st_mode):04o}", path.stat().st_uid,
+                       path.stat().st_gid) for name, path in SOCKETS.items()}
+
+    def ctl_as(self, group, *argv):
+        return subprocess.run([str(bed.BUILD / "meshctl"), *argv], user=SOMEBODY, group=group,
+                              extra_groups=[], check=False, capture_output=True,
+                              text=True).returncode
+
+    # --- who may reach the sockets ----------------------------------------------------
+
+    def test_without_a_group_both_sockets_are_roots(self):
+        self.groups_are("root:x:0:\n")
+        self.again()
+        self.assertEqual(self.modes(), {name: ("0600", 0, 0) for name in SOCKETS})
+        self.assertEqual(self.ctl_as(GROUP, "status"), 3)
+
+    def test_the_group_reads_and_changes_nothing(self):
+        self.groups_are(f"root:x:0:\nmeshd:x:{GROUP}:\n")
+        self.again()
+        self.assertEqual(self.modes(), {"control.sock": ("0600", 0, 0),
+                                        "status.sock": ("0660", 0, GROUP)})
+        self.assertEqual(self.ctl_as(GROUP, "status"), 0)
+        self.assertEqual(self.ctl_as(GROUP, "detach", "third"), 3)
+        self.assertEqual(self.ctl_as(SOMEBODY, "status"), 3)
+
+    def groups_are(self, text):
+        file = self.node.dir / "group"
+        file.write_text(text)
+        run("mount", "--bind", file, "/etc/group")
+        self.addCleanup(run, "umount", "/etc/group")
+
+    def test_a_directory_that_others_could_write_to_is_refused(self):
+        self.node.kill(signal.SIGTERM)
+        run_dir = pathlib.Path("/run/meshd")
+        cases = [("others may write", lambda: run_dir.chmod(0o777), lambda: run_dir.chmod(0o755)),
+                 ("owned by uid", lambda: os.chown(run_dir, SOMEBODY, 0),
+                  lambda: os.chown(run_dir, 0, 0))]
+        for why, spoil, mend in cases:
+            spoil()
+            done = run(bed.BUILD / "meshd", "--config", self.node.config, check=False)
+            mend()
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn(f"/run/meshd: {why}", done.stderr)
+        self.node.start()
+
+    # --- what a killed process left ---------------------------------------------------
+
+    def insert(self, source, asked, server):
+        """An open connection as connection tracking would have it, translated or not."""
+        run("conntrack", "-I", "-p", "tcp", "-s", source, "-d", asked, "--sport", "4000",
+            "--dport", "5432", "--reply-src", server, "--reply-dst", source,
+            "--reply-port-src", "5432", "--reply-port-dst", "4000", "--state", "ESTABLISHED",
+            "--timeout", "1000", *(["--dst-nat", server] if asked != server else []))
+
+    def left(self, *addresses):
+        return [line for line in entries() if "sport=4000" in line and
+                all(re.search(f"={re.escape(address)} ", line) for address in addresses)]
+
+    def test_connections_of_addresses_that_nobody_has_are_erased(self):
+        worker, db = self.node.address("worker"), self.node.address("db")
+        third, vip = self.node.address("third"), self.node.vip("db")
+        self.node.kill()
+        self.insert("192.0.2.10", "10.213.77.77", "10.213.77.77")
+        self.insert("10.213.77.78", db, db)
+        self.insert(worker, vip, third)  # it was the endpoint once
+        self.insert("192.0.2.10", "192.0.2.1", third)  # it was published once
+        worker6, third6 = self.node.address("worker", 6), self.node.address("third", 6)
+        self.insert(worker6, third6, third6)
+        self.insert(worker, db, db)
+        self.assertEqual(len(self.left()), 6, entries())
+        self.node.start()
+        until(lambda: not self.left("10.213.77.77") and not self.left("10.213.77.78"),
+              lambda: str(entries()))
+        self.assertEqual(self.left(vip), [])
+        self.assertEqual(self.left("192.0.2.1", third), [])
+        self.assertEqual(len(self.left(worker, db)), 1, "an attached pair's")
+        self.assertEqual(len(self.left(worker6, third6)), 1, "an attached pair's")
+
+    def test_a_translation_that_is_still_right_lives_on(self):
+        worker = self.node.agents["worker"]
+        opened = worker.open(key="a", proto="tcp", to=self.node.vip("db"), port=5432)
+        self.assertEqual(opened["result"], "answered")
+        self.node.kill()
+        self.node.start()
+        vip = self.node.vip("db")
+        self.assertTrue([line for line in entries() if f"dst={vip} " in line], entries())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
