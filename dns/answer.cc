@@ -132,6 +132,7 @@ class Answerer {
     if (const auto found = view_->withheld.find(name); found != view_->withheld.end()) {
       return found->second;
     }
+    while (first_label(name).starts_with('_')) name = parent(name);  // _sql._tcp.db is about db
     scratch_.reason = "you declare no peer ";
     append_label(scratch_.reason, first_label(name));  // it is shown to people
     return scratch_.reason;

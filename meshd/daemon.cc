@@ -103,8 +103,8 @@ Status Daemon::learn_node() {
   CHECK_OK(kernel_->prepare_node());
   auto network = TRY(topology.node_network());
   settings_.node_addresses = std::move(network.addresses);
-  settings_.publish_addresses =
-      config_.publish_addresses.empty() ? std::move(network.global) : config_.publish_addresses;
+  settings_.publish_addresses = config_.publish_addresses;
+  if (config_.publish_addresses.empty()) settings_.publish_addresses = std::move(network.global);
   bridges_ = std::move(network.bridges);
   options.forwarding4_was_off = topology.forwarding_was_off(Family::kV4);
   options.forwarding6_was_off = topology.forwarding_was_off(Family::kV6);

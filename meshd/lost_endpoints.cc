@@ -48,9 +48,10 @@ std::set<policy::ServiceKey> lost_endpoints(const policy::World& world,
   for (const auto& [vip, proto, port] : removed) {
     const auto service = by_vip.find(vip);
     if (service == by_vip.end()) continue;  // it went with its last declaration
-    const bool any = std::ranges::any_of(kFamilies, [&](Family family) {
-      return !compiler.endpoints(world, service->second, proto, port, family).empty();
-    });
+    bool any = false;
+    for (const auto family : kFamilies) {
+      any |= !compiler.endpoints(world, service->second, proto, port, family).empty();
+    }
     if (!any) lost.insert(service->second);
   }
   return lost;

@@ -116,15 +116,15 @@ TEST(LogTest, AStormOfOrdinaryLinesLeavesRoomForWarnings) {
 // Stderr is a pipe of two pages that nobody reads until the test does.
 class StuckReaderTest : public testing::Test {
  protected:
-  StuckReaderTest() {
-    EXPECT_EQ(pipe2(pipe_.data(), O_CLOEXEC), 0);
-    EXPECT_EQ(fcntl(pipe_[0], F_SETFL, O_NONBLOCK), 0);  // of the reading end alone
-    EXPECT_EQ(fcntl(pipe_[1], F_SETPIPE_SZ, 8192), 8192);
+  void SetUp() override {
+    ASSERT_EQ(pipe2(pipe_.data(), O_CLOEXEC), 0);
+    ASSERT_EQ(fcntl(pipe_[0], F_SETFL, O_NONBLOCK), 0);  // of the reading end alone
+    ASSERT_EQ(fcntl(pipe_[1], F_SETPIPE_SZ, 8192), 8192);
     saved_ = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
     dup2(pipe_[1], STDERR_FILENO);
     init(Level::kInfo, Format::kJournal);
   }
-  ~StuckReaderTest() override {
+  void TearDown() override {
     dup2(saved_, STDERR_FILENO);
     for (const int fd : {saved_, pipe_[0], pipe_[1]}) close(fd);
   }

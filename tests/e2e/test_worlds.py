@@ -5,7 +5,7 @@ Every container listens on all ports on both families, so that policy alone deci
 that is not answered is looked for in every container: to arrive unanswered is a verdict of its
 own. When the probes cannot tell, by their own controls, the world is void and the test fails.
 
-MESHD_WORLDS says how many worlds (3), MESHD_SEED which (printed; drawn when not given).
+MESHD_WORLDS says how many worlds (3), MESHD_SEED which (1).
 """
 import collections
 import ipaddress
@@ -43,7 +43,7 @@ class WorldsTest(NodeTest):
     @classmethod
     def prepare(cls):
         lift_icmp_limits()
-        seed = int(os.environ.get("MESHD_SEED") or random.SystemRandom().randrange(10**6))
+        seed = int(os.environ.get("MESHD_SEED") or 1)
         print(f"MESHD_SEED={seed}", flush=True)
         cls.dice = random.Random(seed)
         cls.drawing = worlds.Drawing(cls.dice)
