@@ -27,11 +27,16 @@ void ReadyWatch::refresh(TimePoint now) {
       watched.netns = workload.attachment->netns;
       watched.next = now + kLookFirst;
     }
-    if (workload.ready && !watched.was_ready) {
-      watched.was_ready = true;
+    // READY is for good, what is declared is not: a new port is looked for as at the start.
+    const bool ready = is_ready(workload);
+    if (ready && !watched.was_ready) {
       watched.ready_since = now;
       watched.next = now + kLookSettling;
+    } else if (!ready && watched.was_ready) {
+      watched.interval = kLookFirst;
+      watched.next = now + kLookFirst;
     }
+    watched.was_ready = ready;
   }
   rearm();
 }

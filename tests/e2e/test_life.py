@@ -57,6 +57,23 @@ class LifeTest(NodeTest):
             self.assertEqual(worker.end(number)["result"], "answered")
         self.assertEqual(worker.end(by_name)["out"], "up\n")
 
+    def test_port_declared_later_is_seen_soon_at_any_time(self):
+        """Also long after the container got ready, and while another port lacks a family."""
+        db, worker = self.node.container("db"), self.node.container("worker")
+        db.serve(proto="tcp", port=5432, family=4)
+        self.node.ready("db")
+        vip = self.node.vip("db")
+        rare = time.monotonic() + 4  # the daemon's looks at who is ready get rare before that
+        for port in range(9000, 9100):
+            late = time.monotonic() > rare
+            db.serve(proto="tcp", port=port)
+            self.node.apply(workloads(DB.replace("5432}", f"5432}}, {{port: {port}}}")))
+            asked = worker.ask(proto="tcp", to=vip, port=port, timeout=20)
+            self.assertEqual(asked["result"], "answered", f"port {port}")
+            if late:
+                break
+        self.assertTrue(late)
+
     def test_revoke_cuts_what_is_open_and_nothing_else(self):
         self.run_db()
         worker, other = self.node.container("worker"), self.node.container("other")
