@@ -119,15 +119,15 @@ Row measure(int flows) {
   must(LinuxKernel::purge_table());
   auto kernel = must(LinuxKernel::make(s));
   kernel->set_table(s, {});
-  // The daemon listens to what is done to its table, and while anybody on the machine does,
-  // the kernel writes an event for each element.
-  const auto monitor = must(netlink::NftMonitor::make(std::string(policy::kTableName)));
   auto world = world_of(s, flows, Proto::kTcp);
   policy::Compiler compiler;
   row.cold.measure([&] {
     [[maybe_unused]] const auto plan = compiler.rebuild(world);
     must(kernel->converge(compiler.elements()));
   });
+  // As the daemon: it listens to what is done to its table once the table is there, and while
+  // anybody listens, the kernel writes an event for each element.
+  const auto monitor = must(netlink::NftMonitor::make(std::string(policy::kTableName)));
   row.elements = compiler.elements().size();
   toggle(world, compiler, *kernel, row);
   toggle_raw(row);

@@ -109,6 +109,10 @@ TEST_F(CutTest, EgressByDestinationAndPort) {
                   " ports: [{port: 443, protocol: UDP}]}]}"),
               ElementsAre("c -> outside tcp/443: 2 open connections end"));
   EXPECT_THAT(cut("{id: c, owner: ada, workflow: r, egress: [{cidr: 0.0.0.0/0}]}"), IsEmpty());
+  w_.apply("{id: c, owner: ada, workflow: r, egress: [{cidr: 0.0.0.0/0}]}");
+  EXPECT_THAT(cut("{id: c, owner: ada, workflow: r}"),
+              ElementsAre("c -> outside tcp/443: 2 open connections end"))
+      << "the resolver needs no egress";
 }
 
 TEST_F(CutTest, PublicationsBySourceAndNodePort) {
