@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <ranges>
 
 #include "policy/allocate.h"
@@ -155,8 +156,8 @@ class ServiceQuestion {
     auto& index = index_.members[target.key];
     index.insert(replicas_.begin(), replicas_.end());
     // Slots are not per consumer, so a replica may meet itself; the others go before.
-    std::ranges::stable_partition(
-        replicas_, [&](const std::string& id) { return id != consumer.declaration.id; });
+    const auto self = std::ranges::find(replicas_, consumer.declaration.id);
+    if (self != replicas_.end()) std::rotate(self, std::next(self), replicas_.end());
   }
 
   Explanation answer() {
