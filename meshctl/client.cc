@@ -85,6 +85,10 @@ Failure to_failure(const grpc::Status& status, const Connection& connection, Eff
     case grpc::StatusCode::UNAVAILABLE:
       return {Exit::kUnreachable, fmt::format("lost meshd at {}: {}{}", connection.path,
                                               printable(status.error_message()), outcome)};
+    case grpc::StatusCode::CANCELLED:
+      // By the other side: a call that arrives while it ends.
+      return {Exit::kUnreachable,
+              fmt::format("lost meshd at {}: meshd is stopping{}", connection.path, outcome)};
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       return {Exit::kUnreachable, fmt::format("no answer from meshd at {} within {} ms{}",
                                               connection.path, timeout.count(), outcome)};

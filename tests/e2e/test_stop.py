@@ -57,7 +57,9 @@ class StopTest(NodeTest):
             self.assertEqual(code, 3)
             self.assertIn("meshd is stopping", error)
         code, _, error = self.end(wait)
-        self.assertEqual((code, error), (1, "meshctl: wait db: meshd is stopping\n"))
+        # Answered, or, when it came late, cut off.
+        self.assertIn(code, (1, 3))
+        self.assertIn("meshd is stopping", error)
 
     def test_a_command_that_is_not_in_force_is_told(self):
         self.node.container("db")
