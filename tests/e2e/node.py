@@ -1,5 +1,6 @@
 """A node for tests: the real daemon, the real kernel, containers that are network and mount
 namespaces, and a host outside. Runs inside namespaces of its own (see CMakeLists.txt)."""
+import contextlib
 import itertools
 import json
 import os
@@ -159,6 +160,19 @@ class Node:
     def json(self, *argv):
         return json.loads(self.ctl(*argv, "-o", "json").stdout)
 
+    def begin(self, *argv):
+        """A command that goes on."""
+        return subprocess.Popen([str(BUILD / "meshctl"), *argv], text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def connected(self, count):
+        """Until that many calls have reached the daemon: each is a connection of its own."""
+        def are_there():
+            listing = run("ss", "-xH", "state", "connected", "src",
+                          "unix:/run/meshd/status.sock", check=False).stdout
+            return len(listing.splitlines()) >= count
+        until(are_there, "the clients are connected")
+
     def apply(self, yaml, check=True):
         return self.ctl("apply", "-f", "-", check=check, stdin=yaml)
 
@@ -199,6 +213,20 @@ class Node:
         listing = json.loads(run("nft", "-j", "list", "table", "inet", "meshd").stdout)
         return canonical(listing["nftables"], VOLATILE - {"handle"} if handles else VOLATILE)
 
+    @contextlib.contextmanager
+    def rival(self):
+        """The table is somebody else's for a while: the kernel refuses every change of ours."""
+        process = subprocess.Popen(["nft", "-i"], stdin=subprocess.PIPE, text=True,
+                                   stdout=subprocess.DEVNULL)
+        process.stdin.write("delete table inet meshd; add table inet meshd { flags owner; }\n")
+        process.stdin.flush()
+        try:
+            until(lambda: not self.healthy(), "the table is the rival's")
+            yield
+        finally:
+            process.stdin.close()
+            process.wait()
+
     def links(self):
         return [link["ifname"] for link in json.loads(run("ip", "-j", "link").stdout)
                 if link.get("ifname", "").startswith("mesh")]
@@ -208,6 +236,28 @@ class Node:
             agent.stop()
         if self.daemon:
             self.kill()
+
+
+class Watch:
+    """`meshctl watch`, and what it has printed so far."""
+
+    def __init__(self, node, *options):
+        self.path = node.dir / f"watch{id(self)}"
+        with open(self.path, "w", encoding="utf-8") as out:
+            self.process = subprocess.Popen([BUILD / "meshctl", "watch", *options], stdout=out,
+                                            stderr=subprocess.PIPE, text=True)
+
+    def __enter__(self):
+        return self
+
+    def lines(self, kind=""):
+        whole = self.path.read_text().rpartition("\n")[0]
+        return [line for line in whole.splitlines() if kind in line]
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+        self.path.unlink()
 
 
 # Descriptors in the order of LISTEN_FDS start at 3; LISTEN_PID is who becomes the daemon.

@@ -35,20 +35,8 @@ def lo_addresses():
     return {a["local"] for link in links for a in link.get("addr_info", [])}
 
 
-class Watch:
-    """`meshctl watch`, as lines."""
-
-    def __init__(self, path):
-        self.path = pathlib.Path(path)
-        with open(self.path, "w", encoding="utf-8") as out:
-            self.process = subprocess.Popen([bed.BUILD / "meshctl", "watch"], stdout=out)
-
-    def lines(self, kind="REPAIRED"):
-        return [line for line in self.path.read_text().splitlines() if kind in line]
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait()
+def repairs(watch):
+    return watch.lines("REPAIRED")
 
 
 class LogReader:
@@ -113,8 +101,7 @@ class KernelTest(NodeTest):
 
     @contextlib.contextmanager
     def watching(self):
-        watch = Watch(self.node.dir / "watched")
-        try:
+        with bed.Watch(self.node) as watch:
             # Whoever watches is there once it hears of something.
             def heard():
                 self.node.ctl("prepare", "worker")
@@ -122,8 +109,6 @@ class KernelTest(NodeTest):
                 return watch.lines("DETACHED")
             until(heard, "watch hears")
             yield watch
-        finally:
-            watch.close()
 
     # --- sysctls ---
 
@@ -143,12 +128,12 @@ class KernelTest(NodeTest):
                 "metric", "2000")
             until(lambda: sysctl("ipv6/conf/br10/accept_ra") == "2", "the new uplink hears them",
                   REST + SLACK)
-            self.assertEqual(watch.lines(), [], "a new link is no repair")
+            self.assertEqual(repairs(watch), [], "a new link is no repair")
             # Set back by somebody: now it is one.
             set_sysctl("ipv6/conf/br10/accept_ra", "1")
             until(lambda: sysctl("ipv6/conf/br10/accept_ra") == "2", "it is repaired",
                   REST + SLACK)
-            until(lambda: any("br10/accept_ra was 1" in line for line in watch.lines()), "told")
+            until(lambda: any("br10/accept_ra was 1" in line for line in repairs(watch)), "told")
         run("ip", "-6", "route", "del", "default", "dev", "br10")
         self.assertEqual(sysctl("ipv6/conf/br9/accept_ra"), "1")
         # And what was set long after the start is known to a purge.
@@ -213,7 +198,7 @@ class KernelTest(NodeTest):
             worker = self.node.container("worker")
             for name, (command, is_right, limit, told) in self.damage().items():
                 with self.subTest(name):
-                    before = len(watch.lines())
+                    before = len(repairs(watch))
                     if command[0] == "sysctl":
                         set_sysctl("ipv4/ip_forward", "0")
                     else:
@@ -222,8 +207,8 @@ class KernelTest(NodeTest):
                     until(is_right, f"{name} is repaired", limit + SLACK)
                     took = time.monotonic() - start
                     print(f"{name}: {took * 1000:.0f} ms of {limit * 1000:.0f}")
-                    until(lambda: any(told in line for line in watch.lines()[before:]),
-                          lambda: f"{told} in {watch.lines()[before:]}")
+                    until(lambda: any(told in line for line in repairs(watch)[before:]),
+                          lambda: f"{told} in {repairs(watch)[before:]}")
                     asked = worker.ask(proto="tcp", to=self.node.address("db"), port=5432)
                     self.assertEqual(asked["result"], "answered", name)
             self.assertEqual(self.attachment("db")["addresses"], self.node.facts["db"]["addresses"])

@@ -1,11 +1,9 @@
 """The daemon is told to stop while clients wait: it ends soon and in order, and they are told."""
 import signal
-import subprocess
 import time
 import unittest
 
-import node as bed
-from node import NodeTest, run, until
+from node import NodeTest, until
 
 WORKLOADS = """
 workloads:
@@ -14,13 +12,6 @@ workloads:
 """
 # What a stop may take: far below every timeout that a hanging client would wait for.
 SOON = 10.0
-# Somebody else's as long as that process lives: the kernel refuses every change of ours.
-RIVAL = "delete table inet meshd; add table inet meshd { flags owner; }\n"
-
-
-def begin(*argv):
-    return subprocess.Popen([str(bed.BUILD / "meshctl"), *argv], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 class StopTest(NodeTest):
@@ -28,14 +19,6 @@ class StopTest(NodeTest):
         if not self.node.daemon:
             self.node.start()
         self.node.apply(WORKLOADS)
-
-    def waiting(self, count):
-        """Until that many calls have reached the daemon: each is a connection of its own."""
-        def connected():
-            listing = run("ss", "-xH", "state", "connected", "src",
-                          "unix:/run/meshd/status.sock", check=False).stdout
-            return len(listing.splitlines()) >= count
-        until(connected, "the clients are connected")
 
     def stop(self):
         begun = time.monotonic()
@@ -48,9 +31,9 @@ class StopTest(NodeTest):
         return process.returncode, out, error
 
     def test_watchers_and_waiters_are_told(self):
-        watch, refused = begin("watch"), begin("watch", "--refused")
-        wait = begin("wait", "db", "--timeout", "600s")
-        self.waiting(3)
+        watch, refused = self.node.begin("watch"), self.node.begin("watch", "--refused")
+        wait = self.node.begin("wait", "db", "--timeout", "600s")
+        self.node.connected(3)
         self.stop()
         for process in (watch, refused):
             code, _, error = self.end(process)
@@ -63,31 +46,25 @@ class StopTest(NodeTest):
 
     def test_a_command_that_is_not_in_force_is_told(self):
         self.node.container("db")
-        rival = subprocess.Popen(["nft", "-i"], stdin=subprocess.PIPE, text=True,
-                                 stdout=subprocess.DEVNULL)
-        rival.stdin.write(RIVAL)
-        rival.stdin.flush()
-        try:
-            until(lambda: not self.node.healthy(), "the table is the rival's")
-            process = begin("detach", "db")
+        with self.node.rival():
+            process = self.node.begin("detach", "db")
             until(lambda: "DETACHED db" in (self.node.dir / "meshd.log").read_text(), "it is stored")
             self.stop()
             code, _, error = self.end(process)
-        finally:
-            rival.stdin.close()
-            rival.wait()
         self.assertEqual(code, 1)
         self.assertIn("stored, not in force", error)
         self.assertIn("meshd is stopping", error)
         self.node.agents.pop("db").stop()
 
     def test_a_client_that_has_stopped_reading_does_not_hold_it_up(self):
-        watch = begin("watch")
-        self.waiting(1)
+        watch = self.node.begin("watch")
+        self.node.connected(1)
         watch.send_signal(signal.SIGSTOP)
         try:
-            for _ in range(200):
-                self.node.apply(WORKLOADS)
+            for hold in range(3):  # more than is on the way to it
+                self.node.apply("workloads:\n" + "".join(
+                    f"- {{id: w{i}, owner: ada, workflow: wf1, hold: {hold}s}}\n"
+                    for i in range(1000)))
             self.stop()
         finally:
             watch.send_signal(signal.SIGCONT)
