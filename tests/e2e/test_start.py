@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import stat
 import subprocess
 import unittest
@@ -19,6 +20,8 @@ workloads:
 """
 GROUP = 54321
 SOMEBODY = 12345
+# linux/netlink.h; of linux/netfilter/nfnetlink.h the bit of NFNLGRP_NFTABLES.
+NETLINK_NETFILTER, NFTABLES_EVENTS = 12, 1 << 6
 SOCKETS = {name: pathlib.Path("/run/meshd", name) for name in ("control.sock", "status.sock")}
 
 
@@ -88,6 +91,34 @@ class StartTest(NodeTest):
             self.assertEqual(done.returncode, 1, done.stderr)
             self.assertIn(f"/run/meshd: {why}", done.stderr)
         self.node.start()
+
+    # --- what others do while it starts -------------------------------------------------
+
+    def start_stopped_after_its_commit(self):
+        """True when it was stopped before it listened to what is done to its table."""
+        self.node.kill()
+        run("nft", "flush", "set", "inet", "meshd", "bind4")  # so that it has to write
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as ear:
+            ear.bind((0, NFTABLES_EVENTS))
+            self.node.launch()
+            ear.recv(1)
+            self.node.daemon.send_signal(signal.SIGSTOP)
+        until(lambda: "T (stopped)" in
+              pathlib.Path(f"/proc/{self.node.daemon.pid}/status").read_text(), "it stands still")
+        # sk Eth Pid Groups ...
+        sockets = [line.split()[1:4] for line in
+                   pathlib.Path("/proc/net/netlink").read_text().splitlines()[1:]]
+        return not any(int(protocol) == NETLINK_NETFILTER and int(groups, 16) & NFTABLES_EVENTS
+                       for protocol, _, groups in sockets)
+
+    def test_a_change_between_its_first_comparison_and_its_first_event_is_repaired(self):
+        until(self.start_stopped_after_its_commit, "it is stopped in time")
+        run("nft", "flush", "set", "inet", "meshd", "bind4")
+        self.node.daemon.send_signal(signal.SIGCONT)
+        address = self.node.address("db")
+        until(lambda: address in run("nft", "list", "set", "inet", "meshd", "bind4").stdout,
+              "it is repaired")
+        until(self.node.healthy, "the daemon is healthy")
 
     # --- what a killed process left ---------------------------------------------------
 

@@ -1,10 +1,14 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <chrono>
+#include <vector>
 
+#include "netlink/address_route.h"
 #include "netlink/link.h"
 #include "netlink/link_monitor.h"
 #include "tests/support/rt_fixture.h"
+#include "tests/support/talk.h"
 
 namespace meshd::netlink {
 namespace {
@@ -133,6 +137,41 @@ TEST_F(RtLinkTest, LoopbackComesUpOnce) {
   EXPECT_TRUE(must(ensure_loopback_up(inside)));
   EXPECT_FALSE(must(ensure_loopback_up(inside)));
   EXPECT_EQ(inside.changes(), 1U);
+}
+
+// Our end first, as attach brings them up, and a datagram that nobody sends again.
+TEST_F(RtLinkTest, FirstPacketByALinkThatWasWaitedForArrives) {
+  const Netns container = make_netns();
+  Channel inside = must(open_channel_in(container.fd(), Channel::Protocol::kRoute));
+  const Link host = must(create_veth(channel(), veth(container)));
+  const auto there = test::ip("10.88.0.2");
+  EXPECT_EQ(test::output_of("ip addr add 10.88.0.1/24 dev v1"), "");
+  EXPECT_EQ(test::output_in(container, "ip addr add 10.88.0.2/24 dev eth0"), "");
+  const test::EchoServer server(container, there, 7);
+  must(ensure_link(channel(), host, {.up = true}));
+  must(put_neighbours(channel(), std::vector<Neighbour>{{host.index, there, kPeerMac}}));
+  must(ensure_link(inside, *must(find_link(inside, "eth0")), {.up = true}));
+  must(await_operational(channel(), host.index));
+  EXPECT_EQ(test::talk_here(Proto::kUdp, there, 7), test::Talk::kAnswered);
+}
+
+TEST_F(RtLinkTest, LinkThatDoesNotBecomeOperationalIsNotWaitedForForEver) {
+  const Netns container = make_netns();
+  const Link host = must(create_veth(channel(), veth(container)));
+  must(ensure_link(channel(), host, {.up = true}));  // and the other end stays down
+  const auto begun = std::chrono::steady_clock::now();
+  must(await_operational(channel(), host.index));
+  EXPECT_GE(std::chrono::steady_clock::now() - begun, kSettle);
+  EXPECT_FALSE(must(find_link(channel(), host.index))->operational);
+}
+
+TEST_F(RtLinkTest, LinkThatVanishesIsNotWaitedFor) {
+  const Netns container = make_netns();
+  const Link host = must(create_veth(channel(), veth(container)));
+  ASSERT_TRUE(must(delete_link(channel(), host.index)));
+  const auto waited = await_operational(channel(), host.index);
+  ASSERT_FALSE(waited);
+  EXPECT_EQ(waited.error().code, ErrorCode::kNotFound);
 }
 
 TEST_F(RtLinkTest, TwoHundredCyclesLeaveNothing) {
