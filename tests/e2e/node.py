@@ -1,6 +1,7 @@
 """A node for tests: the real daemon, the real kernel, containers that are network and mount
 namespaces, and a host outside. Runs inside namespaces of its own (see CMakeLists.txt)."""
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -260,21 +261,6 @@ class Watch:
         self.path.unlink()
 
 
-# Descriptors in the order of LISTEN_FDS start at 3; LISTEN_PID is who becomes the daemon.
-LAUNCHER = """
-import os, sys
-count = int(sys.argv[1])
-given = [os.dup(int(fd)) for fd in sys.argv[2:2 + count]]
-for fd in sys.argv[2:2 + count]:
-    os.set_inheritable(int(fd), False)  # else the daemon could never close its last copy
-spare = [fd if fd >= 3 + count else __import__("fcntl").fcntl(fd, 0, 100) for fd in given]
-for place, fd in enumerate(spare):
-    os.dup2(fd, 3 + place, inheritable=True)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.argv[2 + count], sys.argv[2 + count:])
-"""
-
-
 class FdStore:
     """What systemd does for a service with FileDescriptorStoreMax=: keeps descriptors that
     the service sends (sd_pid_notify_with_fds) and gives them to its next process."""
@@ -298,14 +284,25 @@ class FdStore:
                 self.fds.setdefault(name, []).extend(fds)
 
     def launch(self, command, log):
-        pairs = [(name, fd) for name, fds in self.fds.items() for fd in fds]
-        names, fds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        """Descriptors start at 3, in the order of their names; LISTEN_PID is the daemon."""
         environment = {**os.environ, "NOTIFY_SOCKET": self.path}
-        if fds:
-            environment |= {"LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": ":".join(names)}
-        return subprocess.Popen(
-            [*PYTHON, "-c", LAUNCHER, str(len(fds)), *map(str, fds), *command],
-            pass_fds=fds, env=environment, stdout=log, stderr=log)
+        pairs = [(name, fd) for name, fds in self.fds.items() for fd in fds]
+        if pairs:
+            environment |= {"LISTEN_FDS": str(len(pairs)),
+                            "LISTEN_FDNAMES": ":".join(name for name, _ in pairs)}
+        # Out of the way of where they go, and gone with exec: the daemon could else never
+        # close its last copy.
+        spare = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100) for _, fd in pairs]
+
+        def place():
+            for number, fd in enumerate(spare, start=3):
+                os.dup2(fd, number)
+        process = subprocess.Popen(
+            ["sh", "-c", 'export LISTEN_PID=$$; exec "$@"', "sh", *command], preexec_fn=place,
+            close_fds=False, env=environment, stdout=log, stderr=log)
+        for fd in spare:
+            os.close(fd)
+        return process
 
 
 VOLATILE = {"packets", "bytes", "handle", "expires", "metainfo", "counter"}
