@@ -368,7 +368,9 @@ void NftBatch::put_set_message(const SetSpec& set, std::uint32_t flags, std::uin
 
 Status NftBatch::put_set(const SetSpec& set) {
   CHECK_OK(remember(check_set(set)));
-  put_set_message(set, set_flags(set), next_set_id_++);
+  auto limited = set;
+  limited.size = std::min(set.size, set_limit_);
+  put_set_message(limited, set_flags(set), next_set_id_++);
   return remember({});
 }
 

@@ -18,6 +18,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -62,6 +63,9 @@ class NftBatch {
 
   // Makes the set or map; an existing one must be of the same shape.
   [[nodiscard]] Status put_set(const SetSpec& set);
+  // Sets put from now on are made for at most so many elements. The kernel makes room for all
+  // of them at once: too much for a batch that is only checked.
+  void limit_sets(std::uint32_t most) { set_limit_ = most; }
   [[nodiscard]] Status delete_set(std::string_view set);
   // Adds elements; one that is there already is left alone, one that is there with other
   // data refuses the batch (EEXIST or EBUSY).
@@ -115,6 +119,7 @@ class NftBatch {
   std::unique_ptr<std::byte[]> scratch_;  // one message being built
   std::vector<Message> messages_;
   std::uint32_t next_set_id_ = 1;
+  std::uint32_t set_limit_ = std::numeric_limits<std::uint32_t>::max();
   std::optional<Error> failed_;  // the first; a batch that lacks something is never sent
 };
 

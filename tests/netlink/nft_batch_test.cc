@@ -167,6 +167,17 @@ TEST(NftBatchTest, DecodedSetsAreTheSetsThatWerePut) {
   }
 }
 
+TEST(NftBatchTest, SetsAreMadeNoLargerThanTheLimit) {
+  NftBatch batch("t");
+  batch.limit_sets(64);
+  for (const auto& set : test::sample_sets()) ASSERT_TRUE(batch.put_set(set));
+  std::vector<std::uint32_t> sizes;
+  for (const auto& set : messages_of(batch, NFT_MSG_NEWSET)) {
+    sizes.push_back(decode_nft_set(set.payload)->spec.size);
+  }
+  EXPECT_EQ(std::ranges::max(sizes), 64U);
+}
+
 TEST(NftBatchTest, KeysInARuleBecomeAnAnonymousConstantSet) {
   NftBatch batch("t");
   ASSERT_TRUE(batch.put_rule(
