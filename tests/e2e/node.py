@@ -166,13 +166,13 @@ class Node:
         return subprocess.Popen([str(BUILD / "meshctl"), *argv], text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    def connected(self, count):
+    def connected(self, count, patience=PATIENCE):
         """Until that many calls have reached the daemon: each is a connection of its own."""
         def are_there():
             listing = run("ss", "-xH", "state", "connected", "src",
                           "unix:/run/meshd/status.sock", check=False).stdout
             return len(listing.splitlines()) >= count
-        until(are_there, "the clients are connected")
+        until(are_there, "the clients are connected", patience)
 
     def apply(self, yaml, check=True):
         return self.ctl("apply", "-f", "-", check=check, stdin=yaml)
@@ -276,6 +276,8 @@ class FdStore:
         while True:
             data, fds, _, _ = socket.recv_fds(self.socket, 4096, 64)
             fields = dict(line.split("=", 1) for line in data.decode().splitlines() if "=" in line)
+            for fd in fds:
+                os.set_inheritable(fd, False)
             name = fields.get("FDNAME", "stored")
             if "FDSTOREREMOVE" in fields:
                 for fd in self.fds.pop(name, []):

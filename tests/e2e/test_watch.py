@@ -11,6 +11,7 @@ DB = "{id: db, owner: ada, workflow: wf1, name: db, serves: [{port: 5432}]}"
 STRANGER = "{id: stranger, owner: ada, workflow: wf1}"
 # The limits of the daemon: watchers at the same time, events that one has not read.
 WATCHERS, UNREAD = 64, 4096
+LONG = 100.0  # for so many processes to start, or to read all that
 
 
 def workloads(*some):
@@ -52,7 +53,7 @@ class WatchTest(NodeTest):
 
     def has_heard_all(self, *watchers):
         self.tell("last")
-        until(lambda: all("DELETED" in watch.kinds("last") for watch in watchers), "the last")
+        until(lambda: all("DELETED" in watch.kinds("last") for watch in watchers), "the last", LONG)
 
     def test_life_of_a_container_is_told_in_order(self):
         with Events(self.node) as watch:
@@ -126,8 +127,8 @@ class WatchTest(NodeTest):
         try:
             def refused():
                 return [one for one in watchers if one.poll() is not None]
-            until(refused, "one is refused")
-            self.node.connected(WATCHERS - 2)
+            until(refused, "one is refused", LONG)
+            self.node.connected(WATCHERS - 2, LONG)
             self.assertTrue(self.node.healthy(), "other calls have room")
             late = refused()
             # The watchers of the test before may have been counted for a moment longer.
@@ -160,7 +161,7 @@ class WatchTest(NodeTest):
             self.has_heard_all(watch)
             self.assertEqual([event["id"] for event in watch.of(*ids)], ids * rounds)
             slow.process.send_signal(signal.SIGCONT)
-            error = slow.process.communicate(timeout=bed.PATIENCE)[1]
+            error = slow.process.communicate(timeout=LONG)[1]
             self.assertEqual(slow.process.returncode, 1)
             self.assertEqual(error, "meshctl: watch: this client reads too slowly\n")
             heard = [event["id"] for event in slow.of(*ids)]
