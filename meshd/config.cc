@@ -327,6 +327,29 @@ Result<Config> load_config(const std::string& path, bool required) {
   return default_config();
 }
 
+Result<policy::Settings> settings_of(const Config& config, const Prefix& ula) {
+  policy::Settings settings;
+  const auto pools = TRY(resolve_pools(config.pools, ula));
+  settings.node_name = config.node_name;
+  settings.zone = config.zone;
+  settings.pool4 = pools.pool4;
+  settings.pool6 = pools.pool6;
+  settings.vip_pool4 = pools.vip4;
+  settings.vip_pool6 = pools.vip6;
+  for (int i = 0; i < 2; ++i) {
+    settings.resolver4[i] = resolver4(i);
+    settings.resolver6[i] = resolver6(ula, i);
+  }
+  settings.allow_uids = config.allow_uids;
+  settings.publish_first = config.publish_first;
+  settings.publish_last = config.publish_last;
+  settings.publish_allow_from = config.publish_allow_from;
+  settings.proxies = config.proxies;
+  settings.reserved_names = config.reserved_names;
+  settings.dns_client_rate = config.dns_client_rate;
+  return settings;
+}
+
 log::Format journal_or_text() {
   const char* const stream = std::getenv("JOURNAL_STREAM");  // "DEVICE:INODE" of stderr
   struct stat info{};

@@ -17,6 +17,7 @@
 #include "base/result.h"
 #include "meshd/pools.h"
 #include "meshd/upstreams.h"
+#include "policy/types.h"
 
 namespace meshd {
 
@@ -62,6 +63,10 @@ struct Config {
 [[nodiscard]] Result<Config> default_config();
 // A missing file is an error where it was asked for by name.
 [[nodiscard]] Result<Config> load_config(const std::string& path, bool required);
+
+// What is compiled with, as far as the configuration and the node's own /48 say it: what the
+// node's addresses are, its caller knows.
+[[nodiscard]] Result<policy::Settings> settings_of(const Config& config, const Prefix& ula);
 
 // Journal when stderr is connected to it, else text. Source: systemd.exec(5) JOURNAL_STREAM.
 [[nodiscard]] log::Format journal_or_text();

@@ -63,31 +63,8 @@ Status Daemon::open_store() {
   return {};
 }
 
-Result<policy::Settings> Daemon::read_settings() {
-  policy::Settings settings;
-  const auto pools = TRY(resolve_pools(config_.pools, store_->ula()));
-  settings.node_name = config_.node_name;
-  settings.zone = config_.zone;
-  settings.pool4 = pools.pool4;
-  settings.pool6 = pools.pool6;
-  settings.vip_pool4 = pools.vip4;
-  settings.vip_pool6 = pools.vip6;
-  for (int i = 0; i < 2; ++i) {
-    settings.resolver4[i] = resolver4(i);
-    settings.resolver6[i] = resolver6(store_->ula(), i);
-  }
-  settings.allow_uids = config_.allow_uids;
-  settings.publish_first = config_.publish_first;
-  settings.publish_last = config_.publish_last;
-  settings.publish_allow_from = config_.publish_allow_from;
-  settings.proxies = config_.proxies;
-  settings.reserved_names = config_.reserved_names;
-  settings.dns_client_rate = config_.dns_client_rate;
-  return settings;
-}
-
 Status Daemon::learn_node() {
-  settings_ = TRY(read_settings());
+  settings_ = TRY(settings_of(config_, store_->ula()));
   kernel_ = TRY(LinuxKernel::make(settings_));
   auto& topology = kernel_->topology();
   CHECK_OK(

@@ -73,7 +73,6 @@ class Daemon final : public Api {
   [[nodiscard]] Status watch_table();
   [[nodiscard]] Status start_api();
 
-  [[nodiscard]] Result<policy::Settings> read_settings();
   [[nodiscard]] Status remember(const std::vector<OldSysctl>& old);
   [[nodiscard]] dns::ZoneSettings zone_settings() const;
   [[nodiscard]] std::vector<dns::UpstreamAddress> upstreams() const;

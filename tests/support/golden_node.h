@@ -15,24 +15,8 @@ namespace meshd {
 [[nodiscard]] inline Result<policy::Settings> golden_settings(std::string_view file,
                                                               std::string_view text) {
   const auto config = TRY(text.empty() ? default_config() : parse_config(file, text));
-  const auto pools = TRY(resolve_pools(config.pools, Prefix::parse("fd00::/48").value()));
-  policy::Settings settings;
+  auto settings = TRY(settings_of(config, Prefix::parse("fd00::/48").value()));
   settings.node_name = "node-1";
-  settings.pool4 = pools.pool4;
-  settings.pool6 = pools.pool6;
-  settings.vip_pool4 = pools.vip4;
-  settings.vip_pool6 = pools.vip6;
-  settings.resolver4[0] = IpAddress::parse("169.254.1.1").value();
-  settings.resolver4[1] = IpAddress::parse("169.254.1.2").value();
-  settings.resolver6[0] = IpAddress::parse("fd00:0:0:53::53").value();
-  settings.resolver6[1] = IpAddress::parse("fd00:0:0:53::54").value();
-  settings.allow_uids = config.allow_uids;
-  settings.publish_first = config.publish_first;
-  settings.publish_last = config.publish_last;
-  settings.publish_allow_from = config.publish_allow_from;
-  settings.proxies = config.proxies;
-  settings.reserved_names = config.reserved_names;
-  settings.dns_client_rate = config.dns_client_rate;
   settings.node_addresses = {IpAddress::parse("192.0.2.1").value(),
                              IpAddress::parse("2001:db8::1").value()};
   settings.publish_addresses =
