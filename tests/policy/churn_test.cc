@@ -3,11 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <random>
 #include <set>
 
 #include "tests/support/oracle.h"
 #include "tests/support/policy_world.h"
+#include "tests/support/random_declarations.h"
 
 namespace meshd::policy {
 namespace {
@@ -18,37 +18,7 @@ class ChurnTest : public testing::TestWithParam<unsigned> {
  protected:
   ChurnTest() { follow(compiler_.rebuild(w_.world)); }
 
-  unsigned draw(unsigned below) { return static_cast<unsigned>(random_() % below); }
-  const char* pick(std::initializer_list<const char*> words) {
-    return words.begin()[draw(static_cast<unsigned>(words.size()))];
-  }
-
-  // Few owners, names and ports, so that everything has to do with everything.
-  std::string declaration(const std::string& id) {
-    const bool run = draw(3) != 0;
-    auto text = fmt::format("{{id: {}, owner: {}", id, pick({"ada", "ada", "ada", "ada", "bob"}));
-    if (run) text += fmt::format(", workflow: {}", pick({"r1", "r1", "r2"}));
-    if (draw(3) != 0) {
-      const bool cluster = !run || draw(3) == 0;
-      text += fmt::format(", name: {}, scope: {}", pick({"db", "api"}),
-                          cluster ? "CLUSTER" : "WORKFLOW");
-      text += run ? pick({", admit: WORKFLOW", ", admit: OWNER", ", admit: CLUSTER"})
-                  : pick({"", ", admit: CLUSTER"});
-    }
-    text += pick({"", ", serves: [{port: 80, name: web}]", ", serves: [{port: 80}, {port: 81}]",
-                  ", serves: [{port: 80}, {port: 17, end_port: 50}]",
-                  ", serves: [{port: 32, end_port: 47, protocol: UDP}, {port: 81}]"});
-    // By the default scope without a workflow: CLUSTER.
-    text += pick({"", ", peers: [{name: db}, {name: api}]", ", peers: [{name: db}, {id: w1}]",
-                  ", peers: [{name: db, scope: CLUSTER, ports: [{port: 30, end_port: 81}]}]",
-                  ", peers: [{name: db, ports: [{port: 80, end_port: 81}]}]",
-                  ", peers: [{name: api, ports: [{port: 80}]}, {id: w2}, {id: gone}]"});
-    text += pick({"", "", ", publish: [{port: 80}]", ", publish: [{port: 81, http: true}]"});
-    text +=
-        pick({"", "", ", egress: [{cidr: 10.0.0.0/8}, {cidr: 10.1.0.0/16, ports: [{port: 1}]}]"});
-    text += pick({"", ", ready: NONE"});
-    return text + "}";
-  }
+  unsigned draw(unsigned below) { return random_.draw(below); }
 
   std::optional<std::string> anybody() {
     if (w_.world.workloads.empty()) return std::nullopt;
@@ -74,7 +44,7 @@ class ChurnTest : public testing::TestWithParam<unsigned> {
 
   // Refused declarations change nothing, and nothing is touched.
   Touched redeclare(const std::string& id) {
-    const auto text = declaration(id);
+    const auto text = random_.declaration(id);
     if (!w_.plan(text)) return {};
     ++taken_;
     return w_.apply(text);
@@ -179,7 +149,7 @@ class ChurnTest : public testing::TestWithParam<unsigned> {
   Compiler compiler_;
   std::set<Element> mirror_;
   std::map<IpAddress, std::shared_ptr<const ViewPlan>> views_;
-  std::mt19937 random_{GetParam()};
+  RandomDeclarations random_{GetParam()};
   int taken_ = 0, flows_ = 0;
 };
 

@@ -3,7 +3,6 @@
 #include <google/protobuf/util/json_util.h>
 #include <gtest/gtest.h>
 
-#include <random>
 #include <regex>
 
 #include "policy/explain.h"
@@ -11,6 +10,7 @@
 #include "policy/name.h"
 #include "tests/support/oracle.h"
 #include "tests/support/policy_world.h"
+#include "tests/support/random_declarations.h"
 
 namespace meshd::policy {
 namespace {
@@ -19,38 +19,11 @@ using enum FlowVerdict;
 
 class ExplainWorldsTest : public testing::TestWithParam<unsigned> {
  protected:
-  unsigned draw(unsigned below) { return static_cast<unsigned>(random_() % below); }
-  const char* pick(std::initializer_list<const char*> words) {
-    return words.begin()[draw(static_cast<unsigned>(words.size()))];
-  }
-
-  std::string declaration(const std::string& id) {
-    const bool run = draw(3) != 0;
-    auto text = fmt::format("{{id: {}, owner: {}", id, pick({"ada", "ada", "bob"}));
-    if (run) text += fmt::format(", workflow: {}", pick({"r1", "r1", "r2"}));
-    if (draw(3) != 0) {
-      const bool cluster = !run || draw(3) == 0;
-      text += fmt::format(", name: {}, scope: {}", pick({"db", "api"}),
-                          cluster ? "CLUSTER" : "WORKFLOW");
-      text += run ? pick({", admit: WORKFLOW", ", admit: OWNER", ", admit: CLUSTER"})
-                  : pick({"", ", admit: CLUSTER"});
-    }
-    text += pick({"", ", serves: [{port: 80}]", ", serves: [{port: 80}, {port: 81}]",
-                  ", serves: [{port: 80}, {port: 17, end_port: 50}]",
-                  ", serves: [{port: 32, end_port: 47, protocol: UDP}, {port: 81}]"});
-    text += pick({"", ", peers: [{name: db}, {name: api}]", ", peers: [{name: db}, {id: w1}]",
-                  ", peers: [{name: db, scope: CLUSTER, ports: [{port: 30, end_port: 81}]}]",
-                  ", peers: [{name: api, ports: [{port: 80}]}, {id: w2}, {id: gone}]"});
-    text += pick({"", ", publish: [{port: 80}]", ", publish: [{port: 81, http: true}]",
-                  ", publish: [{port: 81}, {port: 80, allow_from: [10.9.0.0/16]}]"});
-    text += pick({"", ", egress: [{cidr: 198.18.0.0/15, ports: [{port: 80}]}]"});
-    text += pick({"", ", ready: NONE", ", hold: 0s"});
-    return text + "}";
-  }
+  unsigned draw(unsigned below) { return random_.draw(below); }
 
   void make_world() {
     for (int i = 0; i < 12; ++i) {
-      const auto text = declaration(fmt::format("w{}", draw(7)));
+      const auto text = random_.declaration(fmt::format("w{}", draw(7)));
       if (w_.plan(text)) w_.apply(text);
     }
     for (auto& [id, workload] : w_.world.workloads) {
@@ -192,7 +165,7 @@ class ExplainWorldsTest : public testing::TestWithParam<unsigned> {
   }
 
   PolicyWorld w_;
-  std::mt19937 random_{GetParam()};
+  RandomDeclarations random_{GetParam()};
   std::map<FlowVerdict, int> verdicts_;
   int followed_ = 0;
 };
