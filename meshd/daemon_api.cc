@@ -135,8 +135,9 @@ void Daemon::list_published(const pb::Empty&, Reply<pb::PublishedList> reply) {
 }
 void Daemon::list_flows(const pb::Empty&, Reply<pb::FlowList> reply) {
   std::vector<ElementCount> counts;
-  for (const auto set : {policy::SetId::kAllow4, policy::SetId::kAllow6,
-                         policy::SetId::kAllow4Block, policy::SetId::kAllow6Block}) {
+  for (std::size_t i = 0; i < policy::kSetCount; ++i) {
+    const auto set = static_cast<policy::SetId>(i);
+    if (!policy::set_info(set).counter) continue;
     auto some = kernel_->counters(set);
     if (!some) return reply(std::unexpected(std::move(some).error()));
     std::ranges::move(*some, std::back_inserter(counts));

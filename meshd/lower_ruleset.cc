@@ -197,17 +197,25 @@ class RuleWriter {
   // lists rulesets by its library, aborts on a key that begins with a map's result, whose
   // length it does not know. So the map's value is the profile twice: the second falls into
   // a register that nft believes to hold the mark loaded before, and the key begins there.
-  // What is listed is `meta mark . ip saddr @src4`; no mark is ever compared.
+  // What is listed is `meta mark . ip saddr @src4`; no mark is ever compared. A row likewise.
   void operator()(const policy::InProfile& part) {
-    load(part.owner, {});
+    // Before it, room for the row: twice, as its map holds it.
+    const Reg row_twice{0}, row{1}, owner{static_cast<std::uint8_t>(part.by_row ? 2 : 0)};
+    load(part.owner, owner);
     // Behind the owner's key, which may take up seven registers.
     const Reg twice{8}, profile{9};
     exprs_.push_back(netlink::MetaLoad{MetaKey::kMark, profile});
-    exprs_.push_back(netlink::Lookup{.set = part.map, .from = {}, .to = twice});
+    exprs_.push_back(netlink::Lookup{.set = part.map, .from = owner, .to = twice});
     // Interval sets are kept in network order.
     exprs_.push_back(netlink::Byteorder{profile, profile, true, 4, 4});
     load(part.rest, Reg{10});
-    exprs_.push_back(netlink::Lookup{.set = part.set, .from = profile});
+    if (part.by_row) {
+      exprs_.push_back(netlink::MetaLoad{MetaKey::kMark, row});
+      exprs_.push_back(netlink::Lookup{.set = part.set, .from = profile, .to = row_twice});
+    } else {
+      exprs_.push_back(netlink::Lookup{.set = part.set, .from = profile});
+    }
+    exprs_.push_back(netlink::Lookup{.set = part.counts, .from = part.by_row ? row : owner});
   }
   void operator()(const policy::Meter& part) {
     load(std::array{part.key}, {});
@@ -357,25 +365,25 @@ std::array<netlink::SetSpec, policy::kSetCount> make_sets() {
                .size = info.size,
                .interval = info.interval,
                .counter = info.counter};
-    if (policy::is_profile_map(info)) sets[i].data.push_back(sets[i].data[0]);
+    if (policy::is_number_map(info)) sets[i].data.push_back(sets[i].data[0]);
   }
   return sets;
 }
 
-using ProfileTwice = std::array<std::uint8_t, 8>;
+using NumberTwice = std::array<std::uint8_t, 8>;
 
 // Calls `put` for each run of elements of one set.
 template <class Put>
 Status for_each_set(const std::vector<policy::Element>& elements, Put put) {
   std::vector<netlink::ElementView> views;
-  std::vector<ProfileTwice> doubled;
+  std::vector<NumberTwice> doubled;
   for (auto it = elements.begin(); it != elements.end();) {
     const auto set = it->set;
     const auto end =
         std::find_if(it, elements.end(), [set](const auto& e) { return e.set != set; });
     views.clear();
     doubled.clear();
-    const bool twice = policy::is_profile_map(policy::set_info(set));
+    const bool twice = policy::is_number_map(policy::set_info(set));
     if (twice) doubled.reserve(static_cast<std::size_t>(end - it));
     for (; it != end; ++it) {
       if (!policy::is_well_formed(*it)) {
@@ -445,7 +453,7 @@ std::optional<policy::Element> raise_element(policy::SetId set,
   raised.set = set;
   const auto key = element.key, end = element.key_end;
   auto data = element.data;
-  if (policy::is_profile_map(policy::set_info(set))) {
+  if (policy::is_number_map(policy::set_info(set))) {
     const auto half = data.size() / 2;
     if (!std::ranges::equal(data.first(half), data.subspan(half))) return std::nullopt;
     data = data.first(half);

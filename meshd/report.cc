@@ -9,6 +9,7 @@
 #include "policy/allocate.h"
 #include "policy/from_proto.h"
 #include "policy/name.h"
+#include "policy/profile.h"
 #include "policy/truth.h"
 
 namespace meshd {
@@ -51,9 +52,14 @@ consteval bool same_kinds() {
   return std::size(kPairs) == Message::Value_ARRAYSIZE;
 }
 
-// Packets and bytes of the elements between two addresses, by provider port.
-using Totals = std::map<std::tuple<IpAddress, IpAddress, std::uint8_t, std::uint16_t>,
-                        std::pair<std::uint64_t, std::uint64_t>>;
+using Sum = std::pair<std::uint64_t, std::uint64_t>;  // packets, bytes
+
+struct Totals {
+  // Of the elements between two addresses, by provider port.
+  std::map<std::tuple<IpAddress, IpAddress, std::uint8_t, std::uint16_t>, Sum> between;
+  // Of a publication or of a row of egress, each in its one element.
+  std::map<policy::Element, Sum> with_outside;
+};
 
 struct AllowKey {
   IpAddress consumer, provider;
@@ -75,9 +81,21 @@ AllowKey read_allow(const policy::Element& element) {
 
 Totals total(const std::vector<ElementCount>& counts) {
   Totals totals;
+  const auto sum_of = [&totals](const policy::Element& element) -> Sum& {
+    switch (element.set) {
+      case policy::SetId::kPubCount4:
+      case policy::SetId::kPubCount6:
+      case policy::SetId::kEgressCount4:
+      case policy::SetId::kEgressCount6:
+        return totals.with_outside[element];
+      default:
+        break;
+    }
+    const auto key = read_allow(element);
+    return totals.between[{key.consumer, key.provider, key.proto, key.port}];
+  };
   for (const auto& count : counts) {
-    const auto key = read_allow(count.element);
-    auto& sum = totals[{key.consumer, key.provider, key.proto, key.port}];
+    auto& sum = sum_of(count.element);
     sum.first += count.packets;
     sum.second += count.bytes;
   }
@@ -91,10 +109,10 @@ void add_counts(const Totals& totals, const policy::Attachment& from, const poli
   for (const auto family : kFamilies) {
     if (!from.address(family) || !to.address(family)) continue;
     const auto number = static_cast<std::uint8_t>(ports.proto);
-    auto entry =
-        totals.lower_bound({*from.address(family), *to.address(family), number, ports.first});
-    const auto end =
-        totals.upper_bound({*from.address(family), *to.address(family), number, ports.last});
+    auto entry = totals.between.lower_bound(
+        {*from.address(family), *to.address(family), number, ports.first});
+    const auto end = totals.between.upper_bound(
+        {*from.address(family), *to.address(family), number, ports.last});
     for (; entry != end; ++entry) {
       packets += entry->second.first;
       bytes += entry->second.second;
@@ -102,6 +120,13 @@ void add_counts(const Totals& totals, const policy::Attachment& from, const poli
   }
   flow.set_packets(packets);
   flow.set_bytes(bytes);
+}
+
+void add_count(const Totals& totals, const policy::Element& element, pb::FlowInfo& flow) {
+  const auto found = totals.with_outside.find(element);
+  if (found == totals.with_outside.end()) return;
+  flow.set_packets(flow.packets() + found->second.first);
+  flow.set_bytes(flow.bytes() + found->second.second);
 }
 
 bool publication_ready(const policy::Workload& workload, const policy::Publication& publication) {
@@ -233,39 +258,78 @@ pb::PublishedList published_list(const World& world) {
   return list;
 }
 
-pb::FlowList flow_list(const World& world, const std::vector<ElementCount>& counts) {
-  const auto totals = total(counts);
-  pb::FlowList list;
-  const auto add = [&](std::string src, std::string dst, const policy::PortRange& ports) {
-    auto& flow = *list.add_flows();
+namespace {
+
+class FlowLister {
+ public:
+  FlowLister(const World& world, const std::vector<ElementCount>& counts)
+      : world_(world), totals_(total(counts)) {}
+
+  pb::FlowList list() && {
+    for (const auto& [id, workload] : world_.workloads) {
+      if (!workload.attachment) continue;
+      peers(id, workload);
+      egress(id, workload);
+      publications(id, workload);
+    }
+    return std::move(list_);
+  }
+
+ private:
+  pb::FlowInfo& add(std::string src, std::string dst, const policy::PortRange& ports) {
+    auto& flow = *list_.add_flows();
     flow.set_src(std::move(src));
     flow.set_dst(std::move(dst));
     flow.set_protocol(protocol(ports.proto));
     flow.set_port(ports.first);
     if (!ports.single()) flow.set_end_port(ports.last);
-    return &flow;
-  };
-  for (const auto& [id, consumer] : world.workloads) {
-    if (!consumer.attachment) continue;
-    for (const auto& [other, provider] : world.workloads) {
+    return flow;
+  }
+
+  void peers(const std::string& id, const policy::Workload& consumer) {
+    for (const auto& [other, provider] : world_.workloads) {
       if (!provider.attachment || id == other) continue;
       for (const auto& ports : policy::granted_ranges(consumer.declaration, provider.declaration)) {
-        add_counts(totals, *consumer.attachment, *provider.attachment, ports,
-                   *add(id, other, ports));
+        add_counts(totals_, *consumer.attachment, *provider.attachment, ports,
+                   add(id, other, ports));
       }
-    }
-    for (const auto& rule : consumer.declaration.egress) {
-      for (const auto proto : {Proto::kTcp, Proto::kUdp}) {
-        if (rule.ports.empty()) add(id, rule.cidr.to_string(), {proto, 0, 65535});
-      }
-      for (const auto& ports : rule.ports) add(id, rule.cidr.to_string(), ports);
-    }
-    for (const auto& publication : consumer.declaration.publish) {
-      add(publication.http ? "proxies" : "outside", id,
-          {publication.proto, publication.port, publication.port});
     }
   }
-  return list;
+
+  void egress(const std::string& id, const policy::Workload& workload) {
+    for (const auto& rule : workload.declaration.egress) {
+      for (const auto& row : policy::rows_of(rule)) {
+        const auto proto = static_cast<Proto>(row.proto);
+        if (proto != Proto::kTcp && proto != Proto::kUdp) continue;  // ping has no ports to show
+        auto& flow = add(id, row.prefix.to_string(), {proto, row.first, row.last});
+        const auto& own = workload.attachment->address(row.prefix.family());
+        if (own) add_count(totals_, policy::egress_count(*own, policy::row_number(row)), flow);
+      }
+    }
+  }
+
+  void publications(const std::string& id, const policy::Workload& workload) {
+    for (const auto& publication : workload.declaration.publish) {
+      auto& flow = add(publication.http ? "proxies" : "outside", id,
+                       {publication.proto, publication.port, publication.port});
+      for (const auto family : kFamilies) {
+        const auto& own = workload.attachment->address(family);
+        if (!own) continue;
+        add_count(totals_, policy::publication_count(*own, publication.proto, publication.port),
+                  flow);
+      }
+    }
+  }
+
+  const World& world_;
+  const Totals totals_;
+  pb::FlowList list_;
+};
+
+}  // namespace
+
+pb::FlowList flow_list(const World& world, const std::vector<ElementCount>& counts) {
+  return FlowLister(world, counts).list();
 }
 
 }  // namespace meshd

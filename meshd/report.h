@@ -24,7 +24,8 @@ using Problems = std::map<std::string, std::vector<std::string>>;  // by workloa
 [[nodiscard]] mesh::v1::ServiceList service_list(const policy::World& world);
 [[nodiscard]] mesh::v1::PublishedList published_list(const policy::World& world);
 // Flows between attached workloads, publications and egress, with what their elements
-// have counted. `counts` holds the elements of the allow sets.
+// have counted. `counts` holds the elements of every set
+// that counts.
 [[nodiscard]] mesh::v1::FlowList flow_list(const policy::World& world,
                                            const std::vector<ElementCount>& counts);
 

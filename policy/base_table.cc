@@ -302,7 +302,9 @@ void Builder::inward() {
       rule({InProfile{{server, kL4proto, back ? kSourcePort : kDestPort},
                       v.name(SetId::kPubProfile4),
                       {client},
-                      v.name(SetId::kSource4)},
+                      v.name(SetId::kSource4),
+                      false,
+                      v.name(SetId::kPubCount4)},
             go("pass")});
     }
     rule({refuse()});
@@ -328,7 +330,9 @@ void Builder::egress() {
       rule({InProfile{{container},
                       v.name(SetId::kEgressProfile4),
                       {remote, kL4proto, back ? kSourcePort : kDestPort},
-                      v.name(SetId::kEgress4)},
+                      v.name(SetId::kEgress4),
+                      true,
+                      v.name(SetId::kEgressCount4)},
             go("pass")});
     }
     rule({refuse()});

@@ -142,11 +142,12 @@ class WorkloadBuilder {
   }
 
   void egress() {
-    const auto pieces = normalise(declaration_.egress);
+    const auto pieces = pieces_by_row(declaration_.egress);
     if (pieces.empty()) return;
     const auto number = profile(content_of(pieces));
-    for (const auto& piece : pieces) {
-      add(ElementBuilder(pick(piece.prefix.family(), SetId::kEgress4, SetId::kEgress6))
+    for (const auto& [piece, row] : pieces) {
+      const auto family = piece.prefix.family();
+      add(ElementBuilder(pick(family, SetId::kEgress4, SetId::kEgress6))
               .number(number)
               .addr(piece.prefix.address())
               .proto(piece.proto)
@@ -155,7 +156,11 @@ class WorkloadBuilder {
               .number(number)
               .addr(piece.prefix.last())
               .proto(piece.proto)
-              .port(piece.last));
+              .port(piece.last)
+              .data()
+              .number(row));
+      const auto& own = attachment_.address(family);
+      if (own) fragment_.elements.push_back(egress_count(*own, row));
     }
     for (const auto family : kFamilies) {
       if (!attachment_.address(family)) continue;
@@ -195,6 +200,7 @@ class WorkloadBuilder {
               .port(publication.port)
               .data()
               .number(number));
+      fragment_.elements.push_back(publication_count(own, publication.proto, publication.port));
       for (const auto& address : world_.settings.publish_addresses) {
         if (address.family() != family) continue;
         add(ElementBuilder(pick(family, SetId::kPub4, SetId::kPub6))

@@ -20,6 +20,10 @@ std::uint32_t hash(std::string_view content) {
   return static_cast<std::uint32_t>(value ^ value >> 32);
 }
 
+std::string text_of(const EgressPiece& piece) {
+  return fmt::format("{}.{}.{}-{}", piece.prefix.to_string(), piece.proto, piece.first, piece.last);
+}
+
 }  // namespace
 
 std::vector<Prefix> normalise(std::vector<Prefix> prefixes) {
@@ -39,38 +43,84 @@ const std::vector<Prefix>& sources_of(const Settings& settings, const Publicatio
   return publication.allow_from ? *publication.allow_from : settings.publish_allow_from;
 }
 
-std::vector<EgressPiece> normalise(const std::vector<EgressRule>& rules) {
-  using ByPrefix = std::map<std::pair<int, Prefix>, std::vector<Interval>>;  // widest first
-  std::map<std::uint8_t, ByPrefix> by_proto;
+std::vector<EgressPiece> rows_of(const EgressRule& rule) {
+  std::vector<EgressPiece> rows;
+  for (const auto& ports : rule.ports) {
+    rows.push_back({rule.cidr, static_cast<std::uint8_t>(ports.proto), ports.first, ports.last});
+  }
+  if (!rule.ports.empty()) return rows;
+  const auto icmp = static_cast<std::uint8_t>(
+      rule.cidr.family() == Family::kV4 ? int{IPPROTO_ICMP} : int{IPPROTO_ICMPV6});
+  for (const std::uint8_t proto : {std::uint8_t{IPPROTO_TCP}, std::uint8_t{IPPROTO_UDP}, icmp}) {
+    // From 0: the rule reads two bytes of an ICMP header where ports would be.
+    rows.push_back({rule.cidr, proto, 0, 65535});
+  }
+  return rows;
+}
+
+std::uint32_t row_number(const EgressPiece& row) { return hash("r " + text_of(row)); }
+
+std::vector<CountedPiece> pieces_by_row(const std::vector<EgressRule>& rules) {
+  // By protocol, then the widest prefix first, then as sorted: by ports.
+  std::map<std::uint8_t, std::map<std::pair<int, Prefix>, std::vector<EgressPiece>>> by_proto;
   for (const auto& rule : rules) {
-    const std::pair key(rule.cidr.length(), rule.cidr);
-    for (const auto& ports : rule.ports) {
-      by_proto[static_cast<std::uint8_t>(ports.proto)][key].push_back({ports.first, ports.last});
-    }
-    if (!rule.ports.empty()) continue;
-    const auto icmp = static_cast<std::uint8_t>(
-        rule.cidr.family() == Family::kV4 ? int{IPPROTO_ICMP} : int{IPPROTO_ICMPV6});
-    for (const std::uint8_t proto : {std::uint8_t{IPPROTO_TCP}, std::uint8_t{IPPROTO_UDP}, icmp}) {
-      // From 0: the rule reads two bytes of an ICMP header where ports would be.
-      by_proto[proto][key].push_back({0, 65535});
+    for (const auto& row : rows_of(rule)) {
+      by_proto[row.proto][{row.prefix.length(), row.prefix}].push_back(row);
     }
   }
-  std::vector<EgressPiece> pieces;
+  std::vector<CountedPiece> pieces;
   for (auto& [proto, prefixes] : by_proto) {
-    for (auto& [key, intervals] : prefixes) {
-      intervals = join(std::move(intervals));
-      for (const auto& [wider, theirs] : prefixes) {
-        if (wider.first >= key.first) break;
-        if (wider.second.contains(key.second)) intervals = subtract(intervals, theirs);
+    std::map<std::pair<int, Prefix>, std::vector<Interval>> covered;
+    for (auto& [key, rows] : prefixes) {
+      std::vector<Interval> wider;
+      for (const auto& [other, ports] : covered) {
+        if (!other.second.contains(key.second)) continue;
+        wider.insert(wider.end(), ports.begin(), ports.end());
       }
-      for (const auto& interval : intervals) {
-        pieces.push_back({key.second, proto, static_cast<std::uint16_t>(interval.first),
-                          static_cast<std::uint16_t>(interval.last)});
+      wider = join(std::move(wider));
+      auto& own = covered[key];
+      std::ranges::sort(rows);
+      int next = 0;
+      for (const auto& row : rows) {
+        own.push_back({row.first, row.last});
+        if (row.last < next) continue;
+        for (const auto& left : subtract({{std::max<int>(row.first, next), row.last}}, wider)) {
+          pieces.push_back({{row.prefix, row.proto, static_cast<std::uint16_t>(left.first),
+                             static_cast<std::uint16_t>(left.last)},
+                            row_number(row)});
+        }
+        next = row.last + 1;
       }
+      own = join(std::move(own));
     }
   }
   std::ranges::sort(pieces);
   return pieces;
+}
+
+std::vector<EgressPiece> normalise(const std::vector<EgressRule>& rules) {
+  std::vector<EgressPiece> pieces;
+  for (const auto& [piece, row] : pieces_by_row(rules)) {
+    const bool goes_on = !pieces.empty() && pieces.back().prefix == piece.prefix &&
+                         pieces.back().proto == piece.proto &&
+                         pieces.back().last + 1 == piece.first;
+    if (goes_on) {
+      pieces.back().last = piece.last;
+    } else {
+      pieces.push_back(piece);
+    }
+  }
+  return pieces;
+}
+
+Element egress_count(const IpAddress& container, std::uint32_t row) {
+  const auto set = container.is_v4() ? SetId::kEgressCount4 : SetId::kEgressCount6;
+  return ElementBuilder(set).number(row).addr(container).build();
+}
+
+Element publication_count(const IpAddress& container, Proto proto, std::uint16_t port) {
+  const auto set = container.is_v4() ? SetId::kPubCount4 : SetId::kPubCount6;
+  return ElementBuilder(set).addr(container).proto(proto).port(port).build();
 }
 
 std::uint32_t Profiles::acquire(const std::string& content) {
@@ -93,12 +143,9 @@ std::string content_of(const std::vector<Prefix>& sources) {
   return text;
 }
 
-std::string content_of(const std::vector<EgressPiece>& pieces) {
+std::string content_of(const std::vector<CountedPiece>& pieces) {
   std::string text = "e";
-  for (const auto& piece : pieces) {
-    text +=
-        fmt::format(" {}.{}.{}-{}", piece.prefix.to_string(), piece.proto, piece.first, piece.last);
-  }
+  for (const auto& [piece, row] : pieces) text += fmt::format(" {}={}", text_of(piece), row);
   return text;
 }
 

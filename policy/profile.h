@@ -25,15 +25,38 @@ namespace meshd::policy {
 [[nodiscard]] const std::vector<Prefix>& sources_of(const Settings& settings,
                                                     const Publication& publication);
 
-// One disjoint piece of an egress profile. Protocols by IANA number, ICMP among them.
+// A prefix with ports of one protocol. Protocols by IANA number, ICMP among them.
 struct EgressPiece {
   Prefix prefix;
   std::uint8_t proto = 0;
   std::uint16_t first = 0, last = 0;
   auto operator<=>(const EgressPiece&) const = default;
 };
-// A prefix inside another one keeps only the ports that the other lacks.
+// Disjoint: a prefix inside another one keeps only the ports that the other lacks.
 [[nodiscard]] std::vector<EgressPiece> normalise(const std::vector<EgressRule>& rules);
+
+// What an entry of a declaration counts apart: each of its ranges of ports, or TCP, UDP and
+// ping where it names none.
+[[nodiscard]] std::vector<EgressPiece> rows_of(const EgressRule& rule);
+// A number for the row's content, the same on every machine and in every version: elements,
+// and with them counts, outlive a restart and a change of other rows. In the rare case that
+// the numbers of two rows meet, a container that has both sees their sum in each.
+[[nodiscard]] std::uint32_t row_number(const EgressPiece& row);
+
+// A part of a profile and the row that counts it. What several rows cover is the row's with
+// the widest prefix, and of those with the same the one whose ports begin first.
+struct CountedPiece {
+  EgressPiece piece;
+  std::uint32_t row = 0;
+  auto operator<=>(const CountedPiece&) const = default;
+};
+// Disjoint; together what normalise() says.
+[[nodiscard]] std::vector<CountedPiece> pieces_by_row(const std::vector<EgressRule>& rules);
+
+// The elements that count, of one container's row or publication.
+[[nodiscard]] Element egress_count(const IpAddress& container, std::uint32_t row);
+[[nodiscard]] Element publication_count(const IpAddress& container, Proto proto,
+                                        std::uint16_t port);
 
 class Profiles {
  public:
@@ -51,6 +74,6 @@ class Profiles {
 
 // Text that is equal for equal contents only.
 [[nodiscard]] std::string content_of(const std::vector<Prefix>& sources);
-[[nodiscard]] std::string content_of(const std::vector<EgressPiece>& pieces);
+[[nodiscard]] std::string content_of(const std::vector<CountedPiece>& pieces);
 
 }  // namespace meshd::policy

@@ -156,8 +156,10 @@ struct PartText {
     return fmt::format("{} {}@{}", concat_text(part.key), part.negated ? "!= " : "", part.set);
   }
   std::string operator()(const InProfile& part) const {
-    return fmt::format("{} map @{} . {} @{}", concat_text(part.owner), part.map,
-                       concat_text(part.rest), part.set);
+    const auto owner = concat_text(part.owner);
+    return fmt::format("{} map @{} . {} {}@{}{}{} @{}", owner, part.map, concat_text(part.rest),
+                       part.by_row ? "map " : "", part.set, part.by_row ? " . " : " ", owner,
+                       part.counts);
   }
   std::string operator()(const Meter& part) const {
     return fmt::format("update @{} {{ {} limit rate {}{}/second burst {} packets }}", part.set,
@@ -202,7 +204,7 @@ void render_set(const SetInfo& info, std::span<const Element> elements, std::str
                       type_text(info.key));
   if (!info.data.empty()) text += " : " + type_text(info.data);
   // Written as the kernel has it, so that this text and the byte code make the same table.
-  const bool twice = is_profile_map(info);
+  const bool twice = is_number_map(info);
   if (twice) text += " . " + type_text(info.data);
   text += "\n";
   if (info.size > 0) text += fmt::format("    size {}\n", info.size);

@@ -48,13 +48,17 @@ struct InSet {
   bool negated = false;
   bool operator==(const InSet&) const = default;
 };
-// A map gives a profile for the first fields; profile and the other fields are in a set.
-// The profile stays in a register: the packet's mark belongs to others.
+// A map gives a profile for the first fields; profile and the other fields are in a set. Then
+// the owner is in a third, whose element counts: nothing counts that does not match. With
+// `by_row` the second is a map too, to a row, and the third has row and owner.
+// Profile and row stay in registers: the packet's mark belongs to others.
 struct InProfile {
   std::vector<Field> owner = {};
   std::string map = {};
   std::vector<Field> rest = {};
   std::string set = {};
+  bool by_row = false;
+  std::string counts = {};
   bool operator==(const InProfile&) const = default;
 };
 

@@ -24,6 +24,9 @@ constexpr std::uint32_t kBlockHolds = kBlockFlows;
 constexpr std::uint32_t kVipSlots = 65'536;
 // Node ports come from a range of 10,000 by default, times the node's addresses.
 constexpr std::uint32_t kPublications = 16'384;
+// A way out by protocol, for each container: what most declare, all of IPv4 and IPv6, is three
+// rows of each; this is eight for each container that there can be.
+constexpr std::uint32_t kEgressRows = 8 * kContainers;
 // Intervals with several components are copied whole by each commit that touches them, and
 // removing one of 10,000 took 52 ms: beyond this a change would be felt.
 constexpr std::uint32_t kProfileIntervals = 16'384;
@@ -46,9 +49,9 @@ constexpr Component kServerKey4[] = {kAddr4, kProto, kPort};
 constexpr Component kServerKey6[] = {kAddr6, kProto, kPort};
 constexpr Component kTarget4[] = {kAddr4, kPort};
 constexpr Component kTarget6[] = {kAddr6, kPort};
-constexpr Component kProfile[] = {kMark};
-constexpr Component kSourceKey4[] = {kMark, kAddr4};
-constexpr Component kSourceKey6[] = {kMark, kAddr6};
+constexpr Component kNumber[] = {kMark};
+constexpr Component kNumberAddress4[] = {kMark, kAddr4};
+constexpr Component kNumberAddress6[] = {kMark, kAddr6};
 constexpr Component kEgressKey4[] = {kMark, kAddr4, kProto, kPort};
 constexpr Component kEgressKey6[] = {kMark, kAddr6, kProto, kPort};
 constexpr Component kUserKey[] = {kUid};
@@ -67,6 +70,10 @@ constexpr SetInfo intervals(std::string_view name, std::span<const Component> ke
 constexpr SetInfo map(std::string_view name, std::span<const Component> key,
                       std::span<const Component> data, std::uint32_t size) {
   return {name, key, data, size, false, false};
+}
+constexpr SetInfo interval_map(std::string_view name, std::span<const Component> key,
+                               std::span<const Component> data, std::uint32_t size) {
+  return {name, key, data, size, true, false};
 }
 
 // In the order of SetId.
@@ -95,14 +102,18 @@ constexpr std::array<SetInfo, kSetCount> kSets = {{
     map("vip6_b16", kSlotKey6, kAddress6, kVipSlots),
     map("pub4", kServerKey4, kTarget4, kPublications),
     map("pub6", kServerKey6, kTarget6, kPublications),
-    map("pubp4", kServerKey4, kProfile, kPublications),
-    map("pubp6", kServerKey6, kProfile, kPublications),
-    intervals("src4", kSourceKey4, kProfileIntervals),
-    intervals("src6", kSourceKey6, kProfileIntervals),
-    map("egp4", kAddress4, kProfile, kContainers),
-    map("egp6", kAddress6, kProfile, kContainers),
-    intervals("eg4", kEgressKey4, kProfileIntervals),
-    intervals("eg6", kEgressKey6, kProfileIntervals),
+    map("pubp4", kServerKey4, kNumber, kPublications),
+    map("pubp6", kServerKey6, kNumber, kPublications),
+    counted("pubc4", kServerKey4, kPublications),
+    counted("pubc6", kServerKey6, kPublications),
+    intervals("src4", kNumberAddress4, kProfileIntervals),
+    intervals("src6", kNumberAddress6, kProfileIntervals),
+    map("egp4", kAddress4, kNumber, kContainers),
+    map("egp6", kAddress6, kNumber, kContainers),
+    interval_map("eg4", kEgressKey4, kNumber, kProfileIntervals),
+    interval_map("eg6", kEgressKey6, kNumber, kProfileIntervals),
+    counted("egc4", kNumberAddress4, kEgressRows),
+    counted("egc6", kNumberAddress6, kEgressRows),
     intervals("mesh4", kAddress4, kUnlimited),
     intervals("mesh6", kAddress6, kUnlimited),
     intervals("never4", kAddress4, kUnlimited),
@@ -176,7 +187,8 @@ ElementBuilder& ElementBuilder::port(std::uint16_t port) {
 
 ElementBuilder& ElementBuilder::number(std::uint32_t value) {
   std::array<std::uint8_t, sizeof value> bytes;
-  if (set_info(element_.set).interval) value = std::byteswap(value);
+  const bool in_data = size_ == &Element::data_size;
+  if (set_info(element_.set).interval && !in_data) value = std::byteswap(value);
   std::memcpy(bytes.data(), &value, sizeof value);
   put(bytes, bytes.size());
   return *this;
@@ -205,7 +217,7 @@ const SetInfo& set_info(SetId id) { return kSets[static_cast<std::size_t>(id)]; 
 
 std::string_view set_name(SetId id) { return set_info(id).name; }
 
-bool is_profile_map(const SetInfo& info) {
+bool is_number_map(const SetInfo& info) {
   return info.data.size() == 1 && info.data[0] == Component::kMark;
 }
 

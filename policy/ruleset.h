@@ -3,10 +3,10 @@
 //
 // Invariant: an Element's bytes are exactly what the kernel keeps: every component of a
 //            concatenation padded to 4 bytes with zeros, addresses and ports in network
-//            order, marks, uids and numgen results in host order (of interval sets, which the
+//            order, marks, uids and numgen results in host order (keys of interval sets, which the
 //            kernel compares byte by byte, in network order). Equal elements are
 //            equal bytes, so that two worlds can be compared without decoding. (But for
-//            is_profile_map().)
+//            is_number_map().)
 // Source:    linux/netfilter/nf_tables.h; element layout as nft 1.0.6 lists it back.
 #pragma once
 
@@ -52,12 +52,16 @@ enum class SetId : std::uint8_t {
   kPub6,
   kPubProfile4,  // container address . proto . port : source profile
   kPubProfile6,
+  kPubCount4,  // container address . proto . port: counts what the profile let pass
+  kPubCount6,
   kSource4,  // source profile . prefix
   kSource6,
   kEgressProfile4,  // container address : egress profile
   kEgressProfile6,
-  kEgress4,  // egress profile . prefix . proto . ports
+  kEgress4,  // egress profile . prefix . proto . ports : row
   kEgress6,
+  kEgressCount4,  // row . container address: counts what the profile let pass
+  kEgressCount6,
   kMesh4,  // container and VIP ranges
   kMesh6,
   kNever4,  // never reached by egress
@@ -86,8 +90,8 @@ enum class Component : std::uint8_t {
 
 // One element, small enough to be kept by the hundred thousand.
 struct Element {
-  // The largest: mark . addr6 . proto . port, twice for an interval (28 + 28).
-  static constexpr std::size_t kCapacity = 56;
+  // The largest: mark . addr6 . proto . port, twice for an interval, and a row (28 + 28 + 4).
+  static constexpr std::size_t kCapacity = 60;
 
   SetId set{};
   std::uint8_t key_size = 0;   // bytes of the key
@@ -139,8 +143,9 @@ struct SetInfo {
 };
 [[nodiscard]] const SetInfo& set_info(SetId id);
 [[nodiscard]] std::string_view set_name(SetId id);
-// A map whose value is a profile; the kernel keeps it twice (see meshd/lower_ruleset.cc).
-[[nodiscard]] bool is_profile_map(const SetInfo& info);
+// A map whose value is a number that the next key begins with, a profile or a row; the kernel
+// keeps it twice (see meshd/lower_ruleset.cc).
+[[nodiscard]] bool is_number_map(const SetInfo& info);
 // Whether key, end and data have the lengths that set_info() says.
 [[nodiscard]] bool is_well_formed(const Element& element);
 
@@ -159,4 +164,4 @@ struct std::hash<meshd::policy::Element> {
     return std::hash<std::string_view>{}({reinterpret_cast<const char*>(&element), sizeof element});
   }
 };
-static_assert(sizeof(meshd::policy::Element) == 60, "no padding: hashed and compared as bytes");
+static_assert(sizeof(meshd::policy::Element) == 64, "no padding: hashed and compared as bytes");

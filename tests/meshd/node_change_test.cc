@@ -161,6 +161,30 @@ TEST_F(NodeRoomTest, AttachForWhichThereIsNoRoomChangesNothing) {
   expect_kernel_is_as_planned();
 }
 
+// Rows of egress are each container's own, while the profile is kept once: 18 times 3,600 fit
+// into 65,536, and 19 times do not.
+TEST_F(NodeRoomTest, RowsOfEgressNeedRoomForEachContainer) {
+  std::string egress;
+  for (int i = 0; i < 60; ++i) {
+    egress += fmt::format("{}{{cidr: 20.0.{}.0/24, ports: [", i == 0 ? "" : ", ", i);
+    for (int port = 0; port < 60; ++port) {
+      egress += fmt::format("{}{{port: {}}}", port == 0 ? "" : ", ", 2 * port + 1);
+    }
+    egress += "]}";
+  }
+  for (int i = 0; i < 19; ++i) {
+    const auto id = fmt::format("w{}", i);
+    ASSERT_EQ(told(apply(fmt::format(
+                  "workloads: [{{id: {}, owner: ada, workflow: wf1, egress: [{}]}}]", id, egress))),
+              "OK");
+    const auto answer = told(attach(id));
+    EXPECT_EQ(answer, i < 18 ? "OK"
+                             : "attach w18: the kernel's set egc4 would need 68400 elements and "
+                               "holds 65536");
+  }
+  EXPECT_EQ(kernel_.count(SetId::kEgress4), 3600U);
+}
+
 // VIP slots are not there yet at the apply, and must be counted all the same: 65 services of
 // 64 ports and 16 slots are 66,560, where the set holds 65,536.
 TEST_F(NodeRoomTest, SlotsThatReadinessWouldFillAreCountedBefore) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "policy/profile.h"
 #include "policy/ruleset.h"
 #include "tests/support/policy_world.h"
 
@@ -126,6 +127,37 @@ TEST_F(ReportTest, EgressWithoutPortsIsARowForEachProtocol) {
   EXPECT_THAT(texts(flow_list(bed_.world, {})),
               ElementsAre("a -> 0.0.0.0/0 tcp/0-65535 0/0", "a -> 0.0.0.0/0 udp/0-65535 0/0",
                           "a -> 198.51.100.0/24 udp/53 0/0"));
+}
+
+TEST_F(ReportTest, RowsOfTheOutsideShowWhatTheirElementsCounted) {
+  const std::string egress =
+      "egress: [{cidr: 0.0.0.0/0, ports: [{port: 443}]}, "
+      "{cidr: 198.51.100.0/24, ports: [{port: 443}]}, {cidr: \"::/0\"}]";
+  declare("{id: a, owner: ada, workflow: wf1, " + egress +
+          "}, {id: b, owner: ada, workflow: wf1, publish: [{port: 80}, {port: 81, http: true}], " +
+          egress + "}");
+  for (const auto* id : {"a", "b"}) bed_.attach(id);
+  const auto row = [](std::string_view text, std::uint8_t proto, std::uint16_t first,
+                      std::uint16_t last) {
+    return policy::row_number({Prefix::parse(text).value(), proto, first, last});
+  };
+  const auto &a = at("a"), &b = at("b");
+  const std::vector<ElementCount> counts = {
+      {policy::egress_count(*a.v4, row("0.0.0.0/0", 6, 443, 443)), 1, 100},
+      {policy::egress_count(*a.v6, row("::/0", 17, 0, 65535)), 2, 200},
+      {policy::egress_count(*a.v6, row("::/0", 58, 0, 65535)), 9, 900},  // ping
+      {policy::egress_count(*b.v4, row("0.0.0.0/0", 6, 443, 443)), 3, 300},
+      {policy::publication_count(*b.v4, Proto::kTcp, 80), 10, 1000},
+      {policy::publication_count(*b.v6, Proto::kTcp, 80), 20, 2000},
+      {policy::publication_count(*b.v4, Proto::kTcp, 81), 4, 400},
+      {policy::publication_count(*a.v4, Proto::kTcp, 80), 7, 700},  // nobody's
+  };
+  EXPECT_THAT(texts(flow_list(bed_.world, counts)),
+              ElementsAre("a -> 0.0.0.0/0 tcp/443 1/100", "a -> 198.51.100.0/24 tcp/443 0/0",
+                          "a -> ::/0 tcp/0-65535 0/0", "a -> ::/0 udp/0-65535 2/200",
+                          "b -> 0.0.0.0/0 tcp/443 3/300", "b -> 198.51.100.0/24 tcp/443 0/0",
+                          "b -> ::/0 tcp/0-65535 0/0", "b -> ::/0 udp/0-65535 0/0",
+                          "outside -> b tcp/80 30/3000", "proxies -> b tcp/81 4/400"));
 }
 
 TEST_F(ReportTest, PublishedPortsShowWhatTheDeclarationSays) {

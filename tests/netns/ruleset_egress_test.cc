@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "policy/profile.h"
 #include "tests/support/mesh_bed.h"
 #include "tests/support/rt_fixture.h"
 
@@ -54,6 +55,39 @@ TEST_F(RulesetEgressTest, IsLimitedToItsPrefixes) {
   open("192.0.2.101/32");
   EXPECT_EQ(ask(0, outside(Family::kV4), Proto::kTcp), Talk::kRefused);
   EXPECT_EQ(ask(0, outside(Family::kV6), Proto::kTcp), Talk::kRefused);
+}
+
+// Two containers share a profile of two rows: each pair counts for itself.
+TEST_F(RulesetEgressTest, CountsByContainerAndRow) {
+  constexpr std::uint32_t kTen = 0x0a0b0c0d, kDocumentation = 0xf0e0d0c0;
+  for (const int container : {0, 1}) {
+    const auto& host = bed_[static_cast<std::size_t>(container)];
+    bed_.add(MeshBed::egress_profile(host, kProfile, kDocumentation));
+    bed_.add({policy::egress_count(host.v4, kTen)});
+  }
+  bed_.add(MeshBed::egress(kProfile, prefix("10.0.0.0/8"), kTen));
+  for (const auto* to : {"192.0.2.0/24", "2001:db8::/32"}) {
+    bed_.add(MeshBed::egress(kProfile, prefix(to), kDocumentation));
+  }
+  EXPECT_EQ(ask(0, outside(Family::kV4), Proto::kUdp), Talk::kAnswered);
+  for (const int asked : {0, 1}) {
+    EXPECT_EQ(ask(asked, outside(Family::kV6), Proto::kUdp), Talk::kAnswered);
+  }
+  const auto v4 = bed_.counted(policy::SetId::kEgressCount4);
+  EXPECT_EQ(v4.at(policy::egress_count(bed_[0].v4, kDocumentation)), 2U);
+  EXPECT_EQ(v4.at(policy::egress_count(bed_[0].v4, kTen)), 0U);
+  EXPECT_EQ(v4.at(policy::egress_count(bed_[1].v4, kDocumentation)), 0U);
+  const auto v6 = bed_.counted(policy::SetId::kEgressCount6);
+  EXPECT_EQ(v6.at(policy::egress_count(bed_[0].v6, kDocumentation)), 2U);
+  EXPECT_EQ(v6.at(policy::egress_count(bed_[1].v6, kDocumentation)), 2U);
+}
+
+// A row of nobody's: the profile alone lets nothing pass.
+TEST_F(RulesetEgressTest, IsRefusedWithoutTheElementThatCounts) {
+  open_all();
+  bed_.remove({policy::egress_count(bed_[0].v4, MeshBed::kRow)});
+  EXPECT_EQ(ask(0, outside(Family::kV4), Proto::kTcp), Talk::kRefused);
+  EXPECT_EQ(ask(0, outside(Family::kV6), Proto::kTcp), Talk::kAnswered);
 }
 
 TEST_F(RulesetEgressTest, WithdrawnIsCut) {

@@ -297,7 +297,7 @@ INSTANTIATE_TEST_SUITE_P(
         Edit{"CounterAdded", "nft add counter inet meshd c_x", "counter c_x was not ours"},
         Edit{"QuotaAdded", "nft add quota inet meshd q 5 mbytes", "object q was not ours"},
         Edit{"SetFlushed", "nft flush set inet meshd allow4", "elements of allow4 were missing"},
-        Edit{"IntervalSetFlushed", "nft flush set inet meshd eg6", "elements of eg6 were missing"},
+        Edit{"IntervalSetFlushed", "nft flush map inet meshd eg6", "elements of eg6 were missing"},
         Edit{"MapFlushed", "nft flush map inet meshd vip6", "elements of vip6 were missing"},
         Edit{"ElementAdded", "nft add element inet meshd allow4 { 10.9.9.9 . 10.9.9.8 . tcp . 22 }",
              "1 elements of allow4 were not wanted"},

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "policy/profile.h"
 #include "tests/support/mesh_bed.h"
 #include "tests/support/rt_fixture.h"
 
@@ -63,6 +64,22 @@ TEST_F(RulesetPublishTest, SourceWithdrawnIsCut) {
     EXPECT_EQ(open.ask(), Talk::kRefused);
     bed_.add(sources);
   });
+}
+
+// What is let in counts, in both directions, and what is refused does not.
+TEST_F(RulesetPublishTest, CountsWhatComesIn) {
+  open_to("192.0.2.100/32", "2001:db8::/64");
+  const auto packets = [this](Family family, Proto proto) {
+    const auto set = family == Family::kV4 ? policy::SetId::kPubCount4 : policy::SetId::kPubCount6;
+    return bed_.counted(set)[policy::publication_count(bed_[1].at(family), proto, 5432)];
+  };
+  EXPECT_EQ(from_outside(Family::kV4, Proto::kUdp, ip("192.0.2.101")), Talk::kRefused);
+  EXPECT_EQ(packets(Family::kV4, Proto::kUdp), 0U);
+  for (const Family family : kFamilies) {
+    EXPECT_EQ(from_outside(family, Proto::kUdp, bed_.outside().at(family)), Talk::kAnswered);
+    EXPECT_EQ(packets(family, Proto::kUdp), 2U);
+    EXPECT_EQ(packets(family, Proto::kTcp), 0U);
+  }
 }
 
 TEST_F(RulesetPublishTest, ProfileOfAnotherPublicationOpensNothing) {

@@ -108,6 +108,11 @@ TEST_F(BaseTableTest, EveryLookUpHasTheKeyOfItsSet) {
       auto key = kinds(profile->rest);
       key.insert(key.begin(), info_of(profile->map).data[0]);
       EXPECT_EQ(key, key_of(profile->set)) << profile->set;
+      auto counted = kinds(profile->owner);
+      EXPECT_EQ(info_of(profile->set).data.empty(), !profile->by_row) << profile->set;
+      if (profile->by_row) counted.insert(counted.begin(), info_of(profile->set).data[0]);
+      EXPECT_EQ(counted, key_of(profile->counts)) << profile->counts;
+      EXPECT_TRUE(info_of(profile->counts).counter) << profile->counts;
     } else if (const auto* map = std::get_if<TranslateByMap>(&part)) {
       EXPECT_EQ(kinds(map->key), key_of(map->map)) << map->map;
       EXPECT_EQ(info_of(map->map).data.size(), map->with_port ? 2U : 1U) << map->map;

@@ -229,6 +229,25 @@ TEST_F(CompileTest, EqualProfilesAreKeptOnce) {
   w_.attach("b");
   EXPECT_EQ(elements("eg4").size(), 3U) << "TCP, UDP and ping";
   EXPECT_EQ(elements("egp4").size(), 2U);
+  EXPECT_EQ(elements("egc4").size(), 6U) << "but each counts for itself";
+}
+
+TEST_F(CompileTest, RowsOfEgressAndPublicationsCountByElementsThatStay) {
+  w_.apply(
+      "{id: a, owner: ada, scope: CLUSTER, publish: [{port: 80, node_port: 25000}], egress: ["
+      "{cidr: 192.0.2.0/24, ports: [{port: 443}]}, {cidr: 10.0.0.0/8, ports: [{port: 53}]}]}");
+  w_.attach("a");
+  EXPECT_THAT(elements("pubc4"), ElementsAre("pubc4 10.213.0.1 . tcp . 80"));
+  EXPECT_THAT(elements("pubc6"), ElementsAre("pubc6 fd00::1 . tcp . 80"));
+  EXPECT_TRUE(elements("egc6").empty());
+  const auto rows = elements("egc4");
+  ASSERT_EQ(rows.size(), 2U);
+  w_.apply(
+      "{id: a, owner: ada, scope: CLUSTER, publish: [{port: 80, allow_from: [10.0.0.0/8]}], "
+      "egress: [{cidr: 10.0.0.0/8, ports: [{port: 53}]}]}");
+  EXPECT_THAT(elements("pubc4"), ElementsAre("pubc4 10.213.0.1 . tcp . 80"));
+  ASSERT_EQ(elements("egc4").size(), 1U);
+  EXPECT_THAT(rows, testing::Contains(elements("egc4")[0])) << "the one that is left";
 }
 
 TEST_F(CompileTest, DetachedIsNowhere) {

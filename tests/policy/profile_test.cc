@@ -41,6 +41,44 @@ TEST(ProfileTest, InnerPrefixKeepsWhatTheOuterLacks) {
                                               {prefix("10.1.0.0/16"), 6, 201, 220}}));
 }
 
+TEST(ProfileTest, RowsAreRangesOfPortsOrProtocols) {
+  EXPECT_EQ(rows_of({prefix("10.0.0.0/8"), {{Proto::kUdp, 53, 53}, {Proto::kTcp, 80, 90}}}),
+            (std::vector<EgressPiece>{{prefix("10.0.0.0/8"), 17, 53, 53},
+                                      {prefix("10.0.0.0/8"), 6, 80, 90}}))
+      << "in the order of their declaration";
+  EXPECT_EQ(rows_of({prefix("::/0"), {}}),
+            (std::vector<EgressPiece>{{prefix("::/0"), 6, 0, 65535},
+                                      {prefix("::/0"), 17, 0, 65535},
+                                      {prefix("::/0"), 58, 0, 65535}}));
+}
+
+TEST(ProfileTest, RowsHaveNumbersOfTheirContent) {
+  const EgressPiece row{prefix("10.0.0.0/8"), 6, 443, 443};
+  EXPECT_EQ(row_number(row), row_number(EgressPiece(row)));
+  EXPECT_NE(row_number(row), row_number({prefix("10.0.0.0/8"), 17, 443, 443}));
+  EXPECT_NE(row_number(row), row_number({prefix("10.0.0.0/8"), 6, 443, 444}));
+  EXPECT_NE(row_number(row), row_number({prefix("10.0.0.0/9"), 6, 443, 443}));
+  EXPECT_EQ(row_number(row), 1161485909U) << "a version that numbers otherwise loses all counts";
+}
+
+TEST(ProfileTest, PieceOfSeveralRowsIsTheWidestRows) {
+  const EgressPiece wide{prefix("10.0.0.0/8"), 6, 100, 200},
+      beside{prefix("10.0.0.0/8"), 6, 201, 201}, across{prefix("10.0.0.0/8"), 6, 150, 250},
+      inner{prefix("10.1.0.0/16"), 6, 180, 300};
+  const auto rule = [](const EgressPiece& row) {
+    return EgressRule{row.prefix, {{static_cast<Proto>(row.proto), row.first, row.last}}};
+  };
+  const auto pieces = pieces_by_row({rule(inner), rule(across), rule(beside), rule(wide)});
+  EXPECT_EQ(pieces,
+            (std::vector<CountedPiece>{{wide, row_number(wide)},
+                                       {{prefix("10.0.0.0/8"), 6, 201, 250}, row_number(across)},
+                                       {{prefix("10.1.0.0/16"), 6, 251, 300}, row_number(inner)}}));
+  EXPECT_EQ(normalise(std::vector{rule(inner), rule(across), rule(beside), rule(wide)}),
+            (std::vector<EgressPiece>{{prefix("10.0.0.0/8"), 6, 100, 250},
+                                      {prefix("10.1.0.0/16"), 6, 251, 300}}))
+      << "what it permits does not hang on the rows";
+}
+
 // A space of 16 addresses and 16 ports, in which everything nests and overlaps.
 TEST(ProfileTest, RandomRulesAgreeWithBruteForceAndAreDisjoint) {
   std::mt19937 random(7);
@@ -57,6 +95,7 @@ TEST(ProfileTest, RandomRulesAgreeWithBruteForceAndAreDisjoint) {
       }
       rules.push_back(std::move(rule));
     }
+    const auto by_row = pieces_by_row(rules);
     const auto pieces = normalise(rules);
     for (std::uint32_t host = 0; host < 16; ++host) {
       const auto address = IpAddress::v4(0x0a000000U + host);
@@ -73,7 +112,13 @@ TEST(ProfileTest, RandomRulesAgreeWithBruteForceAndAreDisjoint) {
             return piece.proto == static_cast<std::uint8_t>(proto) &&
                    piece.prefix.contains(address) && piece.first <= port && port <= piece.last;
           });
-          EXPECT_EQ(covering, declared ? 1 : 0) << round << ": " << content_of(pieces) << " at "
+          const auto counting = std::ranges::count_if(by_row, [&](const CountedPiece& counted) {
+            const auto& piece = counted.piece;
+            return piece.proto == static_cast<std::uint8_t>(proto) &&
+                   piece.prefix.contains(address) && piece.first <= port && port <= piece.last;
+          });
+          EXPECT_EQ(counting, covering) << round << ": " << content_of(by_row);
+          EXPECT_EQ(covering, declared ? 1 : 0) << round << ": " << content_of(by_row) << " at "
                                                 << address.to_string() << " " << port;
         }
       }
@@ -106,7 +151,7 @@ TEST(ProfileTest, ContentsWhoseHashesMeetGetNumbersOfTheirOwn) {
 }
 
 TEST(ProfileTest, ContentsAreToldApart) {
-  EXPECT_NE(content_of(std::vector<Prefix>{}), content_of(std::vector<EgressPiece>{}));
+  EXPECT_NE(content_of(std::vector<Prefix>{}), content_of(std::vector<CountedPiece>{}));
   EXPECT_NE(content_of(std::vector{prefix("10.0.0.0/8")}),
             content_of(std::vector{prefix("10.0.0.0/9")}));
 }

@@ -49,8 +49,10 @@ TEST(ElementTextTest, ShowsIntervalsPerComponent) {
                              .addr(ip("10.255.255.255"))
                              .proto(1)
                              .port(65535)
+                             .data()
+                             .number(0xcd)
                              .build()),
-            "0x000000ab . 10.0.0.0-10.255.255.255 . icmp . 0-65535");
+            "0x000000ab . 10.0.0.0-10.255.255.255 . icmp . 0-65535 : 0x000000cd");
   EXPECT_EQ(
       element_text(
           ElementBuilder(SetId::kNever6).addr(ip("fe80::")).end().addr(ip("fe80::ff")).build()),
@@ -92,11 +94,14 @@ TEST(RenderTest, MarksWhatNftCannotReadAsComments) {
                      {Field::kIp4Dest, Field::kL4proto, Field::kDestPort, Field::kRandomSlot},
                      "vip4",
                      false}};
-  const Rule profile = {InProfile{{Field::kIp4Source}, "egp4", {Field::kIp4Dest}, "src4"}};
+  const Rule profile = {InProfile{{Field::kIp4Source}, "a", {Field::kIp4Dest}, "b", false, "c"}};
+  const Rule row = {InProfile{{Field::kIp4Source}, "a", {Field::kIp4Dest}, "b", true, "c"}};
   const Rule plain = {TranslateByMap{
       Family::kV6, {Field::kIp6Dest, Field::kL4proto, Field::kDestPort}, "pub6", true}};
   EXPECT_FALSE(nft_can_write(slot));
   EXPECT_FALSE(nft_can_write(profile));
+  EXPECT_EQ(render_rule(profile), "ip saddr map @a . ip daddr @b ip saddr @c");
+  EXPECT_EQ(render_rule(row), "ip saddr map @a . ip daddr map @b . ip saddr @c");
   EXPECT_TRUE(nft_can_write(plain));
   Table table{.name = "t", .counters = {}, .dynamic_sets = {}, .chains = {}};
   table.chains.push_back({"c", {}, {slot, plain}});

@@ -95,6 +95,22 @@ TEST(ElementBuilderTest, SeparatesKeyEndAndData) {
   EXPECT_EQ(hex(interval.key()), "00000007c0000200");
   EXPECT_EQ(hex(interval.key_end()), "00000007c00002ff");
   EXPECT_TRUE(is_well_formed(interval));
+  const auto row = ElementBuilder(SetId::kEgress6)
+                       .number(7)
+                       .addr(ip("fd00::"))
+                       .proto(Proto::kTcp)
+                       .port(80)
+                       .end()
+                       .number(7)
+                       .addr(ip("fd00::ff"))
+                       .proto(Proto::kTcp)
+                       .port(81)
+                       .data()
+                       .number(0x1234)
+                       .build();
+  EXPECT_EQ(hex(row.key()).substr(0, 8), "00000007");
+  EXPECT_EQ(hex(row.data()), "34120000") << "no part of the interval: in host order";
+  EXPECT_TRUE(is_well_formed(row));
   const auto slot = ElementBuilder(SetId::kVip6)
                         .addr(ip("fd00::1"))
                         .proto(Proto::kUdp)

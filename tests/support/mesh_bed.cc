@@ -12,6 +12,7 @@
 #include "meshd/table_repair.h"
 #include "netlink/nft_batch.h"
 #include "netlink/nft_dump.h"
+#include "policy/profile.h"
 #include "tests/support/rt_fixture.h"
 #include "tests/support/ruleset_samples.h"
 
@@ -208,6 +209,16 @@ void MeshBed::replace_rules(std::uint32_t dns_client_rate) {
   must(std::move(batch).commit(*socket_));
 }
 
+std::map<Element, std::uint64_t> MeshBed::counted(SetId set) {
+  std::map<Element, std::uint64_t> packets;
+  const auto list = must(netlink::read_elements(*socket_, policy::kTableName, lower_set(set)));
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const auto view = list[i];
+    packets[raise_element(set, view).value()] = view.packets;
+  }
+  return packets;
+}
+
 std::uint64_t MeshBed::counter(const std::string& name) {
   for (const auto& counter : must(netlink::read_counters(*socket_, policy::kTableName))) {
     if (counter.name == name) return counter.packets;
@@ -308,6 +319,7 @@ MeshBed::Elements MeshBed::publish(Proto proto, std::uint16_t node_port, const B
                            .data()
                            .number(profile)
                            .build());
+    elements.push_back(policy::publication_count(to.at(family), proto, port));
   }
   return elements;
 }
@@ -322,7 +334,8 @@ MeshBed::Elements MeshBed::sources(std::uint32_t profile, const Prefix& from) {
               .build()};
 }
 
-MeshBed::Elements MeshBed::egress_profile(const BedHost& container, std::uint32_t profile) {
+MeshBed::Elements MeshBed::egress_profile(const BedHost& container, std::uint32_t profile,
+                                          std::uint32_t row) {
   Elements elements;
   for (const Family family : kFamilies) {
     elements.push_back(ElementBuilder(version(SetId::kEgressProfile4, family))
@@ -330,11 +343,12 @@ MeshBed::Elements MeshBed::egress_profile(const BedHost& container, std::uint32_
                            .data()
                            .number(profile)
                            .build());
+    elements.push_back(policy::egress_count(container.at(family), row));
   }
   return elements;
 }
 
-MeshBed::Elements MeshBed::egress(std::uint32_t profile, const Prefix& to) {
+MeshBed::Elements MeshBed::egress(std::uint32_t profile, const Prefix& to, std::uint32_t row) {
   Elements elements;
   const std::uint8_t icmp = to.family() == Family::kV4 ? 1 : 58;
   for (const std::uint8_t proto : {std::uint8_t{6}, std::uint8_t{17}, icmp}) {
@@ -348,6 +362,8 @@ MeshBed::Elements MeshBed::egress(std::uint32_t profile, const Prefix& to) {
                            .addr(to.last())
                            .proto(proto)
                            .port(65535)
+                           .data()
+                           .number(row)
                            .build());
   }
   return elements;

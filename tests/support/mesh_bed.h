@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -39,6 +40,7 @@ struct BedHost {
 class MeshBed {
  public:
   using Elements = std::vector<policy::Element>;
+  static constexpr std::uint32_t kRow = 0x12345678;
 
   // Moves the calling process into the node's namespace. The table is installed with what
   // `containers` need to exist, and nothing is allowed.
@@ -59,6 +61,8 @@ class MeshBed {
   void apply(const policy::Delta& delta);
   // All rules anew in one transaction, as for a changed setting; elements stay.
   void replace_rules(std::uint32_t dns_client_rate);
+  // Packets that each element of a set has counted.
+  [[nodiscard]] std::map<policy::Element, std::uint64_t> counted(policy::SetId set);
   // Packets of a named counter of the table.
   [[nodiscard]] std::uint64_t counter(const std::string& name);
 
@@ -73,9 +77,11 @@ class MeshBed {
   [[nodiscard]] Elements publish(Proto proto, std::uint16_t node_port, const BedHost& to,
                                  std::uint16_t port, std::uint32_t profile) const;
   [[nodiscard]] static Elements sources(std::uint32_t profile, const Prefix& from);
-  // A container's egress by a profile, and what the profile permits.
-  [[nodiscard]] static Elements egress_profile(const BedHost& container, std::uint32_t profile);
-  [[nodiscard]] static Elements egress(std::uint32_t profile, const Prefix& to);
+  // A container's egress by a profile, and what the profile permits, counted by a row.
+  [[nodiscard]] static Elements egress_profile(const BedHost& container, std::uint32_t profile,
+                                               std::uint32_t row = kRow);
+  [[nodiscard]] static Elements egress(std::uint32_t profile, const Prefix& to,
+                                       std::uint32_t row = kRow);
 
   // Elements of a container, as attach makes them.
   [[nodiscard]] static Elements attached(const BedHost& container);
