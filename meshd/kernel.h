@@ -81,7 +81,7 @@ class Kernel {
   [[nodiscard]] virtual Result<bool> name_taken(const std::string& host_ifname) = 0;
   [[nodiscard]] virtual Result<bool> link_exists(const std::string& host_ifname) = 0;
 
-  // One transaction, all or nothing.
+  // All or nothing: on failure there may be intervals of profiles that nobody has.
   [[nodiscard]] virtual Status commit(const policy::Delta& delta) = 0;
   // Makes the table equal to `wanted`, whatever it is now; writes nothing when it is.
   [[nodiscard]] virtual Result<Repairs> converge(const std::vector<policy::Element>& wanted) = 0;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <fstream>
+#include <functional>
+#include <iterator>
 #include <span>
 
 #include "meshd/lower_ruleset.h"
@@ -50,6 +52,12 @@ bool is_open(const netlink::ConntrackEntry& entry) {
 policy::LiveConnection connection_of(const netlink::ConntrackEntry& entry) {
   return {static_cast<Proto>(entry.proto), entry.original.source, entry.original.destination,
           entry.original.destination_port, entry.reply.source,    entry.reply.source_port};
+}
+
+// Of a publication's sources, or of a way out.
+bool is_profile_interval(const policy::Element& element) {
+  const auto& info = policy::set_info(element.set);
+  return info.interval && info.key.size() > 1;
 }
 
 }  // namespace
@@ -119,6 +127,18 @@ Result<bool> LinuxKernel::link_exists(const std::string& host_ifname) {
 }
 
 Status LinuxKernel::commit(const policy::Delta& delta) {
+  // Packets see a transaction's new intervals of several components later than its other
+  // elements, and whom these give a new profile has none until then: packets of open flows
+  // were refused (seen on 6.18). So they go ahead, into profiles that nobody has yet. Where
+  // that fails, perhaps by an almost full set, all goes at once.
+  policy::Delta ahead, rest{delta.remove, {}};
+  std::ranges::copy_if(delta.add, std::back_inserter(ahead.add), is_profile_interval);
+  if (ahead.add.empty() || !send(ahead)) return send(delta);
+  std::ranges::copy_if(delta.add, std::back_inserter(rest.add), std::not_fn(is_profile_interval));
+  return rest.empty() ? Status() : send(rest);
+}
+
+Status LinuxKernel::send(const policy::Delta& delta) {
   netlink::NftBatch batch{std::string(policy::kTableName)};
   CHECK_OK(put_delta(batch, delta));
   return std::move(batch).commit(nft_);

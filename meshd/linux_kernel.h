@@ -57,6 +57,8 @@ class LinuxKernel final : public Kernel {
  private:
   LinuxKernel(Topology topology, netlink::Socket nft, netlink::Conntrack conntrack)
       : topology_(std::move(topology)), nft_(std::move(nft)), conntrack_(std::move(conntrack)) {}
+  // One transaction.
+  [[nodiscard]] Status send(const policy::Delta& delta);
   // Tables in which earlier versions tried the kernel, should one have died over it.
   [[nodiscard]] static Status sweep_probes(netlink::Socket& socket);
 

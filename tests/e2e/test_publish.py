@@ -163,6 +163,24 @@ class PublishTest(NodeTest):
                 self.assertEqual(out.talk(key=key)["result"], "refused", key)
         self.node.apply(WEB)
 
+    def test_changed_profile_keeps_what_it_still_lets_pass(self):
+        # A new source, or a new way out, is a new profile: no packet meets it half made.
+        def world(number):
+            return f"""
+workloads:
+- {{id: steady, owner: ada, workflow: wf1,
+   publish: [{{port: 8080, node_port: 28081, allow_from: [192.0.2.0/24, 203.0.113.{number}]}},
+             {{port: 53, protocol: UDP, node_port: 28054,
+              allow_from: [192.0.2.0/24, "2001:db8:1::/64", 203.0.113.{number}]}}],
+   egress: [{{cidr: 192.0.2.10/32, ports: [{{port: 4433, protocol: UDP}}]}},
+            {{cidr: "2001:db8:1::/64", ports: [{{port: 443}}]}}, {{cidr: 203.0.113.{number}}},
+            {{cidr: "2001:db8:2::{number}"}}]}}
+"""
+        with self.undisturbed():
+            for number in range(1, 41):
+                self.node.apply(world(number))
+        self.node.apply(WEB)
+
     def test_service_is_ready_when_it_says_so_over_http(self):
         node = self.node
         hot, caller = node.container("hot"), node.container("caller")
