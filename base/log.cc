@@ -104,8 +104,9 @@ class Writer {
                                                              spdlog::pattern_time_type::utc);
   }
 
-  void write(Level level, std::string_view message) {
+  void write(Level level, std::string_view message, bool always = false) {
     const std::lock_guard lock(mutex_);
+    if (always) return emit(level, printable(message));
     if (level < level_) return;
     auto& budget = level >= Level::kWarning ? trouble_ : ordinary_;
     const auto verdict = budget.admit(message, BootClock::now());
@@ -174,6 +175,7 @@ Writer& writer() {
 
 void init(Level level, Format format) { writer().set(level, format); }
 void write(Level level, std::string_view message) { writer().write(level, message); }
+void audit(std::string_view message) { writer().write(Level::kInfo, message, true); }
 
 std::string printable(std::string_view message) {
   const bool cut = message.size() > kMaxMessageBytes;

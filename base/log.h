@@ -26,7 +26,7 @@ enum class Format { kText, kJournal, kJson };  // journal: "<priority>message", 
 // A line is cut here: longer ones are somebody's data, not our sentence.
 inline constexpr std::size_t kMaxMessageBytes = 4096;
 // Lines a second, and in one burst: what a person can follow and a disk does not notice.
-// Warnings and errors are counted apart from the rest.
+// Warnings and errors are counted apart from the rest, what audit() writes not at all.
 inline constexpr int kLinesPerSecond = 50;
 // The same for lines that begin alike (up to the first ':'), so that one thing gone wild
 // leaves room for the line that explains it.
@@ -35,11 +35,9 @@ inline constexpr int kAlikePerSecond = 20;
 // Until init(): text, from kInfo.
 void init(Level level, Format format);
 void write(Level level, std::string_view message);
+// Who did what: written whatever the level and however many there are.
+void audit(std::string_view message);
 
-template <class... Args>
-void debug(fmt::format_string<Args...> format, Args&&... args) {
-  write(Level::kDebug, fmt::format(format, std::forward<Args>(args)...));
-}
 template <class... Args>
 void info(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::kInfo, fmt::format(format, std::forward<Args>(args)...));

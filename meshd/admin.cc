@@ -2,18 +2,21 @@
 
 #include <grp.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/server_posix.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
 #include <deque>
 #include <thread>
 #include <utility>
 
 #include "base/log.h"
+#include "meshd/local_socket.h"
 #include "policy/from_proto.h"
 #include "proto/node.grpc.pb.h"
 
@@ -30,6 +33,9 @@ constexpr int kMaxControlBytes = 32 << 20;
 constexpr int kMaxStatusBytes = 8 << 20;
 // Calls at the same time on one connection to the status socket; more wait in the client.
 constexpr int kMaxStreams = 128;
+// Connections to the control socket at a time: a launcher has one for each command it runs,
+// and the daemon keeps most of its 1,024 descriptors for itself.
+constexpr std::size_t kMaxControlConnections = 256;
 // How long shutdown waits for answers to reach clients before it cuts the connections.
 constexpr auto kShutdownGrace = std::chrono::milliseconds(500);
 constexpr std::string_view kStopping = "meshd is stopping";
@@ -132,8 +138,36 @@ grpc::ServerUnaryReactor* as_job(Calls& calls, const Request* request, Response*
   return call;
 }
 
-Result<std::vector<policy::Declaration>> read_files(const pb::ApplyRequest& request) {
-  std::vector<policy::Declaration> all;
+// gRPC calls the other end of a descriptor that it was given "fd:N" (1.51). N is that
+// connection's as long as one of its calls lives, for a call holds its transport and that the
+// descriptor; so N may be asked here and must not be kept.
+Caller caller_of(const grpc::CallbackServerContext& context) {
+  constexpr std::string_view kPrefix = "fd:";
+  const auto peer = context.peer();
+  int fd = -1;
+  if (peer.starts_with(kPrefix)) {
+    std::from_chars(peer.data() + kPrefix.size(), peer.data() + peer.size(), fd);
+  }
+  return meshd::caller_of(fd).value_or(kUnknownCaller);
+}
+
+template <class Request, class Response>
+grpc::ServerUnaryReactor* as_change(Calls& calls, const grpc::CallbackServerContext& context,
+                                    const Request* request, Response* response,
+                                    void (Api::*method)(const Request&, Caller, Reply<Response>)) {
+  auto* const call = new Call(calls, request->ByteSizeLong());
+  if (call->admitted()) {
+    calls.post([=, caller = caller_of(context)](Api& api) {
+      (api.*method)(*request, caller, call->replies_to(response));
+    });
+  }
+  return call;
+}
+
+using Declarations = std::vector<policy::Declaration>;
+
+Result<Declarations> read_files(const pb::ApplyRequest& request) {
+  Declarations all;
   for (const auto& file : request.files()) {
     auto declarations = TRY(policy::read_declarations(file.name(), file.text()));
     std::ranges::move(declarations, std::back_inserter(all));
@@ -155,15 +189,14 @@ class Reading {
     [[maybe_unused]] const bool woken = tasks_.post([] {});
   }
 
-  template <class Response>
-  void start(Calls& calls, Call* call, const pb::ApplyRequest* request, Response* response,
-             void (Api::*method)(std::vector<policy::Declaration>, Reply<Response>)) {
+  // `job`: what the main loop is to do with what was read.
+  template <class Job>
+  void start(Calls& calls, Call* call, const pb::ApplyRequest* request, Job job) {
     const bool taken = tasks_.post([=, &calls] {
       auto declarations = read_files(*request);
       if (!declarations) return call->Finish(to_status(declarations.error()));
-      calls.post([=, read = *std::move(declarations)](Api& api) mutable {
-        (api.*method)(std::move(read), call->replies_to(response));
-      });
+      calls.post(
+          [=, read = *std::move(declarations)](Api& api) mutable { job(api, std::move(read)); });
     });
     // Every task is a call, and those are counted.
     if (!taken) log::error("api: the reading queue is full: a call is lost");
@@ -187,25 +220,29 @@ class ControlService final : public pb::Control::CallbackService {
   using Context = grpc::CallbackServerContext;
   using Reactor = grpc::ServerUnaryReactor;
 
-  Reactor* Apply(Context*, const pb::ApplyRequest* q, pb::ApplyReply* r) override {
+  Reactor* Apply(Context* context, const pb::ApplyRequest* q, pb::ApplyReply* r) override {
     auto* const call = new Call(calls_, q->ByteSizeLong());
-    if (call->admitted()) reading_.start(calls_, call, q, r, &Api::apply);
+    if (!call->admitted()) return call;
+    reading_.start(calls_, call, q,
+                   [=, caller = caller_of(*context)](Api& api, Declarations declarations) {
+                     api.apply(std::move(declarations), caller, call->replies_to(r));
+                   });
     return call;
   }
-  Reactor* Attach(Context*, const pb::AttachRequest* q, pb::AttachReply* r) override {
-    return as_job(calls_, q, r, &Api::attach);
+  Reactor* Attach(Context* context, const pb::AttachRequest* q, pb::AttachReply* r) override {
+    return as_change(calls_, *context, q, r, &Api::attach);
   }
-  Reactor* Detach(Context*, const pb::DetachRequest* q, pb::DetachReply* r) override {
-    return as_job(calls_, q, r, &Api::detach);
+  Reactor* Detach(Context* context, const pb::DetachRequest* q, pb::DetachReply* r) override {
+    return as_change(calls_, *context, q, r, &Api::detach);
   }
-  Reactor* Drain(Context*, const pb::WorkloadRequest* q, pb::Empty* r) override {
-    return as_job(calls_, q, r, &Api::drain);
+  Reactor* Drain(Context* context, const pb::WorkloadRequest* q, pb::Empty* r) override {
+    return as_change(calls_, *context, q, r, &Api::drain);
   }
-  Reactor* Delete(Context*, const pb::DeleteRequest* q, pb::DetachReply* r) override {
-    return as_job(calls_, q, r, &Api::remove);
+  Reactor* Delete(Context* context, const pb::DeleteRequest* q, pb::DetachReply* r) override {
+    return as_change(calls_, *context, q, r, &Api::remove);
   }
-  Reactor* ReleaseName(Context*, const pb::NameRequest* q, pb::Empty* r) override {
-    return as_job(calls_, q, r, &Api::release_name);
+  Reactor* ReleaseName(Context* context, const pb::NameRequest* q, pb::Empty* r) override {
+    return as_change(calls_, *context, q, r, &Api::release_name);
   }
 
  private:
@@ -293,7 +330,9 @@ class StatusService final : public pb::Status::CallbackService {
   Reactor* Plan(Context*, const pb::ApplyRequest* q, pb::PlanReply* r) override {
     auto* const call = new Call(calls_, q->ByteSizeLong());
     if (call->admitted() && call->count_as_plan()) {
-      reading_.start(calls_, call, q, r, &Api::plan);
+      reading_.start(calls_, call, q, [=](Api& api, Declarations declarations) {
+        api.plan(std::move(declarations), call->replies_to(r));
+      });
     }
     return call;
   }
@@ -355,20 +394,30 @@ class GrpcAdmin final : public Admin {
  public:
   GrpcAdmin() : control_(calls_, reading_), status_(calls_, reading_) {}
 
-  Status bind(const std::string& run_dir) {
+  Status bind(const std::string& run_dir, std::chrono::milliseconds idle) {
+    const auto path = run_dir + "/status.sock";
     const auto old = umask(0177);
-    control_server_ = serve(run_dir + "/control.sock", control_, kMaxControlBytes, 0);
-    status_server_ = serve(run_dir + "/status.sock", status_, kMaxStatusBytes, kMaxStreams);
+    status_server_ = serve(status_, kMaxStatusBytes, [&](grpc::ServerBuilder& builder) {
+      builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
+      builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
+    });
     umask(old);
-    if (!control_server_ || !status_server_) {
-      return fail(ErrorCode::kSystem, "cannot bind control.sock and status.sock in " + run_dir);
-    }
-    return open_to_group(run_dir + "/status.sock");
+    if (!status_server_) return fail(ErrorCode::kSystem, "cannot bind " + path);
+    control_server_ = serve(control_, kMaxControlBytes, [&](grpc::ServerBuilder& builder) {
+      builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, static_cast<int>(idle.count()));
+    });
+    if (!control_server_) return fail(ErrorCode::kInternal, "cannot serve control.sock");
+    control_socket_ = TRY(LocalSocket::listen(
+        run_dir + "/control.sock", kMaxControlConnections, [this](UniqueFd connection) {
+          grpc::AddInsecureChannelFromFd(control_server_.get(), connection.release());
+        }));
+    return open_to_group(path);
   }
 
   Mailbox<Job>& jobs() override { return calls_.jobs; }
 
   bool shutdown(Api& api) override {
+    control_socket_.reset();  // a server that is shut down must not be given connections
     // Shutdown() returns when every call has its answer, and only jobs on this thread give
     // answers: it runs on another one meanwhile.
     const auto closed = std::make_shared<std::atomic<bool>>(false);
@@ -397,15 +446,13 @@ class GrpcAdmin final : public Admin {
   }
 
  private:
-  static std::unique_ptr<grpc::Server> serve(const std::string& path, grpc::Service& service,
-                                             int max_bytes, int max_streams) {
+  static std::unique_ptr<grpc::Server> serve(
+      grpc::Service& service, int max_bytes,
+      const std::function<void(grpc::ServerBuilder&)>& more) {
     grpc::ServerBuilder builder;
-    builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
     builder.RegisterService(&service);
     builder.SetMaxReceiveMessageSize(max_bytes);
-    if (max_streams > 0) {
-      builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, max_streams);
-    }
+    more(builder);
     return builder.BuildAndStart();
   }
 
@@ -414,13 +461,15 @@ class GrpcAdmin final : public Admin {
   ControlService control_;
   StatusService status_;
   std::unique_ptr<grpc::Server> control_server_, status_server_;
+  std::unique_ptr<LocalSocket> control_socket_;  // after the server that it feeds
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Admin>> Admin::make(const std::string& run_dir) {
+Result<std::unique_ptr<Admin>> Admin::make(const std::string& run_dir,
+                                           std::chrono::milliseconds idle) {
   auto admin = std::make_unique<GrpcAdmin>();
-  CHECK_OK(admin->bind(run_dir));
+  CHECK_OK(admin->bind(run_dir, idle));
   return admin;
 }
 

@@ -5,6 +5,8 @@
 // Errors:  a refused call changed nothing; its Error is the one line the user reads.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -30,6 +32,14 @@ class EventStream {
   virtual void end(std::string_view why) = 0;
 };
 
+// Who asks for a change, by the kernel's word: never by the message's. A process of another
+// pid namespace has no number here: 0.
+struct Caller {
+  uid_t uid = 0;
+  pid_t pid = 0;
+};
+inline constexpr Caller kUnknownCaller{static_cast<uid_t>(-1), 0};
+
 // A call, for what may have to be given up before it is answered.
 using CallNumber = std::uint64_t;
 
@@ -37,12 +47,12 @@ class Api {
  public:
   virtual ~Api() = default;
 
-  virtual void apply(std::vector<policy::Declaration>, Reply<mesh::v1::ApplyReply>) = 0;
-  virtual void attach(const mesh::v1::AttachRequest&, Reply<mesh::v1::AttachReply>) = 0;
-  virtual void detach(const mesh::v1::DetachRequest&, Reply<mesh::v1::DetachReply>) = 0;
-  virtual void drain(const mesh::v1::WorkloadRequest&, Reply<mesh::v1::Empty>) = 0;
-  virtual void remove(const mesh::v1::DeleteRequest&, Reply<mesh::v1::DetachReply>) = 0;
-  virtual void release_name(const mesh::v1::NameRequest&, Reply<mesh::v1::Empty>) = 0;
+  virtual void apply(std::vector<policy::Declaration>, Caller, Reply<mesh::v1::ApplyReply>) = 0;
+  virtual void attach(const mesh::v1::AttachRequest&, Caller, Reply<mesh::v1::AttachReply>) = 0;
+  virtual void detach(const mesh::v1::DetachRequest&, Caller, Reply<mesh::v1::DetachReply>) = 0;
+  virtual void drain(const mesh::v1::WorkloadRequest&, Caller, Reply<mesh::v1::Empty>) = 0;
+  virtual void remove(const mesh::v1::DeleteRequest&, Caller, Reply<mesh::v1::DetachReply>) = 0;
+  virtual void release_name(const mesh::v1::NameRequest&, Caller, Reply<mesh::v1::Empty>) = 0;
 
   virtual void plan(std::vector<policy::Declaration>, Reply<mesh::v1::PlanReply>) = 0;
   virtual void list_workloads(const mesh::v1::Empty&, Reply<mesh::v1::WorkloadList>) = 0;

@@ -41,12 +41,12 @@ class Daemon final : public Api {
   [[nodiscard]] Status run() { return loop_->run(); }
 
   // Api
-  void apply(std::vector<policy::Declaration>, Reply<mesh::v1::ApplyReply>) override;
-  void attach(const mesh::v1::AttachRequest&, Reply<mesh::v1::AttachReply>) override;
-  void detach(const mesh::v1::DetachRequest&, Reply<mesh::v1::DetachReply>) override;
-  void drain(const mesh::v1::WorkloadRequest&, Reply<mesh::v1::Empty>) override;
-  void remove(const mesh::v1::DeleteRequest&, Reply<mesh::v1::DetachReply>) override;
-  void release_name(const mesh::v1::NameRequest&, Reply<mesh::v1::Empty>) override;
+  void apply(std::vector<policy::Declaration>, Caller, Reply<mesh::v1::ApplyReply>) override;
+  void attach(const mesh::v1::AttachRequest&, Caller, Reply<mesh::v1::AttachReply>) override;
+  void detach(const mesh::v1::DetachRequest&, Caller, Reply<mesh::v1::DetachReply>) override;
+  void drain(const mesh::v1::WorkloadRequest&, Caller, Reply<mesh::v1::Empty>) override;
+  void remove(const mesh::v1::DeleteRequest&, Caller, Reply<mesh::v1::DetachReply>) override;
+  void release_name(const mesh::v1::NameRequest&, Caller, Reply<mesh::v1::Empty>) override;
   void plan(std::vector<policy::Declaration>, Reply<mesh::v1::PlanReply>) override;
   void list_workloads(const mesh::v1::Empty&, Reply<mesh::v1::WorkloadList>) override;
   void list_services(const mesh::v1::Empty&, Reply<mesh::v1::ServiceList>) override;

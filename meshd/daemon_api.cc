@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "meshd/audit_text.h"
 #include "meshd/daemon.h"
 #include "meshd/report.h"
 #include "netlink/netns.h"
@@ -31,12 +32,14 @@ pb::Verdict::Value verdict_message(policy::FlowVerdict verdict) {
   return pb::Verdict::REFUSED;
 }
 
-// Who changed what. control.sock can be opened by root alone, and gRPC does not tell which
-// process did: what is known is whose declarations these are.
+// Who changed what, line by line. Only root can open control.sock, but root is many.
 template <class T>
-Reply<T> audited(std::string what, Reply<T> reply) {
-  return [what = std::move(what), reply = std::move(reply)](Result<T> result) mutable {
-    log::info("control.sock: {}: {}", what, result ? "done" : "refused: " + result.error().what);
+Reply<T> audited(Caller caller, std::vector<std::string> lines, Reply<T> reply) {
+  return [caller, lines = std::move(lines), reply = std::move(reply)](Result<T> result) mutable {
+    const auto outcome = result ? "done" : "refused: " + result.error().what;
+    for (const auto& line : lines) {
+      log::audit(fmt::format("control.sock: {}: {}: {}", caller_text(caller), line, outcome));
+    }
     reply(std::move(result));
   };
 }
@@ -47,21 +50,13 @@ std::string with_owner(const policy::World& world, const std::string& id) {
   return fmt::format("{} of {}", id, found->second.declaration.owner);
 }
 
-std::string apply_text(const std::vector<policy::Declaration>& declarations) {
-  std::string text = "apply";
-  for (const auto& declaration : declarations) {
-    text +=
-        fmt::format("{} {} of {}", text == "apply" ? "" : ",", declaration.id, declaration.owner);
-  }
-  return text;
-}
-
 }  // namespace
 
-void Daemon::apply(std::vector<policy::Declaration> declarations, Reply<pb::ApplyReply> reply) {
-  auto what = apply_text(declarations);
+void Daemon::apply(std::vector<policy::Declaration> declarations, Caller caller,
+                   Reply<pb::ApplyReply> reply) {
+  auto lines = apply_lines(declarations);
   node_->apply(std::move(declarations), BootClock::now(),
-               audited(std::move(what), std::move(reply)));
+               audited(caller, std::move(lines), std::move(reply)));
 }
 
 void Daemon::plan(std::vector<policy::Declaration> declarations, Reply<pb::PlanReply> reply) {
@@ -72,8 +67,10 @@ void Daemon::plan(std::vector<policy::Declaration> declarations, Reply<pb::PlanR
   reply(std::move(answer));
 }
 
-void Daemon::attach(const pb::AttachRequest& request, Reply<pb::AttachReply> unaudited) {
-  auto reply = audited("attach " + with_owner(node_->world(), request.id()), std::move(unaudited));
+void Daemon::attach(const pb::AttachRequest& request, Caller caller,
+                    Reply<pb::AttachReply> unaudited) {
+  auto reply =
+      audited(caller, {"attach " + with_owner(node_->world(), request.id())}, std::move(unaudited));
   const auto netns =
       netlink::Netns::open_handed_over(request.pid(), request.fd(), request.netns_ino());
   if (!netns) return reply(std::unexpected(Error(netns.error()).in("attach " + request.id())));
@@ -102,26 +99,29 @@ void Daemon::attach(const pb::AttachRequest& request, Reply<pb::AttachReply> una
                 });
 }
 
-void Daemon::detach(const pb::DetachRequest& request, Reply<pb::DetachReply> reply) {
+void Daemon::detach(const pb::DetachRequest& request, Caller caller, Reply<pb::DetachReply> reply) {
   if (request.removed_netns_ino() != 0) {
     return node_->forget_netns(request.id(), request.removed_netns_ino(), BootClock::now(),
                                std::move(reply));
   }
   if (request.left_only()) return reply(node_->left_netns(request.id()));
-  node_->detach(request.id(), BootClock::now(),
-                audited("detach " + with_owner(node_->world(), request.id()), std::move(reply)));
+  node_->detach(
+      request.id(), BootClock::now(),
+      audited(caller, {"detach " + with_owner(node_->world(), request.id())}, std::move(reply)));
 }
-void Daemon::drain(const pb::WorkloadRequest& request, Reply<pb::Empty> reply) {
-  node_->drain(request.id(), BootClock::now(),
-               audited("drain " + with_owner(node_->world(), request.id()), std::move(reply)));
+void Daemon::drain(const pb::WorkloadRequest& request, Caller caller, Reply<pb::Empty> reply) {
+  node_->drain(
+      request.id(), BootClock::now(),
+      audited(caller, {"drain " + with_owner(node_->world(), request.id())}, std::move(reply)));
 }
-void Daemon::remove(const pb::DeleteRequest& request, Reply<pb::DetachReply> reply) {
-  node_->remove(request.id(), request.force(), BootClock::now(),
-                audited("delete " + with_owner(node_->world(), request.id()), std::move(reply)));
+void Daemon::remove(const pb::DeleteRequest& request, Caller caller, Reply<pb::DetachReply> reply) {
+  node_->remove(
+      request.id(), request.force(), BootClock::now(),
+      audited(caller, {"delete " + with_owner(node_->world(), request.id())}, std::move(reply)));
 }
-void Daemon::release_name(const pb::NameRequest& request, Reply<pb::Empty> reply) {
+void Daemon::release_name(const pb::NameRequest& request, Caller caller, Reply<pb::Empty> reply) {
   node_->release_name(request.name(), BootClock::now(),
-                      audited("name release " + request.name(), std::move(reply)));
+                      audited(caller, {"name release " + request.name()}, std::move(reply)));
 }
 
 void Daemon::list_workloads(const pb::Empty&, Reply<pb::WorkloadList> reply) {

@@ -38,7 +38,7 @@ TEST(LogTest, TextLineHasTimeLevelAndMessage) {
 TEST(LogTest, JournalLineHasPriorityAndNoTime) {
   const auto out = stderr_of([] {
     init(Level::kDebug, Format::kJournal);
-    debug("journal a");
+    write(Level::kDebug, "journal a");
     info("journal b");
     warning("journal c");
     error("journal d");
@@ -111,6 +111,16 @@ TEST(LogTest, AStormOfOrdinaryLinesLeavesRoomForWarnings) {
     warning("PROBLEM store: disk full");
   });
   EXPECT_THAT(out, HasSubstr("<4>PROBLEM store: disk full\n"));
+}
+
+TEST(LogTest, AnAuditLosesNoLineToALimitOrALevel) {
+  const auto out = stderr_of([] {
+    init(Level::kError, Format::kJournal);
+    for (int i = 0; i < 300; ++i) audit(fmt::format("control.sock: {}", i));
+    init(Level::kInfo, Format::kJournal);
+  });
+  EXPECT_EQ(std::ranges::count(out, '\n'), 300);
+  EXPECT_THAT(out, HasSubstr("<6>control.sock: 299\n"));
 }
 
 // Stderr is a pipe of two pages that nobody reads until the test does.

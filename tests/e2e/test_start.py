@@ -72,6 +72,15 @@ class StartTest(NodeTest):
         self.assertEqual(self.ctl_as(GROUP, "detach", "third"), 3)
         self.assertEqual(self.ctl_as(SOMEBODY, "status"), 3)
 
+    def test_the_log_says_which_process_asked_for_a_change(self):
+        command = subprocess.Popen([str(bed.BUILD / "meshctl"), "drain", "nobody"],
+                                   stderr=subprocess.DEVNULL)
+        self.assertEqual(command.wait(), 1)
+        log = (self.node.dir / "meshd.log").read_text()
+        self.assertIn(f"control.sock: uid 0 pid {command.pid}: drain nobody: refused: ", log)
+        self.assertRegex(log, r"control\.sock: uid 0 pid \d+: apply db of ada, worker of ada, "
+                              r"third of ada: done\n")
+
     def groups_are(self, text):
         file = self.node.dir / "group"
         file.write_text(text)
