@@ -117,10 +117,18 @@ class Apply {
         field = "admit_owners";
       else if (other->hold != first.hold)
         field = "hold";
-      if (field == nullptr) continue;
-      return refuse(ErrorCode::kConflict, other->id,
-                    fmt::format("{}: replicas of {} must agree, and {} says otherwise", field,
-                                key_text(*first.service()), first.id));
+      if (field != nullptr) {
+        return refuse(ErrorCode::kConflict, other->id,
+                      fmt::format("{}: replicas of {} must agree, and {} says otherwise", field,
+                                  key_text(*first.service()), first.id));
+      }
+      if (first.admit == Admit::kWorkflow && other->workflow != first.workflow) {
+        // Each would admit its own run alone, and the VIP would lead to either by chance.
+        return refuse(ErrorCode::kConflict, other->id,
+                      fmt::format("workflow: replicas of {} with admit: WORKFLOW must be of one "
+                                  "workflow, and {} is of {}",
+                                  key_text(*first.service()), first.id, first.workflow));
+      }
     }
     return {};
   }

@@ -101,8 +101,15 @@ class World:
     def held(self, consumer, key, port):
         return not self.endpoints(key, port) and self.would_wait(consumer, key, port)
 
-    # What a packet meets, as a set: replicas of which only some grant the port are drawn
-    # from by chance. Each outcome is (verdict, who answers).
+    def granted_by_name(self, consumer, key, port):
+        """All replicas agree in whom they admit, so the first of them speaks for all."""
+        c, first = self.workloads[consumer], self.workloads[self.members[key][0]]
+        return admits(first, c) and any(
+            key_of(peer, c) == key and ("ports" not in peer or port in all_ports(peer["ports"]))
+            for peer in c.get("peers", ()))
+
+    # What a packet meets, as a set: replicas are drawn from by chance. Each outcome is
+    # (verdict, who answers).
 
     def by_address(self, consumer, provider, port):
         if self.may_reach(consumer, provider, port):
@@ -111,7 +118,9 @@ class World:
 
     def by_vip(self, consumer, key, port):
         there = self.endpoints(key, port)
-        if there:
+        if there and self.granted_by_name(consumer, key, port):
+            return {(ANSWERED, name) for name in there}
+        if there:  # a peer by id may be one of them
             return set().union(*(self.by_address(consumer, name, port) for name in there))
         return {(SILENT, "") if self.held(consumer, key, port) else (REFUSED, "")}
 

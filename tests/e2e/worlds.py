@@ -124,6 +124,7 @@ class Attempt:
         self.dice, self.maybe = drawing.dice, drawing.maybe
         self.owners = dict(drawing.owners)
         self.terms = {}  # replicas must agree in these
+        self.runs = {}  # and, if they admit WORKFLOW, in their workflow
         self.workloads = {}
         for name, old in drawing.world.workloads.items():
             if self.maybe(0.7):
@@ -131,6 +132,7 @@ class Attempt:
                 if key := oracle.key_of(old, old):
                     self.terms[key] = {field: old[field] for field in
                                        ("admit", "admit_owners", "hold") if field in old}
+                    self.runs[key] = old.get("workflow")
         for name in (*CONTAINERS, *GHOSTS):
             if name not in self.workloads:
                 self.draw(name, *drawing.homes.get(name) or drawing.home())
@@ -167,8 +169,10 @@ class Attempt:
         if key[0] == "CLUSTER" and self.owners.get(key[2], workload["owner"]) != workload["owner"]:
             return
         terms = self.terms.get(key) or self.draw_terms(named)
-        if terms.get("admit") == "WORKFLOW" and "workflow" not in workload:
+        run = workload.get("workflow")
+        if terms.get("admit") == "WORKFLOW" and (run is None or self.runs.get(key, run) != run):
             return
+        self.runs.setdefault(key, run)
         if key[0] == "CLUSTER":
             self.owners[key[2]] = workload["owner"]
         self.terms[key] = terms

@@ -112,6 +112,28 @@ TEST_F(AllocateTest, ClusterNameStaysItsOwnersUntilReleased) {
   EXPECT_EQ(refusal({cluster("other-1", "model", "bob")}), "taken");
 }
 
+TEST_F(AllocateTest, ReplicasThatAdmitTheirWorkflowAreOfOneWorkflow) {
+  const auto of_run = [](std::string id, std::string run, Admit admit) {
+    auto d = cluster(std::move(id), "model");
+    d.workflow = std::move(run);
+    d.admit = admit;
+    return d;
+  };
+  const auto why =
+      "workload model-2: workflow: replicas of model with admit: WORKFLOW must be of one workflow, "
+      "and "
+      "model-1 is of run-1";
+  EXPECT_EQ(refusal({of_run("model-1", "run-1", Admit::kWorkflow),
+                     of_run("model-2", "run-2", Admit::kWorkflow)}),
+            why);
+  take({of_run("model-1", "run-1", Admit::kWorkflow)});
+  EXPECT_EQ(refusal({of_run("model-2", "run-2", Admit::kWorkflow)}), why);
+  EXPECT_EQ(refusal({of_run("model-2", "run-1", Admit::kWorkflow)}), "taken");
+  EXPECT_EQ(refusal({of_run("model-1", "run-1", Admit::kOwner),
+                     of_run("model-2", "run-2", Admit::kOwner)}),
+            "taken");
+}
+
 TEST_F(AllocateTest, NameDeclaredAgainAfterAPauseCountsItsHoldFromNow) {
   const ServiceKey key{Scope::kCluster, "", "model"};
   take({cluster("model-1", "model")});
