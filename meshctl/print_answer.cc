@@ -126,7 +126,8 @@ std::string render_text(const pb::StatusReply& reply, const Style& style) {
   out += fmt::format("controller   {}\n",
                      reply.controller().empty() ? "none" : printable(reply.controller()));
   for (const auto& upstream : reply.upstreams()) {
-    const auto state = upstream.healthy()
+    const auto state = upstream.leads_back() ? paint("is not asked", Paint::kRed, style)
+                       : upstream.healthy()
                            ? fmt::format("answers in {:.1f} ms", upstream.rtt_us() / 1000.0)
                            : paint("does not answer", Paint::kRed, style);
     out += fmt::format("upstream     {} {}\n", printable(upstream.address()), state);

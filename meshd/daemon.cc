@@ -149,9 +149,7 @@ Status Daemon::start_dns() {
   std::vector<IpAddress> addresses(std::begin(settings_.resolver4), std::end(settings_.resolver4));
   if (settings_.pool6) std::ranges::copy(settings_.resolver6, std::back_inserter(addresses));
   listeners_ = TRY(take_listeners(addresses, static_cast<int>(config_.dns_workers)));
-  dns::ServerOptions options;
-  options.workers = static_cast<int>(config_.dns_workers);
-  options.cache_bytes = std::size_t{config_.dns_cache_mib} << 20;
+  auto options = server_options(config_);
   options.upstreams = upstreams_ = upstreams();
   dns_ = TRY(dns::Server::start(listeners_, names_->published(), std::move(options)));
   return {};

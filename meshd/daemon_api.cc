@@ -208,6 +208,7 @@ void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) {
   if (!node_->behind().empty()) add("rules", node_->behind());
   if (const auto& trouble = node_->store_trouble(); !trouble.empty()) add("store", trouble);
   if (!log_trouble_.empty()) add("refusals", log_trouble_);
+  add_upstreams(dns_->upstream_states(), answer);
   answer.set_healthy(answer.problems().empty() && generations.stored == generations.named);
   for (const auto& [id, problems] : node_->problems()) {
     for (const auto& problem : problems) add(id, problem);  // the container's, not the node's
@@ -219,12 +220,6 @@ void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) {
   answer.set_attached(static_cast<std::uint32_t>(node_->links().size()));
   answer.set_repairs(node_->repairs());
   answer.set_controller("none");
-  for (const auto& state : dns_->upstream_states()) {
-    auto& upstream = *answer.add_upstreams();
-    upstream.set_address(state.address.to_string());
-    upstream.set_healthy(state.healthy);
-    upstream.set_rtt_us(state.rtt_us);
-  }
   reply(std::move(answer));
 }
 

@@ -25,6 +25,15 @@ void forget(const std::string& name) {
 
 }  // namespace
 
+dns::ServerOptions server_options(const Config& config) {
+  dns::ServerOptions options;
+  options.workers = static_cast<int>(config.dns_workers);
+  options.cache_bytes = std::size_t{config.dns_cache_mib} << 20;
+  // The kernel limits containers; who comes over an engine's bridge is the server's to limit.
+  options.plain_rate = config.dns_client_rate;
+  return options;
+}
+
 Result<std::vector<dns::Listener>> take_listeners(const std::vector<IpAddress>& addresses,
                                                   int workers) {
   std::map<std::string, dns::Listener> missing;  // by name, without descriptors

@@ -152,6 +152,21 @@ pb::WorkloadState::Value state_of(const policy::Workload& workload) {
   return workload.ready ? pb::WorkloadState::READY : pb::WorkloadState::ATTACHED;
 }
 
+void add_upstreams(const std::vector<dns::UpstreamState>& states, pb::StatusReply& reply) {
+  for (const auto& state : states) {
+    auto& upstream = *reply.add_upstreams();
+    upstream.set_address(state.address.to_string());
+    upstream.set_healthy(state.healthy);
+    upstream.set_rtt_us(state.rtt_us);
+    upstream.set_leads_back(state.leads_back);
+    if (!state.leads_back) continue;
+    auto& problem = *reply.add_problems();
+    problem.set_subject("dns");
+    problem.set_detail(fmt::format("upstream {} leads back to this resolver: it is not asked",
+                                   state.address.to_string()));
+  }
+}
+
 pb::Change change_message(const policy::Change& change) {
   pb::Change message;
   static_assert(same_kinds());

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "dns/forwarder.h"
 #include "meshd/kernel.h"
 #include "policy/changes.h"
 #include "policy/plan.h"
@@ -28,6 +29,9 @@ using Problems = std::map<std::string, std::vector<std::string>>;  // by workloa
 // that counts.
 [[nodiscard]] mesh::v1::FlowList flow_list(const policy::World& world,
                                            const std::vector<ElementCount>& counts);
+
+// Whom the resolver asks, and the problem with one that would only ask back.
+void add_upstreams(const std::vector<dns::UpstreamState>& states, mesh::v1::StatusReply& reply);
 
 [[nodiscard]] mesh::v1::Change change_message(const policy::Change& change);
 [[nodiscard]] mesh::v1::WorkloadState::Value state_of(const policy::Workload& workload);

@@ -129,6 +129,21 @@ class StartTest(NodeTest):
               "it is repaired")
         until(self.node.healthy, "the daemon is healthy")
 
+    # --- what it is told ------------------------------------------------------------------
+
+    def test_an_upstream_that_is_the_resolver_itself_is_a_problem(self):
+        self.node.kill(signal.SIGTERM)
+        before = self.node.config.read_text()
+        self.node.config.write_text(before.replace('"192.0.2.10"', '"169.254.1.1"'))
+        self.node.launch()
+        until(lambda: self.node.ctl("status", check=False).returncode != 3, "the daemon answers")
+        told = self.node.ctl("status", check=False)
+        self.node.kill(signal.SIGTERM)
+        self.node.config.write_text(before)
+        self.assertEqual(told.returncode, 1, told.stdout)
+        self.assertRegex(told.stdout, r"dns: upstream 169\.254\.1\.1\S* leads back to this "
+                                      r"resolver: it is not asked\n")
+
     # --- what a killed process left ---------------------------------------------------
 
     def insert(self, source, asked, server):

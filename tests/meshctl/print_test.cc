@@ -139,7 +139,8 @@ TEST(AnswerTest, StatusShowsGenerationsUpstreamsAndProblems) {
   const auto reply = from_json<pb::StatusReply>(R"({"healthy":false,"node":"n1",
       "version":"0.1.0","zone":"mesh.internal","workloads":3,"attached":2,"repairs":"1",
       "generations":{"stored":"42","planned":"42","installed":"41","named":"41","reported":"41"},
-      "upstreams":[{"address":"192.0.2.53","healthy":true,"rtt_us":1234},{"address":"x"}],
+      "upstreams":[{"address":"192.0.2.53","healthy":true,"rtt_us":1234},{"address":"x"},
+      {"address":"y","leads_back":true}],
       "problems":[{"subject":"kernel","detail":"behind by 1"}],"controller":"none"})");
   EXPECT_EQ(render_text(reply, {}),
             "meshd 0.1.0 on n1: NOT HEALTHY\n"
@@ -150,6 +151,7 @@ TEST(AnswerTest, StatusShowsGenerationsUpstreamsAndProblems) {
             "controller   none\n"
             "upstream     192.0.2.53 answers in 1.2 ms\n"
             "upstream     x does not answer\n"
+            "upstream     y is not asked\n"
             "problem      kernel: behind by 1\n");
 }
 

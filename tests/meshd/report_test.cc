@@ -236,6 +236,26 @@ TEST_F(ReportTest, WorkloadsShowDeclarationStateAndProblems) {
   EXPECT_THAT(info.problems(), ElementsAre("80/tcp listens on 127.0.0.1 only"));
 }
 
+TEST_F(ReportTest, AnUpstreamThatLeadsBackIsAProblemAndAnotherThatFailsIsNot) {
+  pb::StatusReply reply;
+  dns::UpstreamState good{{IpAddress::parse("192.0.2.53").value(), 53}, true, 1200, false};
+  auto failing = good, own = good;
+  failing.healthy = own.healthy = false;
+  own.address.address = IpAddress::parse("192.0.2.54").value();
+  own.leads_back = true;
+  add_upstreams({good, failing}, reply);
+  EXPECT_THAT(reply.problems(), IsEmpty());
+  add_upstreams({own}, reply);
+  ASSERT_EQ(reply.upstreams_size(), 3);
+  EXPECT_EQ(reply.upstreams(0).rtt_us(), 1200U);
+  EXPECT_FALSE(reply.upstreams(1).leads_back());
+  EXPECT_TRUE(reply.upstreams(2).leads_back());
+  ASSERT_EQ(reply.problems_size(), 1);
+  EXPECT_EQ(reply.problems(0).subject(), "dns");
+  EXPECT_EQ(reply.problems(0).detail(), "upstream " + own.address.to_string() +
+                                            " leads back to this resolver: it is not asked");
+}
+
 TEST_F(ReportTest, ChangesKeepTheirKindAndWords) {
   using Kind = policy::Change::Kind;
   const auto message = change_message({Kind::kConnectionCut, "worker -> db tcp/80", "2 end"});
