@@ -256,6 +256,7 @@ pb::PublishedList published_list(const World& world) {
       info.set_port(publication.port);
       info.set_protocol(protocol(publication.proto));
       for (const auto& address : world.settings.publish_addresses) {
+        if (!world.settings.pool(address.family())) continue;  // leads to no container
         info.add_node_addresses(address.to_string());
       }
       const auto port = world.node_ports.find({id, publication.proto, publication.port});

@@ -181,6 +181,16 @@ TEST_F(ReportTest, PublishedPortsShowWhatTheDeclarationSays) {
       << "the default of raw ones";
 }
 
+TEST_F(ReportTest, PublishedPortsAppearOnAddressesOfTheMeshsFamiliesOnly) {
+  declare("{id: web, owner: ada, workflow: wf1, publish: [{port: 8888}]}");
+  const auto all = bed_.world.settings;
+  bed_.world.settings.pool6.reset();
+  EXPECT_THAT(published().node_addresses(), ElementsAre("192.0.2.1"));
+  bed_.world.settings = all;
+  bed_.world.settings.pool4.reset();
+  EXPECT_THAT(published().node_addresses(), ElementsAre("2001:db8::1"));
+}
+
 TEST_F(ReportTest, PublishedPortIsReadyWhileItListensAndIsNotDraining) {
   declare("{id: web, owner: ada, workflow: wf1, publish: [{port: 80}, {port: 81}]}");
   const auto ready = [&](int index) { return published_list(bed_.world).published(index).ready(); };
