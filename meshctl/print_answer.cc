@@ -123,6 +123,7 @@ std::string render_text(const pb::StatusReply& reply, const Style& style) {
   out +=
       fmt::format("workloads    {} declared, {} attached\n", reply.workloads(), reply.attached());
   out += fmt::format("repairs      {}\n", reply.repairs());
+  out += fmt::format("clients      {} watching, {} waiting\n", reply.watching(), reply.waiting());
   out += fmt::format("controller   {}\n",
                      reply.controller().empty() ? "none" : printable(reply.controller()));
   for (const auto& upstream : reply.upstreams()) {

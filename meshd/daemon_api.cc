@@ -220,6 +220,8 @@ void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) {
   answer.set_attached(static_cast<std::uint32_t>(node_->links().size()));
   answer.set_repairs(node_->repairs());
   answer.set_controller("none");
+  answer.set_watching(static_cast<std::uint32_t>(watchers_.size() + refusal_watchers_.size()));
+  answer.set_waiting(static_cast<std::uint32_t>(node_->waiting()));
   reply(std::move(answer));
 }
 

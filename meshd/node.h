@@ -89,6 +89,7 @@ class Node {
   }
   [[nodiscard]] const std::string& behind() const { return behind_; }  // empty: in force
   [[nodiscard]] std::uint64_t repairs() const { return repairs_; }
+  [[nodiscard]] std::size_t waiting() const { return ready_waiters_.size(); }
   [[nodiscard]] const policy::Quarantine& quarantine() const { return quarantine_; }
   [[nodiscard]] std::vector<LinkPlan> links() const;
   // A change that nobody waited for and the store did not take; empty: none.

@@ -145,6 +145,25 @@ TEST(ClientTest, ARefusalCarriesTheDaemonsWordsAndExitOne) {
   }
 }
 
+TEST(ClientTest, ACallThatTheDaemonsEndCutOffIsADaemonThatStops) {
+  const TempDir dir;
+  FakeDaemon daemon(dir.path());
+  daemon.script.status = grpc::Status::CANCELLED;
+  auto reads = StatusClient::connect(dir.path());
+  auto changes = ControlClient::connect(dir.path());
+  ASSERT_TRUE(reads && changes);
+  const auto read = reads->wait({});
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error().exit, Exit::kUnreachable);
+  EXPECT_EQ(read.error().what, "lost meshd at " + dir.path() + "/status.sock: meshd is stopping");
+  const auto change = changes->drain(workload("db"));
+  ASSERT_FALSE(change);
+  EXPECT_EQ(change.error().exit, Exit::kUnreachable);
+  EXPECT_EQ(change.error().what, "lost meshd at " + dir.path() +
+                                     "/control.sock: meshd is stopping; whether it was done is "
+                                     "not known");
+}
+
 TEST(ClientTest, ADaemonThatStartsIsNotReachableYet) {
   const TempDir dir;
   FakeDaemon daemon(dir.path());

@@ -137,7 +137,8 @@ TEST(AnswerTest, ResolvePrintsAnswersOrTheReasonForNone) {
 
 TEST(AnswerTest, StatusShowsGenerationsUpstreamsAndProblems) {
   const auto reply = from_json<pb::StatusReply>(R"({"healthy":false,"node":"n1",
-      "version":"0.1.0","zone":"mesh.internal","workloads":3,"attached":2,"repairs":"1",
+      "version":"0.1.0","zone":"mesh.internal","workloads":3,"attached":2,
+      "repairs":"1","watching":2,"waiting":1,
       "generations":{"stored":"42","planned":"42","installed":"41","named":"41","reported":"41"},
       "upstreams":[{"address":"192.0.2.53","healthy":true,"rtt_us":1234},{"address":"x"},
       {"address":"y","leads_back":true}],
@@ -148,6 +149,7 @@ TEST(AnswerTest, StatusShowsGenerationsUpstreamsAndProblems) {
             "generations  stored 42, planned 42, installed 41, named 41, reported 41\n"
             "workloads    3 declared, 2 attached\n"
             "repairs      1\n"
+            "clients      2 watching, 1 waiting\n"
             "controller   none\n"
             "upstream     192.0.2.53 answers in 1.2 ms\n"
             "upstream     x does not answer\n"
