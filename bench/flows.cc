@@ -144,11 +144,15 @@ Row measure(int flows) {
 }  // namespace
 }  // namespace meshd::bench
 
-int main() {
+// With numbers of flows as arguments: these instead.
+int main(int argc, char** argv) {
+  std::vector<int> sizes = {10, 10'000, 100'000};
+  if (argc > 1) sizes.clear();
+  for (int i = 1; i < argc; ++i) sizes.push_back(std::atoi(argv[i]));
   if (unshare(CLONE_NEWNET) != 0) meshd::bench::die("needs root");
   fmt::print("{{\"rows\": [");
   const char* separator = "";
-  for (const int flows : {10, 10'000, 100'000}) {
+  for (const int flows : sizes) {
     auto row = meshd::bench::measure(flows);
     fmt::print(
         "{}{{\"flows\": {}, \"elements\": {}, \"compile_p50\": {:.1f}, \"kernel_p50\": {:.1f}, "

@@ -184,26 +184,24 @@ void Repair::count_elements(std::string_view what, const std::vector<Element>& e
 
 // Of sets that stay; what is to be filled from nothing counts as empty.
 void Repair::compare_elements() {
-  std::vector<Element> have;
+  policy::Comparison comparison(wanted_);
   for (std::size_t i = 0; i < policy::kSetCount; ++i) {
     if (sets_[i] != Have::kRight) continue;
     const auto id = static_cast<SetId>(i);
     const auto* set = installed_->find_set(policy::set_name(id));
-    const auto before = have.size();
     flush_[i] = set->damaged > 0;
     for (std::size_t n = 0; n < set->elements.size() && !flush_[i]; ++n) {
       if (const auto element = raise_element(id, set->elements[n])) {
-        have.push_back(*element);
+        comparison.saw(*element);
       } else {
         flush_[i] = true;
       }
     }
     if (!flush_[i]) continue;
-    have.resize(before);
+    comparison.forget(id);
     what_.push_back(fmt::format("set {} held elements that cannot be ours", policy::set_name(id)));
   }
-  std::ranges::sort(have);
-  delta_ = policy::diff(have, wanted_);
+  delta_ = std::move(comparison).result();
   count_elements("were not wanted", delta_.remove);
   count_elements("were missing", delta_.add);
 }

@@ -163,7 +163,8 @@ Status read_set_elements(Socket& socket, NftDump& dump, InlineSets& inline_sets)
     // Dynamic sets belong to the kernel's packet path: their content is nobody's plan.
     if (!info.spec.dynamic) {
       CHECK_OK(read_elements_into(socket, dump.table, info.spec.name, elements));
-      damaged = elements.finish(info.spec);
+      // To sort the keys of a large set takes longer than to read them, and nobody needs it.
+      if (info.anonymous || info.spec.interval) damaged = elements.finish(info.spec);
     }
     if (!info.anonymous) {
       dump.sets.push_back({std::move(info.spec), std::move(elements), damaged});

@@ -3,7 +3,7 @@
 // Threads:    not thread-safe; the socket's owner.
 // Invariants: read() is of one generation of the ruleset: when anything changed meanwhile
 //             it is repeated. Rules stand in their chain's order; sets, chains and counters
-//             are sorted by name, elements by key.
+//             are sorted by name, intervals by key, elements of other sets not at all.
 // Errors:     kNotFound: there is no such table. kSystem with EAGAIN: the ruleset changed
 //             kMaxAttempts times while it was read. kInternal: the kernel's answer cannot
 //             be understood, or is beyond a limit below.
@@ -26,7 +26,7 @@ namespace meshd::netlink {
 // Elements of one set, kept in one piece of memory (100,000 of them are usual).
 class ElementList {
  public:
-  // Our largest sets hold 262,144; foreign processes may have put more in.
+  // Our largest sets hold 196,608; foreign processes may have put more in.
   static constexpr std::size_t kMaxElements = 4'000'000;
 
   [[nodiscard]] std::size_t size() const { return entries_.size(); }

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <array>
-#include <unordered_map>
+#include <utility>
 
+#include "policy/diff.h"
+#include "policy/element_index.h"
 #include "policy/fragment.h"
 #include "policy/plan.h"
 #include "policy/truth.h"
@@ -67,15 +69,19 @@ struct Compiler::State {
   std::map<std::string, Fragment> workloads;
   std::map<ServiceKey, Fragment> services;
   std::set<std::pair<TimePoint, std::string>> deadlines;
-  std::unordered_map<Element, std::uint32_t> uses;  // by how many fragments
+  ElementIndex uses;  // by fragments
   std::array<std::size_t, kSetCount> counts{};
   std::array<std::size_t, kSetCount> room{};  // of all fragments
   Profiles profiles;
 
   // Takes one fragment's place; what that changes is collected, and settled by settle().
   void replace(const Fragment& before, const Fragment& after) {
-    std::ranges::set_difference(after.elements, before.elements, std::back_inserter(added_));
-    std::ranges::set_difference(before.elements, after.elements, std::back_inserter(removed_));
+    if (before.elements.empty()) {  // all of them, at a start: not copied one by one
+      added_.insert(added_.end(), after.elements.begin(), after.elements.end());
+    } else {
+      std::ranges::set_difference(after.elements, before.elements, std::back_inserter(added_));
+      std::ranges::set_difference(before.elements, after.elements, std::back_inserter(removed_));
+    }
     for (std::size_t set = 0; set < kSetCount; ++set) {
       room[set] = room[set] + after.room[set] - before.room[set];
     }
@@ -83,25 +89,14 @@ struct Compiler::State {
 
   // Additions first: an element that moves from one fragment to another never goes to zero.
   Delta settle() {
-    Delta delta;
-    for (const auto& element : added_) {
-      if (uses[element]++ == 0) {
-        delta.add.push_back(element);
-        ++counts[static_cast<std::size_t>(element.set)];
-      }
-    }
-    for (const auto& element : removed_) {
-      const auto entry = uses.find(element);
-      if (--entry->second > 0) continue;
-      uses.erase(entry);
-      delta.remove.push_back(element);
-      --counts[static_cast<std::size_t>(element.set)];
-    }
-    // Not clear(): after a rebuild of everything they would go on holding that much.
-    std::vector<Element>().swap(added_);
-    std::vector<Element>().swap(removed_);
-    std::ranges::sort(delta.add);
-    std::ranges::sort(delta.remove);
+    uses.reserve(uses.size() + added_.size());
+    std::erase_if(added_, [this](const Element& element) { return !uses.add(element); });
+    std::erase_if(removed_, [this](const Element& element) { return !uses.remove(element); });
+    for (const auto& element : added_) ++counts[static_cast<std::size_t>(element.set)];
+    for (const auto& element : removed_) --counts[static_cast<std::size_t>(element.set)];
+    Delta delta{std::exchange(removed_, {}), std::exchange(added_, {})};
+    sort_runs(delta.add);
+    sort_runs(delta.remove);
     return delta;
   }
 
@@ -262,11 +257,10 @@ PlanDelta Compiler::rebuild(const World& world) {
 }
 
 std::vector<Element> Compiler::elements() const {
-  std::vector<Element> all;
-  all.reserve(state_->uses.size());
-  for (const auto& [element, count] : state_->uses) all.push_back(element);
-  std::ranges::sort(all);
-  return all;
+  std::vector<std::span<const Element>> runs{state_->base.elements};
+  for (const auto& [id, fragment] : state_->workloads) runs.emplace_back(fragment.elements);
+  for (const auto& [key, fragment] : state_->services) runs.emplace_back(fragment.elements);
+  return merged(runs);
 }
 
 std::size_t Compiler::element_count(SetId set) const {

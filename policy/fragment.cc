@@ -22,16 +22,17 @@ class WorkloadBuilder {
         workload_(world.workloads.find(id)->second),
         attachment_(*workload_.attachment),
         declaration_(workload_.declaration),
-        granted_(granted_units(world, index, declaration_)),
+        providers_(providers_of(world, index, declaration_)),
+        granted_(granted_units(index, declaration_, providers_)),
         profiles_(profiles) {}
 
-  [[nodiscard]] const GrantedUnits& granted() const { return granted_; }
+  [[nodiscard]] ViewPlan view() const {
+    return view_of(world_, index_, declaration_.id, providers_, granted_);
+  }
 
   Fragment build() {
     identity();
-    for (const auto& id : providers_of(world_, index_, declaration_)) {
-      edges(world_.workloads.find(id)->second);
-    }
+    for (const auto& provider : providers_) edges(*provider.workload, provider.ranges);
     holds();
     egress();
     publications();
@@ -62,9 +63,8 @@ class WorkloadBuilder {
   }
 
   // What this workload may send to one provider on the node.
-  void edges(const Workload& provider) {
+  void edges(const Workload& provider, const std::vector<PortRange>& granted) {
     if (!provider.attachment) return;
-    const auto granted = granted_ranges(declaration_, provider.declaration);
     for (const auto family : kFamilies) {
       const auto& from = attachment_.address(family);
       const auto& to = provider.attachment->address(family);
@@ -219,6 +219,7 @@ class WorkloadBuilder {
   const Workload& workload_;
   const Attachment& attachment_;
   const Declaration& declaration_;
+  const std::vector<GrantedProvider> providers_;
   const GrantedUnits granted_;
   Profiles& profiles_;
   Fragment fragment_;
@@ -316,32 +317,6 @@ FamilyReady served_on(const World& world, const Index& index, const ServiceKey& 
   return served;
 }
 
-GrantedUnits granted_units(const World& world, const Index& index, const Declaration& consumer) {
-  GrantedUnits granted;
-  for (const auto& peer : consumer.peers) {
-    const auto key = peer_service(consumer, peer);
-    const auto members = key ? index.members.find(*key) : index.members.end();
-    if (members == index.members.end()) continue;
-    auto& units = granted[*key];
-    for (const auto& id : members->second) {
-      const auto& provider = world.workloads.find(id)->second.declaration;
-      for (const auto& range : granted_ranges(consumer, provider)) {
-        for (const auto& served : provider.serves) {
-          if (served.ports.proto != range.proto) continue;
-          const PortRange both{range.proto, std::max(range.first, served.ports.first),
-                               std::min(range.last, served.ports.last)};
-          if (both.first > both.last) continue;
-          const auto more = units_of(both);
-          units.insert(units.end(), more.begin(), more.end());
-        }
-      }
-    }
-    std::ranges::sort(units);
-    units.erase(std::ranges::unique(units).begin(), units.end());
-  }
-  return granted;
-}
-
 FamilyReady answered_on(const World& world, const Index& index, const ServiceKey& key,
                         const std::vector<PortUnit>& units) {
   FamilyReady answered;
@@ -371,26 +346,6 @@ std::vector<PortUnit> service_units(const World& world, const Index& index, cons
   std::ranges::sort(units);
   units.erase(std::ranges::unique(units).begin(), units.end());
   return units;
-}
-
-std::vector<std::string> providers_of(const World& world, const Index& index,
-                                      const Declaration& consumer) {
-  std::vector<std::string> ids;
-  for (const auto& peer : consumer.peers) {
-    if (!peer.id.empty()) {
-      if (world.workloads.contains(peer.id)) ids.push_back(peer.id);
-      continue;
-    }
-    const auto members = index.members.find(*peer_service(consumer, peer));
-    if (members == index.members.end()) continue;
-    ids.insert(ids.end(), members->second.begin(), members->second.end());
-  }
-  std::ranges::sort(ids);
-  ids.erase(std::ranges::unique(ids).begin(), ids.end());
-  std::erase_if(ids, [&](const std::string& id) {
-    return granted_ranges(consumer, world.workloads.find(id)->second.declaration).empty();
-  });
-  return ids;
 }
 
 std::vector<Prefix> never_reached(const Settings& settings) {
@@ -475,7 +430,7 @@ Fragment workload_fragment(const World& world, const Index& index, const std::st
   if (found == world.workloads.end() || !found->second.attachment) return {};
   WorkloadBuilder builder(world, index, id, profiles);
   auto fragment = builder.build();
-  fragment.view = std::make_shared<const ViewPlan>(view_of(world, index, id, builder.granted()));
+  fragment.view = std::make_shared<const ViewPlan>(builder.view());
   return fragment;
 }
 

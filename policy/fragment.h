@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "policy/plan.h"
@@ -66,12 +67,25 @@ struct Endpoints {
 [[nodiscard]] FamilyReady served_on(const World& world, const Index& index, const ServiceKey& key,
                                     const PortUnit& unit);
 
+// The declared workloads that the consumer's peers name and that grant it something, by id.
+struct GrantedProvider {
+  const Workload* workload = nullptr;
+  std::vector<PortRange> ranges;  // as granted_ranges() has them; not empty
+};
+[[nodiscard]] std::vector<GrantedProvider> providers_of(const World& world, const Index& index,
+                                                        const Declaration& consumer);
+// Null: it is none of them.
+[[nodiscard]] const GrantedProvider* provider_named(const std::vector<GrantedProvider>& providers,
+                                                    std::string_view id);
+
 // What the consumer is granted of each service that its peers name, in units of the
 // providers' own entries as the VIP has them: of neighbouring ports joined to a block, each
 // comes and goes by itself. Sorted.
 using GrantedUnits = std::map<ServiceKey, std::vector<PortUnit>>;
 [[nodiscard]] GrantedUnits granted_units(const World& world, const Index& index,
                                          const Declaration& consumer);
+[[nodiscard]] GrantedUnits granted_units(const Index& index, const Declaration& consumer,
+                                         const std::vector<GrantedProvider>& providers);
 
 // The families in which a service's name is answered to who is granted these units: both
 // until the first of them has an endpoint, then those that some endpoint is on. In a family
@@ -81,11 +95,6 @@ using GrantedUnits = std::map<ServiceKey, std::vector<PortUnit>>;
 // A packet to such a unit waits in that family, as long as the service's hold lasts: the unit
 // has no endpoint at all. (With one on the other family only, it is refused.)
 [[nodiscard]] bool waits_on(FamilyReady served, FamilyReady answered, Family family);
-
-// Ids of the declared workloads that the consumer's peers name and that grant it something,
-// sorted.
-[[nodiscard]] std::vector<std::string> providers_of(const World& world, const Index& index,
-                                                    const Declaration& consumer);
 
 // Where egress never leads, whatever it says: nothing of the node or of the link.
 [[nodiscard]] std::vector<Prefix> never_reached(const Settings& settings);
@@ -99,6 +108,7 @@ using GrantedUnits = std::map<ServiceKey, std::vector<PortUnit>>;
 [[nodiscard]] Fragment workload_fragment(const World& world, const Index& index,
                                          const std::string& id, Profiles& profiles);
 [[nodiscard]] ViewPlan view_of(const World& world, const Index& index, const std::string& id,
+                               const std::vector<GrantedProvider>& providers,
                                const GrantedUnits& granted);
 
 }  // namespace meshd::policy

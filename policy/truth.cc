@@ -96,12 +96,21 @@ std::vector<PortRange> without(const std::vector<PortRange>& from,
 }
 
 std::vector<PortRange> granted_ranges(const Declaration& consumer, const Declaration& provider) {
-  std::vector<PortRange> granted;
+  std::vector<const Peer*> peers;
   for (const auto& peer : consumer.peers) {
-    if (!resolves_to(consumer, peer, provider)) continue;
+    if (resolves_to(consumer, peer, provider)) peers.push_back(&peer);
+  }
+  return granted_ranges(consumer, peers, provider);
+}
+
+std::vector<PortRange> granted_ranges(const Declaration& consumer,
+                                      std::span<const Peer* const> peers,
+                                      const Declaration& provider) {
+  std::vector<PortRange> granted;
+  for (const auto* peer : peers) {
     for (const auto& served : provider.serves) {
-      if (peer.ports.empty()) granted.push_back(served.ports);
-      for (const auto& wanted : peer.ports) {
+      if (peer->ports.empty()) granted.push_back(served.ports);
+      for (const auto& wanted : peer->ports) {
         if (wanted.proto != served.ports.proto) continue;
         const PortRange both{wanted.proto, std::max(wanted.first, served.ports.first),
                              std::min(wanted.last, served.ports.last)};

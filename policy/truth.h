@@ -6,6 +6,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,10 @@ namespace meshd::policy {
 // ranges joined. Empty: nothing. A workload grants itself what its service's VIP may lead
 // back to itself.
 [[nodiscard]] std::vector<PortRange> granted_ranges(const Declaration& consumer,
+                                                    const Declaration& provider);
+// The same where it is known which of the consumer's entries resolve to the provider.
+[[nodiscard]] std::vector<PortRange> granted_ranges(const Declaration& consumer,
+                                                    std::span<const Peer* const> peers,
                                                     const Declaration& provider);
 
 // Sorts, joins what overlaps or touches.

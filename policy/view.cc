@@ -14,9 +14,10 @@ namespace {
 class ViewBuilder {
  public:
   ViewBuilder(const World& world, const Index& index, const std::string& id,
-              const GrantedUnits& granted)
+              const std::vector<GrantedProvider>& providers, const GrantedUnits& granted)
       : world_(world),
         index_(index),
+        providers_(providers),
         granted_(granted),
         zone_(world.settings.zone),
         workload_(world.workloads.find(id)->second),
@@ -31,9 +32,8 @@ class ViewBuilder {
     }
     add_instance(workload_, declaration_.serves);
     if (const auto own = declaration_.service()) add_service(*own, declaration_.serves);
-    for (const auto& id : providers_of(world_, index_, declaration_)) {
-      const auto& provider = world_.workloads.find(id)->second;
-      add_instance(provider, granted_serves(provider.declaration));
+    for (const auto& provider : providers_) {
+      add_instance(*provider.workload, granted_serves(provider));
     }
     add_peers();
     for (auto& [fqdn, name] : names_) view.names.push_back(std::move(name));
@@ -45,11 +45,10 @@ class ViewBuilder {
 
  private:
   // Served ports with a name of which the consumer is granted something.
-  std::vector<ServedPort> granted_serves(const Declaration& provider) const {
+  static std::vector<ServedPort> granted_serves(const GrantedProvider& provider) {
     std::vector<ServedPort> result;
-    const auto granted = granted_ranges(declaration_, provider);
-    for (const auto& served : provider.serves) {
-      const bool reachable = std::ranges::any_of(granted, [&](const PortRange& range) {
+    for (const auto& served : provider.workload->declaration.serves) {
+      const bool reachable = std::ranges::any_of(provider.ranges, [&](const PortRange& range) {
         return range.contains(served.ports.proto, served.ports.first);
       });
       if (!served.name.empty() && reachable) result.push_back(served);
@@ -67,8 +66,9 @@ class ViewBuilder {
   }
 
   void add_instance(const Workload& workload, const std::vector<ServedPort>& serves) {
-    auto& name = names_[instance_fqdn(zone_, workload.declaration.id)];
-    name.fqdn = instance_fqdn(zone_, workload.declaration.id);
+    const auto fqdn = instance_fqdn(zone_, workload.declaration.id);
+    auto& name = names_[fqdn];
+    name.fqdn = fqdn;
     add_srv(name, serves);
     // Draining takes the name out; before the attach there is no address yet.
     if (!workload.attachment || workload.draining) return;
@@ -121,10 +121,10 @@ class ViewBuilder {
       std::vector<ServedPort> serves;
       if (members != index_.members.end()) {
         for (const auto& id : members->second) {
-          const auto& provider = world_.workloads.find(id)->second.declaration;
-          if (granted_ranges(declaration_, provider).empty()) continue;
+          const auto* provider = provider_named(providers_, id);
+          if (provider == nullptr) continue;
           granted = true;
-          const auto more = granted_serves(provider);
+          const auto more = granted_serves(*provider);
           serves.insert(serves.end(), more.begin(), more.end());
         }
       }
@@ -144,6 +144,7 @@ class ViewBuilder {
 
   const World& world_;
   const Index& index_;
+  const std::vector<GrantedProvider>& providers_;
   const GrantedUnits& granted_;
   const std::string& zone_;
   const Workload& workload_;
@@ -156,8 +157,8 @@ class ViewBuilder {
 }  // namespace
 
 ViewPlan view_of(const World& world, const Index& index, const std::string& id,
-                 const GrantedUnits& granted) {
-  return ViewBuilder(world, index, id, granted).build();
+                 const std::vector<GrantedProvider>& providers, const GrantedUnits& granted) {
+  return ViewBuilder(world, index, id, providers, granted).build();
 }
 
 }  // namespace meshd::policy

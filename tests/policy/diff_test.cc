@@ -59,5 +59,42 @@ TEST(DiffTest, OtherDataOfAMapIsRemovedAndAdded) {
   EXPECT_EQ(delta.add, std::vector{slot(1, 2)});
 }
 
+TEST(DiffTest, OrderDoesNotMatter) {
+  const std::vector from = {slot(2, 1), slot(0, 1)}, to = {slot(3, 1), slot(2, 1), slot(1, 1)};
+  const auto delta = diff(from, to);
+  EXPECT_EQ(delta.remove, std::vector{slot(0, 1)});
+  EXPECT_EQ(delta.add, (std::vector{slot(1, 1), slot(3, 1)}));
+}
+
+TEST(DiffTest, WhatIsForgottenIsMissing) {
+  const auto local = ElementBuilder(SetId::kLocal4).addr(IpAddress::v4(1)).build();
+  const std::vector wanted = {local, slot(0, 1)};
+  Comparison comparison(wanted);
+  comparison.saw(local);
+  comparison.saw(slot(0, 1));
+  comparison.saw(slot(0, 2));
+  comparison.forget(SetId::kVip4);
+  const auto delta = std::move(comparison).result();
+  EXPECT_TRUE(delta.remove.empty());
+  EXPECT_EQ(delta.add, std::vector{slot(0, 1)});
+}
+
+// Runs as fragments are, and as they never should be: overlapping, with repetitions.
+TEST(DiffTest, SortingRunsIsSorting) {
+  std::mt19937 random(3);
+  for (int round = 0; round < 100; ++round) {
+    std::vector<Element> all;
+    for (int run = 0; run < 5; ++run) {
+      const auto more = random_elements(random);
+      all.insert(all.end(), more.begin(), more.end());
+    }
+    auto sorted = all;
+    std::ranges::sort(sorted);
+    sorted.erase(std::ranges::unique(sorted).begin(), sorted.end());
+    sort_runs(all);
+    EXPECT_EQ(all, sorted);
+  }
+}
+
 }  // namespace
 }  // namespace meshd::policy
