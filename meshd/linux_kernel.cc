@@ -144,24 +144,54 @@ Status LinuxKernel::send(const policy::Delta& delta) {
   return std::move(batch).commit(nft_);
 }
 
+Result<netlink::NftDump> LinuxKernel::fill(std::span<const policy::Element> wanted,
+                                           std::uint32_t& generation) {
+  netlink::NftBatch first(std::string(policy::kTableName), generation);
+  auto dump = TRY(put_bare_table(first, 0));
+  CHECK_OK(std::move(first).commit(nft_));
+  ++generation;
+  while (!wanted.empty()) {
+    const auto some = wanted.first(std::min(kFillAtOnce, wanted.size()));
+    wanted = wanted.subspan(some.size());
+    netlink::NftBatch batch(std::string(policy::kTableName), generation);
+    CHECK_OK(put_delta(batch, {{}, {some.begin(), some.end()}}));
+    CHECK_OK(std::move(batch).commit(nft_));
+    ++generation;
+  }
+  return dump;
+}
+
+// One transaction, in which all of the difference comes into force. Only where there is no
+// table its elements may go before, since a table without chains is met by no packet.
+Result<Repairs> LinuxKernel::repair(std::optional<netlink::NftDump> dump,
+                                    std::span<const policy::Element> wanted) {
+  auto generation = dump ? dump->generation : TRY(netlink::read_generation(nft_));
+  Repairs repairs;
+  if (!dump && wanted.size() > kFillAtOnce) {
+    dump = TRY(fill(wanted, generation));
+    wanted = {};
+    repairs.what.emplace_back("there was no table");
+  }
+  settled_ = generation;
+  netlink::NftBatch batch(std::string(policy::kTableName), generation);
+  auto what = TRY(put_repair(batch, table_, wanted, 0, dump ? &*dump : nullptr));
+  if (what.empty()) return repairs;
+  if (repairs.what.empty()) repairs.what = std::move(what);
+  CHECK_OK(std::move(batch).commit(nft_));
+  ++settled_;
+  return repairs;
+}
+
 Result<Repairs> LinuxKernel::converge(const std::vector<policy::Element>& wanted) {
   for (int attempt = 1;; ++attempt) {
-    const auto dump = netlink::NftDump::read(nft_, policy::kTableName);
-    if (!dump && dump.error().code != ErrorCode::kNotFound) return std::unexpected(dump.error());
-    const auto generation = dump ? dump->generation : TRY(netlink::read_generation(nft_));
-    settled_ = generation;
-    netlink::NftBatch batch(std::string(policy::kTableName), generation);
-    Repairs repairs;
-    repairs.what = TRY(put_repair(batch, table_, wanted, 0, dump ? &*dump : nullptr));
-    if (repairs.what.empty()) return repairs;
-    auto status = std::move(batch).commit(nft_);
-    if (status) {
-      ++settled_;
-      return repairs;
-    }
-    const bool again =
-        status.error().code == ErrorCode::kConflict || netlink::outcome_unknown(status.error());
-    if (!again || attempt == kMaxConverge) return std::unexpected(std::move(status).error());
+    auto dump = netlink::NftDump::read(nft_, policy::kTableName);
+    const bool there = dump.has_value();
+    if (!there && dump.error().code != ErrorCode::kNotFound) return std::unexpected(dump.error());
+    auto repairs = repair(there ? std::optional(*std::move(dump)) : std::nullopt, wanted);
+    if (repairs) return repairs;
+    const auto& error = repairs.error();
+    const bool again = error.code == ErrorCode::kConflict || netlink::outcome_unknown(error);
+    if (!again || attempt == kMaxConverge) return repairs;
   }
 }
 

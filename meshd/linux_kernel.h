@@ -8,10 +8,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <span>
 
 #include "meshd/kernel.h"
 #include "meshd/topology.h"
 #include "netlink/conntrack.h"
+#include "netlink/nft_dump.h"
 #include "netlink/socket.h"
 #include "policy/base_table.h"
 
@@ -21,6 +24,9 @@ class LinuxKernel final : public Kernel {
  public:
   // A dump and a batch that fit together, at most: then somebody writes all the time.
   static constexpr int kMaxConverge = 8;
+  // Of a table that is made from nothing: while anybody on the machine listens to nftables,
+  // the kernel keeps 4 KiB for each element of a transaction until its end.
+  static constexpr std::size_t kFillAtOnce = 10'000;
   // Connections told of by connections(): a plan is for people, and these take 80 bytes each.
   static constexpr std::size_t kMaxConnections = 100'000;
 
@@ -55,6 +61,12 @@ class LinuxKernel final : public Kernel {
   [[nodiscard]] static Status purge_table();
 
  private:
+  // Makes the table without its chains, which nothing passes by, and all its elements.
+  // Returns what there is then, less the elements; counts `generation` on.
+  [[nodiscard]] Result<netlink::NftDump> fill(std::span<const policy::Element> wanted,
+                                              std::uint32_t& generation);
+  [[nodiscard]] Result<Repairs> repair(std::optional<netlink::NftDump> dump,
+                                       std::span<const policy::Element> wanted);
   LinuxKernel(Topology topology, netlink::Socket nft, netlink::Conntrack conntrack)
       : topology_(std::move(topology)), nft_(std::move(nft)), conntrack_(std::move(conntrack)) {}
   // One transaction.

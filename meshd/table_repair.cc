@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "meshd/lower_ruleset.h"
+#include "policy/base_table.h"
 #include "policy/diff.h"
 
 namespace meshd {
@@ -294,6 +295,19 @@ Result<std::vector<std::string>> put_repair(netlink::NftBatch& batch, const poli
                                             std::span<const Element> wanted, std::uint32_t flags,
                                             const netlink::NftDump* installed) {
   return Repair(table, wanted, flags, installed).put(batch);
+}
+
+Result<netlink::NftDump> put_bare_table(netlink::NftBatch& batch, std::uint32_t flags) {
+  netlink::NftDump dump;
+  dump.table = policy::kTableName;
+  dump.flags = flags;
+  CHECK_OK(batch.put_table(flags));
+  for (std::size_t i = 0; i < policy::kSetCount; ++i) {
+    const auto& spec = lower_set(static_cast<SetId>(i));
+    CHECK_OK(batch.put_set(spec));
+    dump.sets.push_back({spec, {}, 0});
+  }
+  return dump;
 }
 
 }  // namespace meshd

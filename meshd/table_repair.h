@@ -25,12 +25,17 @@
 namespace meshd {
 
 // Appends to `batch` what turns `installed` (null: there is no table) into `table` with the
-// elements `wanted` (sorted) and the table flags `flags`. Returns what differed, a line each;
-// empty when and only when nothing was appended.
+// elements `wanted` (sorted by set) and the table flags `flags`. Returns what differed, a line
+// each; empty when and only when nothing was appended.
 [[nodiscard]] Result<std::vector<std::string>> put_repair(netlink::NftBatch& batch,
                                                           const policy::Table& table,
                                                           std::span<const policy::Element> wanted,
                                                           std::uint32_t flags,
                                                           const netlink::NftDump* installed);
+
+// For a table that is not there, before put_repair(): the table with its sets, and nothing
+// that a packet meets. Returns what a dump then shows, less the elements that follow.
+[[nodiscard]] Result<netlink::NftDump> put_bare_table(netlink::NftBatch& batch,
+                                                      std::uint32_t flags);
 
 }  // namespace meshd
