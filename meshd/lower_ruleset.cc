@@ -165,8 +165,9 @@ Bytes value_bytes(Field field, const policy::Value& value) {
 
 constexpr std::uint32_t kIpv4Family = 2, kIpv6Family = 10;  // NFPROTO_IPV4, NFPROTO_IPV6
 constexpr std::uint32_t kIpv4Ethertype = 0x0800, kIpv6Ethertype = 0x86dd;
-constexpr std::uint32_t kEthernet = 1;          // ARPHRD_ETHER
-constexpr std::uint32_t kStatusDnat = 1U << 5;  // IPS_DST_NAT
+constexpr std::uint32_t kEthernet = 1;               // ARPHRD_ETHER
+constexpr std::uint32_t kStatusConfirmed = 1U << 3;  // IPS_CONFIRMED
+constexpr std::uint32_t kStatusDnat = 1U << 5;       // IPS_DST_NAT
 
 // Writes one rule.
 class RuleWriter {
@@ -188,6 +189,7 @@ class RuleWriter {
     exprs_.push_back(netlink::InSet{{}, {inline_type(part.field)}, std::move(keys), part.negated});
   }
   void operator()(const policy::CtState& part) { any_bit(CtKey::kState, part.any_of); }
+  void operator()(const policy::CtConfirmed&) { any_bit(CtKey::kStatus, kStatusConfirmed); }
   void operator()(const policy::CtTranslated&) { any_bit(CtKey::kStatus, kStatusDnat); }
   void operator()(const policy::InSet& part) {
     load(part.key, {});

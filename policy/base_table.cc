@@ -20,6 +20,7 @@ constexpr std::uint32_t kNfprotoIpv4 = 2, kNfprotoIpv6 = 10;  // linux/netfilter
 
 const Match kFromMesh = is(kIifgroup, kMeshGroup), kToMesh = is(kOifgroup, kMeshGroup);
 const Match kTcpOrUdp = one_of(kL4proto, {kTcpNumber, kUdpNumber});
+const Match kIcmp = one_of(kL4proto, {kIcmpNumber, kIcmp6Number});
 
 class Builder {
  public:
@@ -126,14 +127,16 @@ void Builder::forms() {
   // timestamps, no neighbour or router discovery: neighbours are permanent.
   chain("form4");
   rule({is_not(kIp4HeaderWords, kPlainHeaderWords), count("c_form"), drop()});
-  rule({none_of(kIp4Protocol, {kIcmpNumber, kTcpNumber, kUdpNumber}), count("c_form"), drop()});
   rule({is_not(kIp4Fragment, 0), fragments(kV4), count("c_form"), drop()});
+  // What there is most of goes first, by plain comparisons; so in `form6`.
+  for (const auto usual : {kTcpNumber, kUdpNumber}) rule({is(kIp4Protocol, usual), accept()});
+  rule({is_not(kIp4Protocol, kIcmpNumber), count("c_form"), drop()});
   rule({none_of(kIcmpType, {0, 3, 8, 11, 12}), count("c_form"), drop()});
   rule({accept()});
 
   chain("form6");
-  rule({none_of(kIp6NextHeader, {kTcpNumber, kUdpNumber, kFragmentHeader, kIcmp6Number}),
-        count("c_form"), drop()});
+  for (const auto usual : {kTcpNumber, kUdpNumber}) rule({is(kIp6NextHeader, usual), accept()});
+  rule({none_of(kIp6NextHeader, {kFragmentHeader, kIcmp6Number}), count("c_form"), drop()});
   rule({is(kIp6NextHeader, kFragmentHeader), fragments(kV6), count("c_form"), drop()});
   rule({none_of(kIcmp6Type, {1, 2, 3, 4, 128, 129}), count("c_form"), drop()});
   rule({accept()});
@@ -270,12 +273,10 @@ void Builder::forward() {
 void Builder::decide() {
   chain("decide");
   rule({CtState{kCtInvalid}, count("c_inv"), drop()});
-  for (const V& v : kBoth) {
-    rule({CtState{kCtNew}, in({v.dest}, v.name(SetId::kDrain4)), refuse()});
-  }
-  rule({one_of(kL4proto, {kIcmpNumber, kIcmp6Number}), go("icmps")});
   rule({is(kCtDirection, 1), go("back")});
   for (const V& v : kBoth) rule({in(v.flow(), v.name(SetId::kAllow4)), go("pass")});
+  // Behind what most packets meet: no element of a flow is of such a protocol. So in `back`.
+  rule({kIcmp, go("icmps")});
   for (const V& v : kBoth) rule({in(v.flow_block(), v.name(SetId::kAllow4Block)), go("pass")});
   rule({kFromMesh, go("egress")});
   // A mesh source has no publication's profile, whatever interface it comes by.
@@ -287,6 +288,7 @@ void Builder::decide() {
 void Builder::back() {
   chain("back");
   for (const V& v : kBoth) rule({in(v.flow_back(), v.name(SetId::kAllow4)), accept()});
+  rule({kIcmp, go("icmps")});
   for (const V& v : kBoth) rule({in(v.flow_back_block(), v.name(SetId::kAllow4Block)), accept()});
   rule({kToMesh, go("egress_back")});
   for (const V& v : kBoth) rule({in({v.dest}, v.name(SetId::kMesh4)), refuse()});
@@ -345,7 +347,11 @@ void Builder::egress() {
 
 void Builder::icmps() {
   chain("icmps");
-  for (const V& v : kBoth) rule({in({v.source, v.dest}, v.name(SetId::kPair4)), go("pass")});
+  // Both ways are looked up, so that a pair is one element.
+  for (const V& v : kBoth) {
+    rule({in({v.source, v.dest}, v.name(SetId::kPair4)), go("pass")});
+    rule({in({v.dest, v.source}, v.name(SetId::kPair4)), go("pass")});
+  }
   for (const V& v : kBoth) {
     rule({in({v.source}, v.name(SetId::kMesh4)), in({v.dest}, v.name(SetId::kMesh4)), refuse()});
   }
@@ -357,9 +363,15 @@ void Builder::icmps() {
 }
 
 void Builder::endings() {
-  // Permitted. Connections are counted only here: what is refused leaves no entry.
+  // Permitted, unless a new connection is one too many, or for whom takes no more.
   chain("pass");
   rule({CtState{kCtEstablished}, accept()});
+  for (const V& v : kBoth) {
+    rule({in({v.dest}, v.name(SetId::kDrain4)), CtState{kCtNew}, refuse()});
+  }
+  // Connections are counted only here, since what is refused leaves no entry, and at their
+  // first packet: of all that a packet meets, the count is what costs most.
+  rule({CtConfirmed{}, accept()});
   rule({is_not(kIifgroup, kMeshGroup), accept()});
   for (const V& v : kBoth) {
     const auto set = v.name("conn");

@@ -76,9 +76,7 @@ class WorkloadBuilder {
           add(ElementBuilder(set).addr(*from).addr(*to).proto(unit.proto).port(unit.first));
         }
       }
-      const auto pair = pick(family, SetId::kPair4, SetId::kPair6);
-      add(ElementBuilder(pair).addr(*from).addr(*to));
-      add(ElementBuilder(pair).addr(*to).addr(*from));
+      add(ElementBuilder(pick(family, SetId::kPair4, SetId::kPair6)).addr(*from).addr(*to));
     }
   }
 

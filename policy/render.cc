@@ -152,6 +152,7 @@ struct PartText {
     return "ct state " + names;
   }
   std::string operator()(const CtTranslated&) const { return "ct status dnat"; }
+  std::string operator()(const CtConfirmed&) const { return "ct status confirmed"; }
   std::string operator()(const InSet& part) const {
     return fmt::format("{} {}@{}", concat_text(part.key), part.negated ? "!= " : "", part.set);
   }

@@ -40,6 +40,10 @@ struct CtState {
 struct CtTranslated {
   bool operator==(const CtTranslated&) const = default;
 };
+// A packet of the connection has passed before, replied to or not.
+struct CtConfirmed {
+  bool operator==(const CtConfirmed&) const = default;
+};
 
 // The fields, one after another, are (negated: are not) in a set.
 struct InSet {
@@ -127,9 +131,9 @@ struct Masquerade {
   bool operator==(const Masquerade&) const = default;
 };
 
-using Part =
-    std::variant<Match, CtState, CtTranslated, InSet, InProfile, Meter, ConnectionsOver, RateLimit,
-                 Count, LogTo, Notrack, Verdict, Reject, TranslateTo, TranslateByMap, Masquerade>;
+using Part = std::variant<Match, CtState, CtTranslated, CtConfirmed, InSet, InProfile, Meter,
+                          ConnectionsOver, RateLimit, Count, LogTo, Notrack, Verdict, Reject,
+                          TranslateTo, TranslateByMap, Masquerade>;
 using Rule = std::vector<Part>;
 
 enum class Hook : std::uint8_t { kPrerouting, kInput, kForward, kOutput, kPostrouting };

@@ -237,7 +237,7 @@ class WorldsTest(NodeTest):
         for every port, also those that nobody is asked for."""
         pairs = list(itertools.product(worlds.CONTAINERS, repeat=2))
         wanted = {(c, s, *port) for c, s in pairs for port in self.world.granted(c, s)}
-        near = {pair for c, s, *_ in wanted for pair in ((c, s), (s, c))}
+        near = {(c, s) for c, s, *_ in wanted}
         names = {address: name for name in worlds.CONTAINERS
                  for address in self.node.facts[name]["addresses"]}
         table = json.loads(bed.run("nft", "-j", "list", "table", "inet", "meshd").stdout)

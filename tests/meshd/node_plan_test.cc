@@ -137,7 +137,6 @@ class NodePlanTest : public NodeFixture, public testing::WithParamInterface<unsi
                             *s.attachment->v6, proto, port),
                     may);
         }
-        any = any || oracle::sees(s.declaration, c.declaration);
         EXPECT_EQ(node_->compiler().contains(policy::ElementBuilder(SetId::kPair4)
                                                  .addr(*c.attachment->v4)
                                                  .addr(*s.attachment->v4)

@@ -1,9 +1,12 @@
 // Flows between containers, as real packets see the table.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <chrono>
+#include <string>
 
+#include "dns/socket_address.h"
 #include "tests/support/mesh_bed.h"
 #include "tests/support/rt_fixture.h"
 
@@ -134,6 +137,42 @@ TEST_F(RulesetFlowsTest, PairsMayPing) {
     EXPECT_EQ(ping(bed_[0].netns, bed_[1].at(family)), Talk::kAnswered);
     EXPECT_EQ(ping(bed_[1].netns, bed_[0].at(family)), Talk::kAnswered);
     EXPECT_NE(ping(bed_[2].netns, bed_[1].at(family)), Talk::kAnswered);
+  }
+}
+
+// A UDP socket that takes what comes and never answers: its senders' flows stay new.
+UniqueFd silent_listener(const BedHost& host, Family family, std::uint16_t port) {
+  UniqueFd fd;
+  must(netlink::run_in_netns(host.netns.fd(), [&] {
+    fd.reset(socket(family == Family::kV4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const auto own = dns::to_sockaddr(host.at(family), port);
+    EXPECT_EQ(bind(fd.get(), own.get(), own.size()), 0);
+  }));
+  return fd;
+}
+
+TEST_F(RulesetFlowsTest, OneConnectionTooManyIsRefusedAndOpenOnesGoOn) {
+  allow(0, 1, 9);
+  constexpr const char* kScript = R"(python3 -c '
+import socket, sys
+to = sys.argv[1]
+def sender(port):
+    s = socket.socket(socket.AF_INET if "." in to else socket.AF_INET6, socket.SOCK_DGRAM)
+    s.bind(("", port)); s.connect((to, 9)); s.settimeout(0.5)
+    return s
+def refused(s):
+    try: s.send(b"x"); s.recv(1)
+    except ConnectionRefusedError: return True
+    except TimeoutError: return False
+for port in range(20000, 20000 + int(sys.argv[2])):
+    with sender(port) as s: s.send(b"x")
+print(refused(sender(20000)), refused(sender(30000)))
+' )";
+  for (const Family family : kFamilies) {
+    const auto silent = silent_listener(bed_[1], family, 9);
+    const auto command =
+        kScript + bed_[1].at(family).to_string() + " " + std::to_string(policy::kMaxConnections);
+    EXPECT_EQ(output_in(bed_[0].netns, command), "False True\n");
   }
 }
 

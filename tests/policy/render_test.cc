@@ -68,6 +68,7 @@ TEST(RenderRuleTest, WritesEveryPart) {
   const Rule rule = {Match{Field::kL4proto, {6U, 17U}, true},
                      CtState{kCtNew | kCtRelated},
                      CtTranslated{},
+                     CtConfirmed{},
                      InSet{{Field::kIp6Dest}, "local6", true},
                      Meter{"frag4", Field::kIp4Source, 5, 9, true},
                      ConnectionsOver{"conn6", Field::kIp6Source, 3},
@@ -81,7 +82,7 @@ TEST(RenderRuleTest, WritesEveryPart) {
                      Verdict{VerdictKind::kJump, "decide"}};
   EXPECT_EQ(render_rule(rule),
             "meta l4proto != { tcp, udp } ct state related,new ct status dnat "
-            "ip6 daddr != @local6 "
+            "ct status confirmed ip6 daddr != @local6 "
             "update @frag4 { ip saddr limit rate over 5/second burst 9 packets } "
             "add @conn6 { ip6 saddr ct count over 3 } limit rate 1/second burst 2 packets "
             "counter name c_x log prefix \"p \" group 88 snaplen 64 notrack "

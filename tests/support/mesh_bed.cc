@@ -260,12 +260,10 @@ MeshBed::Elements MeshBed::allow(const BedHost& from, const BedHost& to, Proto p
 MeshBed::Elements MeshBed::pair(const BedHost& a, const BedHost& b) {
   Elements elements;
   for (const Family family : kFamilies) {
-    for (const auto& [x, y] : {std::pair(&a, &b), std::pair(&b, &a)}) {
-      elements.push_back(ElementBuilder(version(SetId::kPair4, family))
-                             .addr(x->at(family))
-                             .addr(y->at(family))
-                             .build());
-    }
+    elements.push_back(ElementBuilder(version(SetId::kPair4, family))
+                           .addr(a.at(family))
+                           .addr(b.at(family))
+                           .build());
   }
   return elements;
 }
