@@ -274,6 +274,7 @@ void Builder::decide() {
   chain("decide");
   rule({CtState{kCtInvalid}, count("c_inv"), drop()});
   rule({is(kCtDirection, 1), go("back")});
+  rule({CtState{kCtNew}, jump("fresh")});
   for (const V& v : kBoth) rule({in(v.flow(), v.name(SetId::kAllow4)), go("pass")});
   // Behind what most packets meet: no element of a flow is of such a protocol. So in `back`.
   rule({kIcmp, go("icmps")});
@@ -283,6 +284,10 @@ void Builder::decide() {
   for (const V& v : kBoth) rule({in({v.source}, v.name(SetId::kMesh4)), refuse()});
   rule({CtTranslated{}, go("inward")});
   rule({refuse()});
+
+  // Who drains takes nothing new. Before any element counts the packet as passed.
+  chain("fresh");
+  for (const V& v : kBoth) rule({in({v.dest}, v.name(SetId::kDrain4)), refuse()});
 }
 
 void Builder::back() {
@@ -363,12 +368,9 @@ void Builder::icmps() {
 }
 
 void Builder::endings() {
-  // Permitted, unless a new connection is one too many, or for whom takes no more.
+  // Permitted, unless a new connection is one too many.
   chain("pass");
   rule({CtState{kCtEstablished}, accept()});
-  for (const V& v : kBoth) {
-    rule({in({v.dest}, v.name(SetId::kDrain4)), CtState{kCtNew}, refuse()});
-  }
   // Connections are counted only here, since what is refused leaves no entry, and at their
   // first packet: of all that a packet meets, the count is what costs most.
   rule({CtConfirmed{}, accept()});

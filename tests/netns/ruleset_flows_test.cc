@@ -128,6 +128,24 @@ TEST_F(RulesetFlowsTest, DrainingTakesNoNewConnectionsAndKeepsOpenOnes) {
   });
 }
 
+TEST_F(RulesetFlowsTest, WhatADrainingContainerRefusesDoesNotCount) {
+  allow(0, 1);
+  for_each_kind([this](Family family, Proto proto) {
+    const bool v4 = family == Family::kV4;
+    const auto drain = policy::ElementBuilder(v4 ? policy::SetId::kDrain4 : policy::SetId::kDrain6)
+                           .addr(bed_[1].at(family))
+                           .build();
+    const auto counted = [&] {
+      return bed_.counted(v4 ? policy::SetId::kAllow4 : policy::SetId::kAllow6);
+    };
+    const auto before = counted();
+    bed_.add({drain});
+    EXPECT_EQ(ask(0, 1, family, proto), Talk::kRefused);
+    EXPECT_EQ(counted(), before);
+    bed_.remove({drain});
+  });
+}
+
 TEST_F(RulesetFlowsTest, PairsMayPing) {
   for (const Family family : kFamilies) {
     EXPECT_NE(ping(bed_[0].netns, bed_[1].at(family)), Talk::kAnswered);

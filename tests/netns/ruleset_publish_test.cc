@@ -82,6 +82,30 @@ TEST_F(RulesetPublishTest, CountsWhatComesIn) {
   }
 }
 
+TEST_F(RulesetPublishTest, DrainingRefusesWhatIsNewUncountedAndKeepsOpenOnes) {
+  open_to("0.0.0.0/0", "::/0");
+  for_each_kind([this](Family family, Proto proto) {
+    const bool v4 = family == Family::kV4;
+    const auto drain = policy::ElementBuilder(v4 ? policy::SetId::kDrain4 : policy::SetId::kDrain6)
+                           .addr(bed_[1].at(family))
+                           .build();
+    const auto counted = [&] {
+      return bed_.counted(v4 ? policy::SetId::kPubCount4 : policy::SetId::kPubCount6);
+    };
+    const auto before = counted();
+    bed_.add({drain});
+    EXPECT_EQ(from_outside(family, proto), Talk::kRefused);
+    EXPECT_EQ(counted(), before);
+    bed_.remove({drain});
+    Conversation open(bed_.outside().netns, proto, bed_.node_address(family), kNodePort);
+    ASSERT_EQ(open.ask(), Talk::kAnswered);
+    bed_.add({drain});
+    EXPECT_EQ(open.ask(), Talk::kAnswered);
+    EXPECT_EQ(from_outside(family, proto), Talk::kRefused);
+    bed_.remove({drain});
+  });
+}
+
 TEST_F(RulesetPublishTest, ProfileOfAnotherPublicationOpensNothing) {
   bed_.add(MeshBed::sources(kProfile + 1, prefix("0.0.0.0/0")));
   EXPECT_EQ(from_outside(Family::kV4, Proto::kTcp), Talk::kRefused);

@@ -203,9 +203,10 @@ TEST_F(BaseTableTest, EverySecondVersionIsThere) {
     }
   }
   for (const auto* name :
-       {"guard",    "guard_c",     "dns",   "raw_out", "dnat_pre", "dnat_out", "snat_post",
-        "pre_late", "untargeted",  "forw",  "decide",  "back",     "inward",   "inward_back",
-        "egress",   "egress_back", "icmps", "pass",    "refuse_c", "inp_c",    "outp"}) {
+       {"guard",     "guard_c",  "dns",         "raw_out", "dnat_pre",    "dnat_out",
+        "snat_post", "pre_late", "untargeted",  "forw",    "decide",      "fresh",
+        "back",      "inward",   "inward_back", "egress",  "egress_back", "icmps",
+        "pass",      "refuse_c", "inp_c",       "outp"}) {
     EXPECT_GT(v4.count(name), 0U) << name;
     EXPECT_EQ(v4.count(name), v6.count(name)) << name;
   }
