@@ -266,7 +266,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Edit{"RuleDeleted",
              with_rule("decide", "ct state invalid", "nft delete rule inet meshd decide handle $h"),
-             "rules of chain decide differed (11, not 12)"},
+             "rules of chain decide differed (12, not 13)"},
         Edit{"RuleReplaced",
              with_rule("refuse", "goto answer",
                        "nft replace rule inet meshd refuse handle $h accept"),
