@@ -87,7 +87,7 @@ bool still_serves(const policy::World& world, const EraseRequest::Translation& t
   const auto family = translation.from.family();
   return std::ranges::any_of(world.workloads, [&](const auto& entry) {
     const auto& workload = entry.second;
-    return workload.attachment && workload.attachment->address(family) == translation.to &&
+    return workload.address(family) == translation.to &&
            serves_as(world, workload, translation.from, translation.proto, port);
   });
 }
@@ -112,18 +112,18 @@ std::vector<EraseRequest::Translation> outdated(const policy::World& world,
 
 std::uint64_t pool_size(const policy::Settings& settings) {
   std::uint64_t size = std::uint64_t{1} << 32;
-  for (const auto& pool : {settings.pool4, settings.pool6}) {
-    if (pool) size = std::min(size, std::uint64_t{1} << std::min(pool->host_bits(), 32));
+  for (const auto family : kFamilies) {
+    const auto& block = settings.block(family);
+    if (block) size = std::min(size, std::uint64_t{1} << std::min(block->host_bits(), 32));
   }
   return size - 1;  // the last address of a prefix looks like a broadcast to people
 }
 
 std::uint64_t index_of(const policy::Settings& settings, const policy::Attachment& attachment) {
-  if (attachment.v4 && settings.pool4) {
-    return offset(settings.pool4->address(), *attachment.v4);
-  }
-  if (attachment.v6 && settings.pool6) {
-    return offset(settings.pool6->address(), *attachment.v6);
+  for (const auto family : kFamilies) {
+    const auto& block = settings.block(family);
+    const auto& address = attachment.address(family);
+    if (address && block) return offset(block->address(), *address);
   }
   return 0;
 }
@@ -142,8 +142,10 @@ Result<policy::Attachment> allocate(const policy::World& world, const policy::Qu
     const std::uint64_t index = 1 + (last + step) % count;
     if (used.contains(index)) continue;
     policy::Attachment result;
-    if (settings.pool4) result.v4 = settings.pool4->address().plus(index);
-    if (settings.pool6) result.v6 = settings.pool6->address().plus(index);
+    const auto& block4 = settings.block(Family::kV4);
+    const auto& block6 = settings.block(Family::kV6);
+    if (block4) result.v4 = block4->address().plus(index);
+    if (block6) result.v6 = block6->address().plus(index);
     if (rests(resting, result.v4, world.now) || rests(resting, result.v6, world.now)) continue;
     result.host_ifname = fmt::format("mesh{:x}", index);
     for (std::size_t i = 0; i < 4; ++i) {
@@ -185,9 +187,8 @@ std::function<bool(const policy::LiveConnection&)> outlived(const policy::World&
                                                             const std::vector<Element>& planned) {
   std::map<IpAddress, const policy::Workload*> at;
   for (const auto& [id, workload] : world.workloads) {
-    if (!workload.attachment) continue;
     for (const auto family : kFamilies) {
-      if (const auto& address = workload.attachment->address(family)) at[*address] = &workload;
+      if (const auto& address = workload.address(family)) at[*address] = &workload;
     }
   }
   std::set<EraseRequest::Translation> published;

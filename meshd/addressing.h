@@ -16,7 +16,7 @@
 
 namespace meshd {
 
-// Numbers an attachment can have: 1 to pool_size() - 1.
+// Numbers an attachment can have: 1 to pool_size() - 1, in this node's share of the pools.
 [[nodiscard]] std::uint64_t pool_size(const policy::Settings& settings);
 [[nodiscard]] std::uint64_t index_of(const policy::Settings& settings,
                                      const policy::Attachment& attachment);

@@ -1,13 +1,9 @@
-// The domain as values: what was declared, what is attached, and what the node is.
-// A World is everything that the compiler needs to know; nothing here does I/O.
+// The domain as values: what was declared, what is attached here and elsewhere, and what the
+// node is. A World is everything that the compiler needs to know; nothing here does I/O.
 //
-// Invariants: a Declaration has passed from_proto(), which is the only place that makes
-//             one: every string in it is checked, every default filled in. Ports are
-//             1-65535, ranges are ordered.
-// Units:      ports in host order; times as base/clock.h counts them.
+// Units: ports in host order; times as base/clock.h counts them.
 #pragma once
 
-#include <chrono>
 #include <compare>
 #include <cstdint>
 #include <map>
@@ -17,88 +13,9 @@
 
 #include "base/clock.h"
 #include "base/ip.h"
+#include "policy/declaration.h"
 
 namespace meshd::policy {
-
-enum class Scope : std::uint8_t { kWorkflow, kCluster };
-enum class Admit : std::uint8_t { kWorkflow, kOwner, kCluster };
-enum class Access : std::uint8_t { kOwner, kCanManage, kCanWrite, kCanRead, kPublic };
-enum class ReadyMode : std::uint8_t { kListening, kNone, kHttp };
-
-struct PortRange {
-  Proto proto = Proto::kTcp;
-  std::uint16_t first = 0;
-  std::uint16_t last = 0;
-  [[nodiscard]] bool single() const { return first == last; }
-  [[nodiscard]] bool contains(Proto p, std::uint16_t port) const {
-    return proto == p && first <= port && port <= last;
-  }
-  auto operator<=>(const PortRange&) const = default;
-};
-
-struct ServedPort {
-  PortRange ports;
-  std::string name;  // empty: no SRV record
-  auto operator<=>(const ServedPort&) const = default;
-};
-
-// Exactly one of id and name is set.
-struct Peer {
-  std::string id;
-  std::string name;
-  Scope scope = Scope::kWorkflow;  // of name
-  std::vector<PortRange> ports;    // empty: all that the peer serves
-  auto operator<=>(const Peer&) const = default;
-};
-
-struct Publication {
-  Proto proto = Proto::kTcp;
-  std::uint16_t port = 0;
-  bool http = false;
-  std::optional<std::uint16_t> node_port;         // as declared; absent: chosen
-  std::optional<std::vector<Prefix>> allow_from;  // absent: Settings::publish_allow_from
-  std::string label, path;
-  Access access = Access::kOwner;
-  auto operator<=>(const Publication&) const = default;
-};
-
-struct EgressRule {
-  Prefix cidr;
-  std::vector<PortRange> ports;  // empty: all TCP and UDP, and ping
-  auto operator<=>(const EgressRule&) const = default;
-};
-
-// What a service name is unique by. Its owner is an attribute: a workflow, and a CLUSTER
-// name, belong to the first owner that declares there.
-struct ServiceKey {
-  Scope scope = Scope::kWorkflow;
-  std::string workflow;  // empty in scope CLUSTER
-  std::string name;
-  auto operator<=>(const ServiceKey&) const = default;
-};
-
-struct Declaration {
-  std::string id, owner;
-  std::string workflow;  // empty: part of no run
-  std::string name;      // empty: not a service
-  Scope scope = Scope::kWorkflow;
-  std::vector<ServedPort> serves;
-  Admit admit = Admit::kWorkflow;
-  std::vector<std::string> admit_owners;
-  std::vector<Peer> peers;
-  std::vector<Publication> publish;
-  std::vector<EgressRule> egress;
-  ReadyMode ready = ReadyMode::kListening;
-  std::uint16_t ready_http_port = 0;
-  std::string ready_http_path;
-  std::chrono::seconds hold{120};
-
-  [[nodiscard]] std::optional<ServiceKey> service() const {
-    if (name.empty()) return std::nullopt;
-    return ServiceKey{scope, scope == Scope::kWorkflow ? workflow : std::string(), name};
-  }
-  auto operator<=>(const Declaration&) const = default;
-};
 
 // A network namespace is recognised by its inode on nsfs, never by path or pid.
 struct Netns {
@@ -122,6 +39,18 @@ struct Attachment {
   }
 };
 
+// Where a workload is that another node has attached.
+struct Remote {
+  std::string node;
+  std::optional<IpAddress> v4, v6;
+  bool stale = false;  // that node has not been heard of for a while
+
+  [[nodiscard]] const std::optional<IpAddress>& address(Family family) const {
+    return family == Family::kV4 ? v4 : v6;
+  }
+  bool operator==(const Remote&) const = default;
+};
+
 struct FamilyReady {
   bool v4 = false, v6 = false;
   [[nodiscard]] bool on(Family family) const { return family == Family::kV4 ? v4 : v6; }
@@ -131,12 +60,21 @@ struct FamilyReady {
 
 struct Workload {
   Declaration declaration;
-  std::optional<Attachment> attachment;
+  std::optional<Attachment> attachment;  // here
+  std::optional<Remote> remote;          // on another node; never both
   bool draining = false;
   // Single TCP ports of serves and publish that have been seen ready since the attach.
   // Ranges, UDP and ReadyMode::kNone are ready at attach and do not stand here.
   std::map<std::uint16_t, FamilyReady> tcp_ready;
   bool ready = false;  // sticky until detach
+
+  [[nodiscard]] bool is_placed() const { return attachment || remote; }
+  // Wherever it is.
+  [[nodiscard]] const std::optional<IpAddress>& address(Family family) const {
+    static const std::optional<IpAddress> kNowhere;
+    if (attachment) return attachment->address(family);
+    return remote ? remote->address(family) : kNowhere;
+  }
 };
 
 struct Service {
@@ -158,11 +96,42 @@ struct PublishKey {
   auto operator<=>(const PublishKey&) const = default;
 };
 
+// The provider's node has said that these ranges are in force there between these addresses.
+// Once an address is another, it says nothing about that family any more.
+struct Confirmation {
+  std::optional<IpAddress> from4, from6, to4, to6;
+  std::vector<PortRange> ranges;  // normalised
+
+  [[nodiscard]] const std::optional<IpAddress>& from(Family family) const {
+    return family == Family::kV4 ? from4 : from6;
+  }
+  [[nodiscard]] const std::optional<IpAddress>& to(Family family) const {
+    return family == Family::kV4 ? to4 : to6;
+  }
+  bool operator==(const Confirmation&) const = default;
+};
+// By consumer, then provider.
+using Confirmations =
+    std::map<std::string, std::map<std::string, Confirmation, std::less<>>, std::less<>>;
+
+// Another node of the cluster.
+struct RemoteNode {
+  std::string name;
+  std::vector<Prefix> blocks;       // where its containers have their addresses
+  std::vector<IpAddress> underlay;  // of the node itself
+  bool operator==(const RemoteNode&) const = default;
+};
+
 // What the node is: configuration and facts that change rarely.
 struct Settings {
   std::string node_name;
   std::string zone = "mesh.internal";                        // lower case, no final dot
   std::optional<Prefix> pool4, pool6, vip_pool4, vip_pool6;  // absent: family is off
+  // Where this node's own containers get their addresses; absent: the whole pool.
+  std::optional<Prefix> block4, block6;
+  bool in_cluster = false;
+  std::vector<std::string> trunks;    // interfaces by which other nodes' packets come
+  std::optional<std::string> tunnel;  // one of them, when that is our VXLAN device
   // The resolver's addresses: [0] is asked directly, [1] is where redirected port 53 goes.
   IpAddress resolver4[2], resolver6[2];
   std::vector<std::uint32_t> allow_uids;                      // beside 0
@@ -177,6 +146,11 @@ struct Settings {
   [[nodiscard]] const std::optional<Prefix>& pool(Family f) const {
     return f == Family::kV4 ? pool4 : pool6;
   }
+  // Of the pool, this node's share. Of a family that is off there is none.
+  [[nodiscard]] const std::optional<Prefix>& block(Family f) const {
+    const auto& share = f == Family::kV4 ? block4 : block6;
+    return share && pool(f) ? share : pool(f);
+  }
   [[nodiscard]] const std::optional<Prefix>& vip_pool(Family f) const {
     return f == Family::kV4 ? vip_pool4 : vip_pool6;
   }
@@ -190,6 +164,8 @@ struct World {
   std::map<std::string, Workload, std::less<>> workloads;  // by id
   std::map<ServiceKey, Service> services;                  // also those nobody runs now
   std::map<PublishKey, std::uint16_t> node_ports;          // chosen or declared
+  Confirmations confirmed;                                 // of consumers here
+  std::map<std::string, RemoteNode> nodes;                 // the others, by name
   TimePoint now{};                                         // decides which holds are over
 };
 
