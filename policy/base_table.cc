@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "policy/rule_words.h"
+#include "policy/trunk_rules.h"
 
 namespace meshd::policy {
 namespace words {
@@ -18,7 +19,7 @@ constexpr std::uint32_t kPlainHeaderWords = 5;
 constexpr std::uint32_t kToThisHost = 0;                      // PACKET_HOST
 constexpr std::uint32_t kNfprotoIpv4 = 2, kNfprotoIpv6 = 10;  // linux/netfilter.h
 
-const Match kFromMesh = is(kIifgroup, kMeshGroup), kToMesh = is(kOifgroup, kMeshGroup);
+const Match kToMesh = is(kOifgroup, kMeshGroup);
 const Match kTcpOrUdp = one_of(kL4proto, {kTcpNumber, kUdpNumber});
 const Match kIcmp = one_of(kL4proto, {kIcmpNumber, kIcmp6Number});
 
@@ -36,6 +37,9 @@ class Builder {
   void chain(std::string name) { table_.chains.push_back({std::move(name), {}, {}}); }
   // Appends a rule to the chain begun last.
   void rule(Rule parts) { table_.chains.back().rules.push_back(std::move(parts)); }
+  void rules(std::vector<Rule> more) {
+    for (auto& one : more) rule(std::move(one));
+  }
   // Counts before the verdict that follows.
   Count count(std::string counter) {
     if (std::ranges::find(table_.counters, counter) == table_.counters.end()) {
@@ -103,7 +107,7 @@ void Builder::guard() {
   rule({kFromMesh, jump("guard_c")});
   rule({kFromMesh, count("c_spoof"), drop()});
   rule({is(kIif, kLoopbackIndex), accept()});
-  // Where the tunnel of a cluster will be let in: before this.
+  rules(trunk_guard(settings_));
   for (const V& v : kBoth) {
     rule({in({v.source}, v.name(SetId::kMesh4)), count("c_foreign"), drop()});
   }
@@ -240,10 +244,12 @@ void Builder::without_target() {
       rule({is(v.dest, address), accept()});
     });
   }
+  rules(replies_elsewhere(settings_));
   for (const V& v : kBoth) {
     rule({in(v.flow(), v.name(SetId::kHold4)), count("c_held"), drop()});
     rule({in(v.flow_block(), v.name(SetId::kHold4Block)), count("c_held"), drop()});
   }
+  rules(targets_elsewhere(settings_));
   rule({refuse()});
 }
 
@@ -404,6 +410,7 @@ void Builder::input() {
   base("inp", false, Hook::kInput, -10);
   rule({kFromMesh, jump("inp_c")});
   rule({kFromMesh, count("c_host"), drop()});
+  rules(trunk_input(settings_));
 
   chain("inp_c");
   rule({CtState{kCtInvalid}, count("c_inv"), drop()});
@@ -441,13 +448,14 @@ void Builder::output() {
   });
   rule({is(kCtDirection, 1), CtState{kCtEstablished | kCtRelated}, accept()});
   rule({CtState{kCtRelated}, accept()});
+  rules(users_elsewhere(settings_));
   rule({in({kSkuid}, std::string(set_name(SetId::kUsers))), accept()});
   rule({not_in(kSkuid, std::string(set_name(SetId::kUsers))), refuse()});
   // From here on no process owns the packet: the kernel ends a connection whose socket is
   // closed, or reports an error. Nobody without privilege can send those by himself.
   rule({CtState{kCtEstablished}, accept()});
-  rule({one_of(kIcmpType, {3, 11, 12}), accept()});
-  rule({one_of(kIcmp6Type, {1, 2, 3, 4}), accept()});
+  rule({one_of(kIcmpType, kIcmpErrors), accept()});
+  rule({one_of(kIcmp6Type, kIcmp6Errors), accept()});
   rule({refuse()});
 }
 
@@ -468,6 +476,7 @@ Table Builder::build() && {
   endings();
   input();
   output();
+  for (auto& chain : trunk_chains(settings_)) table_.chains.push_back(std::move(chain));
   std::ranges::sort(table_.counters);
   return std::move(table_);
 }

@@ -6,12 +6,14 @@
 //   hook         prio  chain      does
 //   prerouting   -450  guard      from a mesh interface only with its own MAC and address, in
 //                                 plain forms; before defragmentation (-400), so on every
-//                                 fragment. From elsewhere never with a mesh source.
+//                                 fragment. From elsewhere never with a mesh source, but by a
+//                                 trunk with one of another node's.
 //   prerouting   -300  raw_pre    DNS limit per container; DNS to the resolver is not tracked
 //   prerouting   -200             (connection tracking)
 //   prerouting   -100  dnat_pre   foreign port 53 -> resolver[1]; VIP -> endpoint; published
 //                                 port -> container, whoever asks
-//   prerouting    -90  pre_late   mesh destination without a live target: held or refused
+//   prerouting    -90  pre_late   mesh destination without a live target: held or refused;
+//                                 one on another node: held until confirmed
 //   input         -10  inp        container to node: DNS, ping to the resolver, replies
 //   forward       -10  forw       every packet, both directions: allowed flow, egress,
 //                                 publication from a permitted source, ICMP of a pair
@@ -23,7 +25,8 @@
 // Invariants: every base chain has policy accept, since other users' packets pass it, and
 //             where it decides it has a refusal of its own for mesh interfaces after the
 //             chain it jumps to: nothing opens when a chain is empty for a moment. The
-//             number of chains, rules, sets and counters depends on Settings alone.
+//             number of chains, rules, sets and counters depends on Settings alone; the
+//             rules about other nodes are there with Settings::in_cluster only.
 //             Nothing writes a packet's mark or a connection's mark: those are others'.
 // Source:     linux/netfilter_ipv4.h (priorities); docs/policy.md says why, chain by chain.
 #pragma once
@@ -40,6 +43,9 @@ inline constexpr std::string_view kTableName = "meshd";
 // The interface group of our veths on the node's side; given at creation, so that there is
 // no moment without it.
 inline constexpr std::uint32_t kMeshGroup = 77;
+
+// Likewise of the VXLAN device of a cluster.
+inline constexpr std::uint32_t kTunnelGroup = 78;
 
 // Beginning of the log prefixes; the reader of the log group tells them apart by these.
 inline constexpr std::string_view kSpoofPrefix = "meshd:spoof ";
@@ -61,6 +67,8 @@ inline constexpr std::uint32_t kLogSnaplen = 64;
 
 // VXLAN (IANA's and Linux' old number) and Geneve: a container must not speak for a node.
 inline constexpr std::uint32_t kTunnelPorts[] = {4789, 6081, 8472};
+// Those of them that a VXLAN device listens on; with one of ours, for the other nodes only.
+inline constexpr std::uint32_t kVxlanPorts[] = {4789, 8472};
 
 struct TableOptions {
   // Forwarding of that family was off before meshd switched it on: what concerns no mesh

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "policy/base_table.h"
 #include "policy/rule.h"
 #include "policy/ruleset.h"
 
@@ -18,6 +19,9 @@ using enum Field;
 
 // IANA protocol numbers.
 inline constexpr std::uint32_t kTcpNumber = 6, kUdpNumber = 17, kIcmpNumber = 1, kIcmp6Number = 58;
+
+// ICMP errors: unreachable, time exceeded, bad parameter; with IPv6 too big.
+inline constexpr std::uint32_t kIcmpErrors[] = {3, 11, 12}, kIcmp6Errors[] = {1, 2, 3, 4};
 
 // Everything that exists once per IP version.
 struct V {
@@ -76,5 +80,7 @@ inline Verdict drop() { return {VerdictKind::kDrop}; }
 inline Verdict jump(std::string chain) { return {VerdictKind::kJump, std::move(chain)}; }
 inline Verdict go(std::string chain) { return {VerdictKind::kGoto, std::move(chain)}; }
 inline Verdict refuse() { return go("refuse"); }
+
+inline const Match kFromMesh = is(kIifgroup, kMeshGroup);
 
 }  // namespace meshd::policy::words

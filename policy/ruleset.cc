@@ -33,7 +33,12 @@ constexpr std::uint32_t kEgressRows = 8 * kContainers;
 constexpr std::uint32_t kProfileIntervals = 16'384;
 // People and services of the node that an administrator names one by one.
 constexpr std::uint32_t kUsers = 1'024;
-// Intervals that come from the settings, a handful, limited where those are read.
+// Other nodes, of some addresses each: far beyond what one slice is made for.
+constexpr std::uint32_t kPeers = 8'192;
+// Uplinks and the tunnel of one node.
+constexpr std::uint32_t kTrunks = 64;
+// Intervals that come from the settings, a handful, limited where those are read, and one
+// or two for each node of the cluster.
 constexpr std::uint32_t kUnlimited = 0;
 
 constexpr Component kBindKey4[] = {kIfname, kEther, kAddr4};
@@ -56,6 +61,7 @@ constexpr Component kNumberAddress6[] = {kMark, kAddr6};
 constexpr Component kEgressKey4[] = {kMark, kAddr4, kProto, kPort};
 constexpr Component kEgressKey6[] = {kMark, kAddr6, kProto, kPort};
 constexpr Component kUserKey[] = {kUid};
+constexpr Component kInterface[] = {kIfname};
 
 constexpr SetInfo plain(std::string_view name, std::span<const Component> key, std::uint32_t size) {
   return {name, key, {}, size, false, false};
@@ -119,6 +125,11 @@ constexpr std::array<SetInfo, kSetCount> kSets = {{
     intervals("mesh6", kAddress6, kUnlimited),
     intervals("never4", kAddress4, kUnlimited),
     intervals("never6", kAddress6, kUnlimited),
+    intervals("remote4", kAddress4, kUnlimited),
+    intervals("remote6", kAddress6, kUnlimited),
+    plain("peers4", kAddress4, kPeers),
+    plain("peers6", kAddress6, kPeers),
+    plain("trunk", kInterface, kTrunks),
     plain("users", kUserKey, kUsers),
 }};
 static_assert(kSets.back().name == "users", "every SetId has its line");

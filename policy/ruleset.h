@@ -38,7 +38,7 @@ enum class SetId : std::uint8_t {
   kAllow6Block,
   kPair4,  // consumer . provider of some allowed flow: ping and errors, both ways
   kPair6,
-  kHold4,  // consumer . vip . proto . port: wait, do not refuse
+  kHold4,  // consumer . VIP, or provider elsewhere . proto . port: wait, do not refuse
   kHold6,
   kHold4Block,
   kHold6Block,
@@ -66,6 +66,11 @@ enum class SetId : std::uint8_t {
   kMesh6,
   kNever4,  // never reached by egress
   kNever6,
+  kRemote4,  // where other nodes' containers have their addresses
+  kRemote6,
+  kPeers4,  // addresses of the other nodes themselves
+  kPeers6,
+  kTrunk,  // interfaces by which other nodes' packets come
   kUsers,  // uids on the node that reach containers
 };
 inline constexpr std::size_t kSetCount = static_cast<std::size_t>(SetId::kUsers) + 1;

@@ -37,6 +37,14 @@ using testing::Not;
 
 constexpr std::uint32_t kNoFlags = 0;
 
+// With every rule that there can be.
+policy::Settings clustered() {
+  auto settings = test::sample_settings();
+  settings.in_cluster = true;
+  settings.tunnel = "mesh0";
+  return settings;
+}
+
 class RulesetKernelTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -93,8 +101,8 @@ class RulesetKernelTest : public testing::Test {
   }
 
   std::optional<netlink::Socket> socket_;
-  policy::Table table_ = policy::base_table(
-      test::sample_settings(), {.forwarding4_was_off = true, .forwarding6_was_off = true});
+  policy::Table table_ =
+      policy::base_table(clustered(), {.forwarding4_was_off = true, .forwarding6_was_off = true});
   std::vector<Element> elements_ = test::RandomElements(1).make(12);
 };
 

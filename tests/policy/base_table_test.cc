@@ -31,7 +31,15 @@ Settings both_families() {
   return settings;
 }
 
-class BaseTableTest : public testing::Test {
+Settings in_cluster(bool is) {
+  auto settings = both_families();
+  settings.in_cluster = is;
+  if (is) settings.tunnel = "mesh0";
+  return settings;
+}
+
+// By itself, and in a cluster.
+class BaseTableTest : public testing::TestWithParam<bool> {
  protected:
   BaseTableTest() {
     for (const auto& chain : table_.chains) by_name_[chain.name] = &chain;
@@ -64,11 +72,11 @@ class BaseTableTest : public testing::Test {
     return kinds;
   }
 
-  Table table_ = base_table(both_families(), {});
+  Table table_ = base_table(in_cluster(GetParam()), {});
   std::map<std::string, const Chain*> by_name_;
 };
 
-TEST_F(BaseTableTest, JumpsOnlyToChainsThatExistAndAreNoBaseChains) {
+TEST_P(BaseTableTest, JumpsOnlyToChainsThatExistAndAreNoBaseChains) {
   for (const auto& chain : table_.chains) {
     for (const auto& rule : chain.rules) {
       for (const auto& part : rule) {
@@ -81,7 +89,7 @@ TEST_F(BaseTableTest, JumpsOnlyToChainsThatExistAndAreNoBaseChains) {
   }
 }
 
-TEST_F(BaseTableTest, EveryChainIsUsed) {
+TEST_P(BaseTableTest, EveryChainIsUsed) {
   std::set<std::string> targets;
   for (const auto& chain : table_.chains) {
     for (const auto& rule : chain.rules) {
@@ -95,7 +103,7 @@ TEST_F(BaseTableTest, EveryChainIsUsed) {
   }
 }
 
-TEST_F(BaseTableTest, EveryLookUpHasTheKeyOfItsSet) {
+TEST_P(BaseTableTest, EveryLookUpHasTheKeyOfItsSet) {
   const auto check = [this](const Part& part) {
     if (const auto* lookup = std::get_if<InSet>(&part)) {
       EXPECT_EQ(kinds(lookup->key), key_of(lookup->set)) << lookup->set;
@@ -125,15 +133,19 @@ TEST_F(BaseTableTest, EveryLookUpHasTheKeyOfItsSet) {
   }
 }
 
-TEST_F(BaseTableTest, EverySetIsLookedUp) {
+TEST_P(BaseTableTest, EverySetIsLookedUp) {
   const auto text = render(table_, {});
   for (std::size_t i = 0; i < kSetCount; ++i) {
-    const auto name = std::string(set_name(static_cast<SetId>(i)));
-    EXPECT_TRUE(text.contains("@" + name + " ") || text.contains("@" + name + "\n")) << name;
+    const auto id = static_cast<SetId>(i);
+    const auto name = std::string(set_name(id));
+    const bool of_cluster = id >= SetId::kRemote4 && id <= SetId::kTrunk;
+    EXPECT_EQ(text.contains("@" + name + " ") || text.contains("@" + name + "\n"),
+              GetParam() || !of_cluster)
+        << name;
   }
 }
 
-TEST_F(BaseTableTest, PortsAreReadOnlyWhereTheProtocolIsKnown) {
+TEST_P(BaseTableTest, PortsAreReadOnlyWhereTheProtocolIsKnown) {
   const auto is_port = [](Field field) {
     return field == Field::kSourcePort || field == Field::kDestPort ||
            field == Field::kSourceBlock || field == Field::kDestBlock;
@@ -156,11 +168,12 @@ TEST_F(BaseTableTest, PortsAreReadOnlyWhereTheProtocolIsKnown) {
   }
 }
 
-TEST_F(BaseTableTest, RefusesMeshInterfacesAfterEachChainThatDecides) {
+TEST_P(BaseTableTest, RefusesMeshInterfacesAfterEachChainThatDecides) {
   EXPECT_THAT(texts("guard"), Contains("iifgroup 77 counter name c_spoof drop"));
   EXPECT_THAT(texts("forw"), Contains("iifgroup 77 counter name c_refused drop"));
   EXPECT_THAT(texts("forw"), Contains("oifgroup 77 counter name c_refused drop"));
-  EXPECT_EQ(texts("inp").back(), "iifgroup 77 counter name c_host drop");
+  EXPECT_EQ(texts("inp")[1], "iifgroup 77 counter name c_host drop");
+  EXPECT_EQ(texts("inp").size(), GetParam() ? 8U : 2U);
   EXPECT_EQ(texts("outp").back(), "oifgroup 77 drop");
   for (const std::string v : {"4", "6"}) {
     const std::string ip = v == "4" ? "ip" : "ip6";
@@ -173,7 +186,7 @@ TEST_F(BaseTableTest, RefusesMeshInterfacesAfterEachChainThatDecides) {
   }
 }
 
-TEST_F(BaseTableTest, ChainsThatDecideEndInAVerdict) {
+TEST_P(BaseTableTest, ChainsThatDecideEndInAVerdict) {
   for (const auto* name :
        {"form4", "form6", "untargeted", "decide", "back", "inward", "inward_back", "egress",
         "egress_back", "icmps", "pass", "refuse", "refuse_c", "answer", "inp_c", "outp_c"}) {
@@ -185,12 +198,12 @@ TEST_F(BaseTableTest, ChainsThatDecideEndInAVerdict) {
 }
 
 // Seen: without it the replies of a revoked flow went on by the consumer's egress.
-TEST_F(BaseTableTest, EgressBeginsByRefusingMeshToMesh) {
+TEST_P(BaseTableTest, EgressBeginsByRefusingMeshToMesh) {
   EXPECT_EQ(texts("egress").front(), "oifgroup 77 goto refuse");
   EXPECT_EQ(texts("egress_back").front(), "iifgroup 77 goto refuse");
 }
 
-TEST_F(BaseTableTest, EverySecondVersionIsThere) {
+TEST_P(BaseTableTest, EverySecondVersionIsThere) {
   std::multiset<std::string> v4, v6;
   for (const auto& chain : table_.chains) {
     for (const auto& rule : chain.rules) {
@@ -212,7 +225,7 @@ TEST_F(BaseTableTest, EverySecondVersionIsThere) {
   }
 }
 
-TEST_F(BaseTableTest, LimitOfQueriesIsTheSettings) {
+TEST_P(BaseTableTest, LimitOfQueriesIsTheSettings) {
   auto settings = both_families();
   settings.dns_client_rate = 7;
   const auto text = render(base_table(settings, {}), {});
@@ -224,7 +237,7 @@ TEST_F(BaseTableTest, LimitOfQueriesIsTheSettings) {
               HasSubstr("over 4000000000/second burst 4000000000 packets"));
 }
 
-TEST_F(BaseTableTest, ForwardsForOthersByFamilyUnlessItsForwardingWasOff) {
+TEST_P(BaseTableTest, ForwardsForOthersByFamilyUnlessItsForwardingWasOff) {
   const auto unforwarded = [](bool off4, bool off6) {
     const auto table =
         base_table(both_families(), {.forwarding4_was_off = off4, .forwarding6_was_off = off6});
@@ -244,13 +257,13 @@ TEST_F(BaseTableTest, ForwardsForOthersByFamilyUnlessItsForwardingWasOff) {
   EXPECT_THAT(unforwarded(true, true), testing::ElementsAre(four, six));
 }
 
-TEST_F(BaseTableTest, LogsToTheGroupOfTheOptions) {
+TEST_P(BaseTableTest, LogsToTheGroupOfTheOptions) {
   const auto text = render(base_table(both_families(), {.log_group = 91}), {});
   EXPECT_THAT(text, HasSubstr("log prefix \"meshd:spoof \" group 91 snaplen 64"));
   EXPECT_THAT(text, Not(HasSubstr("group 88")));
 }
 
-TEST_F(BaseTableTest, FamilyThatIsOffHasNoResolverRulesButAllSets) {
+TEST_P(BaseTableTest, FamilyThatIsOffHasNoResolverRulesButAllSets) {
   auto settings = both_families();
   settings.pool6.reset();
   const auto text = render(base_table(settings, {}), {});
@@ -258,6 +271,9 @@ TEST_F(BaseTableTest, FamilyThatIsOffHasNoResolverRulesButAllSets) {
   EXPECT_THAT(text, HasSubstr("set allow6 {"));
   EXPECT_THAT(text, HasSubstr("@allow6 goto pass"));
 }
+
+INSTANTIATE_TEST_SUITE_P(All, BaseTableTest, testing::Bool(),
+                         [](const auto& test) { return test.param ? "InCluster" : "Alone"; });
 
 }  // namespace
 }  // namespace meshd::policy

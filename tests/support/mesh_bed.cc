@@ -194,6 +194,17 @@ void MeshBed::apply(const policy::Delta& delta) {
 
 void MeshBed::replace_rules(std::uint32_t dns_client_rate) {
   settings_.dns_client_rate = dns_client_rate;
+  reinstall();
+}
+
+void MeshBed::join_cluster(bool by_tunnel) {
+  settings_.in_cluster = true;
+  if (by_tunnel) settings_.tunnel = "up0";
+  reinstall();
+  add({ElementBuilder(SetId::kTrunk).ifname("up0").build()});
+}
+
+void MeshBed::reinstall() {
   const auto dump = must(netlink::NftDump::read(*socket_, policy::kTableName));
   Elements elements;
   for (const auto& set : dump.sets) {

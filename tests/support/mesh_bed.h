@@ -63,6 +63,8 @@ class MeshBed {
   void replace_rules(std::uint32_t dns_client_rate);
   // Packets that each element of a set has counted.
   [[nodiscard]] std::map<policy::Element, std::uint64_t> counted(policy::SetId set);
+  // From now on other nodes' packets come by the uplink, which is a tunnel's end or not.
+  void join_cluster(bool by_tunnel);
   // Packets of a named counter of the table.
   [[nodiscard]] std::uint64_t counter(const std::string& name);
 
@@ -90,6 +92,7 @@ class MeshBed {
   void make_outside();
   void make_container(int index);
   void install();
+  void reinstall();
 
   policy::Settings settings_;
   policy::TableOptions options_;

@@ -1,0 +1,205 @@
+// Flows to and from containers of other nodes, as real packets see the table: the outside host
+// plays the other node, with addresses of its block.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+
+#include "tests/support/mesh_bed.h"
+#include "tests/support/netns.h"
+#include "tests/support/ruleset_samples.h"
+
+namespace meshd::test {
+namespace {
+
+using policy::Element;
+using policy::ElementBuilder;
+using policy::SetId;
+
+constexpr std::uint16_t kPort = 5432;
+
+SetId version(SetId v4, Family family) {
+  return static_cast<SetId>(static_cast<int>(v4) + (family == Family::kV4 ? 0 : 1));
+}
+
+class RulesetTrunkTest : public testing::Test {
+ protected:
+  void set_up(bool by_tunnel) {
+    [[maybe_unused]] const auto& waited_for = bed_.outside();
+    bed_.join_cluster(by_tunnel);
+    for (const auto* text : {"10.213.200.0/24", "fd5a:1:2:1:200::/80"}) {
+      const auto block = prefix(text);
+      bed_.add({ElementBuilder(version(SetId::kRemote4, block.address().family()))
+                    .addr(block.address())
+                    .end()
+                    .addr(block.last())
+                    .build()});
+    }
+    bed_.add({ElementBuilder(SetId::kPeers4).addr(ip("192.0.2.100")).build()});
+    // Who sends by an address that is not one of its own here, does so as another node would.
+    EXPECT_EQ(output_in(bed_.outside().netns, R"(
+      echo 1 > /proc/sys/net/ipv4/ip_forward
+      echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+      ip -batch - <<END
+      addr add 10.213.200.1/32 dev eth0
+      addr add 10.213.0.2/32 dev eth0
+      addr add 10.213.99.1/32 dev eth0
+      addr add fd5a:1:2:1:200::1/128 dev eth0 nodad
+      addr add fd5a:1:2:1:99::1/128 dev eth0 nodad
+      route add unreachable 10.213.200.9
+      route add unreachable fd5a:1:2:1:200::9
+END)"),
+              "");
+    EXPECT_EQ(output_of(R"(ip -batch - <<END
+      route add 10.213.200.0/24 via 192.0.2.100
+      route add fd5a:1:2:1:200::/80 via 2001:db8::100
+END)"),
+              "");
+  }
+
+  static IpAddress far(Family family, int host = 1) {
+    const auto n = static_cast<std::uint64_t>(host);
+    return (family == Family::kV4 ? ip("10.213.200.0") : ip("fd5a:1:2:1:200::")).plus(n);
+  }
+  static Element flow(SetId v4, const IpAddress& from, const IpAddress& to, Proto proto) {
+    return ElementBuilder(version(v4, from.family()))
+        .addr(from)
+        .addr(to)
+        .proto(proto)
+        .port(kPort)
+        .build();
+  }
+  [[nodiscard]] Talk from_far(Family family, Proto proto, const IpAddress& to,
+                              std::chrono::milliseconds limit = kPatience) {
+    return talk(bed_.outside().netns, proto, to, kPort, far(family), limit);
+  }
+
+  MeshBed bed_{2};
+};
+
+TEST_F(RulesetTrunkTest, FlowToElsewhereIsRefusedHeldOrPasses) {
+  set_up(false);
+  const EchoServer v4(bed_.outside().netns, far(Family::kV4), kPort);
+  const EchoServer v6(bed_.outside().netns, far(Family::kV6), kPort);
+  for_each_kind([this](Family family, Proto proto) {
+    const auto ask = [&](std::chrono::milliseconds limit = kPatience) {
+      return talk(bed_[0].netns, proto, far(family), kPort, std::nullopt, limit);
+    };
+    EXPECT_EQ(ask(), Talk::kRefused);
+    const auto held = flow(SetId::kHold4, bed_[0].at(family), far(family), proto);
+    bed_.add({held});
+    const auto before = bed_.counter("c_held");
+    EXPECT_EQ(ask(kSilence), Talk::kSilent);
+    EXPECT_GT(bed_.counter("c_held"), before);
+    bed_.apply({{held}, {flow(SetId::kAllow4, bed_[0].at(family), far(family), proto)}});
+    EXPECT_EQ(ask(), Talk::kAnswered);
+    EXPECT_EQ(talk(bed_[1].netns, proto, far(family), kPort), Talk::kRefused);
+  });
+  EXPECT_EQ(v4.last_peer(), bed_[0].v4) << "never masqueraded";
+  EXPECT_EQ(v6.last_peer(), bed_[0].v6);
+}
+
+TEST_F(RulesetTrunkTest, FlowFromElsewhereIsJudgedHereToo) {
+  set_up(false);
+  const EchoServer v4(bed_[1].netns, bed_[1].v4, kPort), v6(bed_[1].netns, bed_[1].v6, kPort);
+  for_each_kind([this](Family family, Proto proto) {
+    EXPECT_EQ(from_far(family, proto, bed_[1].at(family)), Talk::kRefused);
+    bed_.add({flow(SetId::kAllow4, far(family), bed_[1].at(family), proto)});
+    EXPECT_EQ(from_far(family, proto, bed_[1].at(family)), Talk::kAnswered);
+    EXPECT_EQ(from_far(family, proto, bed_[0].at(family)), Talk::kRefused);
+    EXPECT_EQ(talk(bed_[1].netns, proto, far(family), kPort), Talk::kRefused) << "the reverse";
+  });
+  EXPECT_EQ(v4.last_peer(), far(Family::kV4));
+}
+
+// A reply whose port looks like one that its sender waits for.
+TEST_F(RulesetTrunkTest, RepliesAreNotHeld) {
+  set_up(false);
+  const EchoServer server(bed_[1].netns, bed_[1].v4, kPort);
+  bed_.add({flow(SetId::kAllow4, far(Family::kV4), bed_[1].v4, Proto::kUdp)});
+  MeshBed::Elements held;
+  for (std::uint32_t port = 0; port < 65536; port += policy::kBlock) {
+    held.push_back(ElementBuilder(SetId::kHold4Block)
+                       .addr(bed_[1].v4)
+                       .addr(far(Family::kV4))
+                       .proto(Proto::kUdp)
+                       .port(static_cast<std::uint16_t>(port))
+                       .build());
+  }
+  bed_.add(held);
+  EXPECT_EQ(from_far(Family::kV4, Proto::kUdp, bed_[1].v4), Talk::kAnswered);
+}
+
+TEST_F(RulesetTrunkTest, SourcesThatAreNoOtherNodesVanish) {
+  set_up(false);
+  const EchoServer v4(bed_[0].netns, bed_[0].v4, kPort), v6(bed_[0].netns, bed_[0].v6, kPort);
+  // Of a container here, and of nobody's block.
+  for (const auto* text : {"10.213.0.2", "10.213.99.1", "fd5a:1:2:1:99::1"}) {
+    const auto source = ip(text);
+    const auto family = source.family();
+    bed_.add({flow(SetId::kAllow4, source, bed_[0].at(family), Proto::kUdp)});
+    const auto before = bed_.counter("c_foreign");
+    EXPECT_EQ(talk(bed_.outside().netns, Proto::kUdp, bed_[0].at(family), kPort, source, kSilence),
+              Talk::kSilent)
+        << text;
+    EXPECT_GT(bed_.counter("c_foreign"), before) << text;
+  }
+  EXPECT_EQ(v4.questions() + v6.questions(), 0U);
+}
+
+TEST_F(RulesetTrunkTest, NodeIsNotForContainersElsewhereNorTheyForIt) {
+  set_up(false);
+  const EchoServer v4(bed_.node(), bed_.node_address(Family::kV4), kPort);
+  const EchoServer v6(bed_.node(), bed_.node_address(Family::kV6), kPort);
+  const EchoServer far4(bed_.outside().netns, far(Family::kV4), kPort);
+  const EchoServer far6(bed_.outside().netns, far(Family::kV6), kPort);
+  for_each_kind([this](Family family, Proto proto) {
+    EXPECT_EQ(from_far(family, proto, bed_.node_address(family)), Talk::kRefused);
+    EXPECT_EQ(talk(bed_.outside().netns, proto, bed_.node_address(family), kPort), Talk::kAnswered)
+        << "the uplink is the node's as ever";
+    EXPECT_NE(talk(bed_.node(), proto, far(family), kPort), Talk::kAnswered);
+  });
+  EXPECT_EQ(far4.questions() + far6.questions(), 0U);
+}
+
+// Such as that a packet is too big: the sender is a router's address, and no container's.
+TEST_F(RulesetTrunkTest, ErrorsOnTheWayArrive) {
+  set_up(false);
+  const auto check = [this](Family family) {
+    bed_.add({flow(SetId::kAllow4, bed_[0].at(family), far(family, 9), Proto::kUdp)});
+    EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, far(family, 9), kPort), Talk::kOther);
+    bed_.remove({flow(SetId::kAllow4, bed_[0].at(family), far(family, 9), Proto::kUdp)});
+  };
+  for (const auto family : kFamilies) check(family);
+  EXPECT_EQ(output_of("ip link set up0 group 78"), "");
+  check(Family::kV4);  // of IPv6 the neighbours would be lost: a tunnel has permanent ones
+}
+
+TEST_F(RulesetTrunkTest, TunnelBringsOtherNodesContainersOnly) {
+  set_up(true);
+  EXPECT_EQ(output_of("ip link set up0 group 78"), "");
+  const EchoServer container(bed_[1].netns, bed_[1].v4, kPort);
+  const EchoServer node(bed_.node(), bed_.node_address(Family::kV4), kPort);
+  bed_.add({flow(SetId::kAllow4, far(Family::kV4), bed_[1].v4, Proto::kUdp)});
+  EXPECT_EQ(from_far(Family::kV4, Proto::kUdp, bed_[1].v4), Talk::kAnswered);
+  for (const auto& to : {bed_[1].v4, bed_.node_address(Family::kV4)}) {
+    const auto before = bed_.counter("c_foreign");
+    EXPECT_EQ(talk(bed_.outside().netns, Proto::kUdp, to, kPort, std::nullopt, kSilence),
+              Talk::kSilent);
+    EXPECT_GT(bed_.counter("c_foreign"), before);
+  }
+}
+
+TEST_F(RulesetTrunkTest, OnlyPeersSpeakVxlan) {
+  set_up(true);
+  const EchoServer node(bed_.node(), bed_.node_address(Family::kV4), 8472);
+  const auto from = [this](const char* source, std::chrono::milliseconds limit) {
+    return talk(bed_.outside().netns, Proto::kUdp, bed_.node_address(Family::kV4), 8472, ip(source),
+                limit);
+  };
+  EXPECT_EQ(from("192.0.2.100", kPatience), Talk::kAnswered);
+  EXPECT_EQ(from("192.0.2.101", kSilence), Talk::kSilent);
+}
+
+}  // namespace
+}  // namespace meshd::test

@@ -1,0 +1,108 @@
+// The rules of the table about other nodes: which there are, and in which order.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+
+#include "policy/base_table.h"
+#include "policy/render.h"
+
+namespace meshd::policy {
+namespace {
+
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using Texts = std::vector<std::string>;
+
+Settings routed() {
+  Settings settings;
+  settings.in_cluster = true;
+  settings.trunks = {"uplink"};
+  return settings;
+}
+Settings tunnelled() {
+  auto settings = routed();
+  settings.tunnel = "mesh0";
+  return settings;
+}
+
+Texts texts(const Table& table, std::string_view chain) {
+  Texts lines;
+  const auto found = std::ranges::find(table.chains, chain, &Chain::name);
+  if (found == table.chains.end()) return lines;
+  for (const auto& rule : found->rules) lines.push_back(render_rule(rule));
+  return lines;
+}
+// Where in the chain the rule is.
+std::ptrdiff_t at(const Texts& lines, const std::string& rule) {
+  const auto found = std::ranges::find(lines, rule);
+  EXPECT_NE(found, lines.end()) << rule;
+  return found - lines.begin();
+}
+
+TEST(TrunkRulesTest, NodeByItselfHasNoneOfThem) {
+  auto settings = tunnelled();
+  settings.in_cluster = false;
+  EXPECT_EQ(base_table(settings, {}), base_table(Settings(), {}));
+}
+
+TEST(TrunkRulesTest, SourceMustBeAnotherNodesAndNeverOurs) {
+  const auto table = base_table(tunnelled(), {});
+  EXPECT_THAT(
+      texts(table, "guard_t"),
+      ElementsAre("ip saddr @local4 counter name c_foreign drop",
+                  "ip6 saddr @local6 counter name c_foreign drop", "ip saddr @remote4 accept",
+                  "ip6 saddr @remote6 accept", "iifgroup 78 icmp type { 3, 11, 12 } accept",
+                  "iifgroup 78 icmpv6 type { 1, 2, 3, 4 } accept",
+                  "iifgroup 78 counter name c_foreign drop"));
+  // Containers here have left before, and who comes back has no mesh source.
+  const auto guard = texts(table, "guard");
+  const auto jump = at(guard, "iifname @trunk jump guard_t");
+  EXPECT_LT(at(guard, "iifgroup 77 counter name c_spoof drop"), jump);
+  EXPECT_LT(jump, at(guard, "ip saddr @mesh4 counter name c_foreign drop"));
+  EXPECT_LT(jump, at(guard, "ip6 saddr @mesh6 counter name c_foreign drop"));
+}
+
+TEST(TrunkRulesTest, TunnelIsForTheOtherNodesOnly) {
+  const std::string four =
+      "meta l4proto udp th dport { 4789, 8472 } ip saddr != @peers4 counter name c_foreign drop";
+  EXPECT_THAT(texts(base_table(tunnelled(), {}), "guard"), Contains(four));
+  EXPECT_THAT(texts(base_table(routed(), {}), "guard"), Not(Contains(HasSubstr("8472"))))
+      << "a tunnel that is not ours is not our business";
+}
+
+TEST(TrunkRulesTest, TargetsElsewhereAreHeldOrGoOn) {
+  const auto lines = texts(base_table(routed(), {}), "untargeted");
+  for (const std::string v : {"4", "6"}) {
+    const std::string ip = v == "4" ? "ip" : "ip6";
+    const auto hold = at(lines, ip + " saddr . " + ip + " daddr . meta l4proto . th dport @hold" +
+                                    v + " counter name c_held drop");
+    const auto goes_on = at(lines, "iifgroup 77 " + ip + " daddr @remote" + v + " accept");
+    const auto reply =
+        at(lines, "iifgroup 77 ct direction reply " + ip + " daddr @remote" + v + " accept");
+    EXPECT_LT(reply, hold);
+    EXPECT_LT(hold, goes_on);
+  }
+  EXPECT_EQ(lines.back(), "goto refuse");
+}
+
+TEST(TrunkRulesTest, NothingOfTheNodeIsForContainersElsewhere) {
+  const auto table = base_table(tunnelled(), {});
+  const auto input = texts(table, "inp");
+  EXPECT_THAT(input, Contains("iifname @trunk ip saddr @mesh4 jump inp_t"));
+  EXPECT_THAT(input, Contains("iifname @trunk ip6 saddr @mesh6 counter name c_host drop"));
+  EXPECT_THAT(input, Contains("iifgroup 78 jump inp_t"));
+  EXPECT_THAT(texts(table, "inp_t"),
+              ElementsAre("ct direction reply ct state established,related accept",
+                          "counter name c_host", "goto refuse"));
+  const auto output = texts(table, "outp_c");
+  EXPECT_LT(at(output, "ip daddr @remote4 meta skuid @users goto refuse"),
+            at(output, "meta skuid @users accept"));
+}
+
+}  // namespace
+}  // namespace meshd::policy
