@@ -17,14 +17,16 @@ struct Face {
   Declaration declaration;  // without what concerns nobody else
   std::optional<IpAddress> v4, v6;
   std::string host_ifname;
+  std::optional<Remote> remote;
   bool attached = false, draining = false, ready = false;
   std::map<std::uint16_t, FamilyReady> tcp_ready;
   bool operator==(const Face&) const = default;
 };
 
 Face face_of(const Workload& workload) {
-  Face face{workload.declaration, {}, {}, {}, false, workload.draining, workload.ready,
-            workload.tcp_ready};
+  Face face{
+      workload.declaration, {}, {}, {}, workload.remote, false, workload.draining, workload.ready,
+      workload.tcp_ready};
   face.declaration.peers.clear();
   face.declaration.egress.clear();
   if (workload.attachment) {
@@ -171,6 +173,12 @@ struct Compiler::State {
     }
   }
 
+  void redo_node(const World& world) {
+    auto after = node_fragment(world);
+    replace(base, after);
+    base = std::move(after);
+  }
+
   void redo_workload(const World& world, const std::string& id, PlanDelta& delta) {
     auto after = workload_fragment(world, index, id, profiles);
     auto& before = workloads[id];
@@ -180,7 +188,7 @@ struct Compiler::State {
     if (after.deadline) deadlines.insert({*after.deadline, id});
     note_view(before.view, after.view, delta);
     before = std::move(after);
-    if (before.elements.empty() && !before.view) workloads.erase(id);
+    if (before.elements.empty() && !before.view) workloads.erase(id);  // has no room either
   }
 
   static void note_view(const std::shared_ptr<const ViewPlan>& before,
@@ -222,6 +230,7 @@ PlanDelta Compiler::update(const World& world, const Touched& touched) {
   for (const auto& key : touched.services) {
     if (state_->remember(world, key)) affected.services.insert(key);
   }
+  if (touched.nodes) state_->redo_node(world);
   return redo(world, affected);
 }
 
@@ -241,9 +250,7 @@ PlanDelta Compiler::redo(const World& world, Touched affected) {
 }
 
 PlanDelta Compiler::rebuild(const World& world) {
-  auto base = settings_fragment(world.settings);
-  state_->replace(state_->base, base);
-  state_->base = std::move(base);
+  state_->redo_node(world);
   Touched all;
   for (const auto& [id, workload] : world.workloads) all.workloads.insert(id);
   for (const auto& [id, fragment] : state_->workloads) all.workloads.insert(id);

@@ -30,15 +30,14 @@ bool only_adds(const Declaration& old, const Declaration& now) {
 
 enum class Way { kForeign, kFlow, kEgress, kPublication, kNode };
 
-// One of the two worlds. Attachments are those of the world before in both: an apply
+// One of the two worlds. Places are those of the world before in both: an apply
 // attaches nobody.
 class Side {
  public:
   Side(const World& world, const Outcome* outcome) : world_(world), outcome_(outcome) {
     for (const auto& [id, workload] : world.workloads) {
-      if (!workload.attachment) continue;
       for (const auto family : kFamilies) {
-        const auto& address = workload.attachment->address(family);
+        const auto& address = workload.address(family);
         if (address) by_address_[*address] = &workload;
       }
     }
@@ -216,7 +215,7 @@ bool may_cut(const World& before, const Outcome& outcome) {
       outcome.node_ports, [&](const auto& port) { return before.node_ports.contains(port.first); });
   return moved || std::ranges::any_of(outcome.declarations, [&](const auto& changed) {
            const auto found = before.workloads.find(changed.first);
-           return found != before.workloads.end() && found->second.attachment &&
+           return found != before.workloads.end() && found->second.is_placed() &&
                   !only_adds(found->second.declaration, changed.second);
          });
 }

@@ -38,10 +38,7 @@ Target of_service(const World& world, const ServiceKey& key) {
 Target of_address(const World& world, const IpAddress& address) {
   Target target;
   for (const auto& [id, workload] : world.workloads) {
-    if (!workload.attachment) continue;
-    if (workload.attachment->v4 == address || workload.attachment->v6 == address) {
-      target.workload = &workload;
-    }
+    if (workload.address(address.family()) == address) target.workload = &workload;
   }
   for (const auto& [key, service] : world.services) {
     if (service.vip4 == address || service.vip6 == address) target = of_service(world, key);
@@ -132,14 +129,37 @@ std::string missing_for(const World& world, const Decision& decision, const Decl
 }
 
 // By the address of the other.
-Explanation between(const World& world, const Workload& consumer, const Workload& provider,
-                    Proto proto, std::uint16_t port) {
-  if (&consumer == &provider) {
+Explanation between(const World& world, const Workload& consumer, const Target& target, Proto proto,
+                    std::uint16_t port) {
+  if (&consumer == target.workload) {
     return refused(consumer.declaration.id +
                    " is the source itself: a peer is somebody else, and what a container sends "
                    "to its own address stays inside");
   }
-  return judge(world, consumer, provider, proto, port);
+  return judge(world, consumer, *target.workload, proto, port, families_of(target.address));
+}
+
+// What keeps a flow to another node waiting, per family that both have.
+void wait_for_node(const World& world, const Workload& consumer, const Workload& provider,
+                   Proto proto, std::uint16_t port, FamilyReady families, Explanation& result) {
+  const auto granted = granted_ranges(consumer.declaration, provider.declaration);
+  bool open = false;
+  std::vector<std::string_view> waiting;
+  for (const auto family : kFamilies) {
+    if (!families.on(family) || !consumer.address(family) || !provider.address(family)) continue;
+    const auto confirmed = confirmed_ranges(world, consumer, provider, granted, family);
+    const bool here = std::ranges::any_of(
+        confirmed, [&](const PortRange& range) { return range.contains(proto, port); });
+    open = open || here;
+    if (!here) waiting.emplace_back(family == Family::kV4 ? "IPv4" : "IPv6");
+  }
+  if (waiting.empty()) return;
+  const auto text = fmt::format("node {} has not confirmed it{} yet", provider.remote->node,
+                                open ? fmt::format(" over {}", waiting.front()) : "");
+  result.lines.push_back(text);
+  if (open) return;
+  result.verdict = FlowVerdict::kHeld;
+  result.reason = text;
 }
 
 // One question about one service.
@@ -165,10 +185,13 @@ class ServiceQuestion {
     if (replicas_.empty()) return result;
     bool granted = false;
     std::optional<Explanation> turned_away;  // by who stands behind the VIP
+    std::optional<Explanation> unconfirmed;  // by the node of who stands there
     for (const auto& id : replicas_) {
       const auto& provider = world_.workloads.find(id)->second;
-      auto one = judge(world_, consumer_, provider, proto_, port_);
-      const bool there = stands_behind(provider);
+      const auto stands = stands_behind(provider);
+      const bool there = stands.any();
+      auto one = judge(world_, consumer_, provider, proto_, port_,
+                       there ? stands : families_of(target_.address));
       if (one.verdict == FlowVerdict::kAllowed && there) {
         if (&provider == &consumer_) one.lines.push_back("it leads back to " + id + " itself");
         return one;
@@ -179,11 +202,13 @@ class ServiceQuestion {
         if (granted) continue;  // what is granted and not ready says more
       } else {
         granted = true;
-        one.lines.push_back(one.verdict == FlowVerdict::kAllowed ? id + " is not ready yet"
+        if (there && one.verdict == FlowVerdict::kHeld) unconfirmed = one;
+        one.lines.push_back(one.verdict != FlowVerdict::kRefused ? id + " is not ready yet"
                                                                  : one.reason);
       }
       result = std::move(one);
     }
+    if (unconfirmed) return *std::move(unconfirmed);
     // Packets are led to an endpoint that refuses them: there is nothing to wait for.
     if (turned_away) return *std::move(turned_away);
     result.verdict = FlowVerdict::kRefused;
@@ -195,10 +220,11 @@ class ServiceQuestion {
     return !target_.address || target_.address->family() == family;
   }
 
-  [[nodiscard]] bool stands_behind(const Workload& provider) const {
-    return std::ranges::any_of(kFamilies, [&](Family family) {
+  [[nodiscard]] FamilyReady stands_behind(const Workload& provider) const {
+    const auto on = [&](Family family) {
       return asked_on(family) && is_endpoint(provider, {proto_, port_, false}, family);
-    });
+    };
+    return {on(Family::kV4), on(Family::kV6)};
   }
 
   // Granted, and nobody behind it.
@@ -266,8 +292,12 @@ std::string port_entry(Proto proto, std::uint16_t port) {
   return fmt::format("{{port: {}{}}}", port, proto == Proto::kUdp ? ", protocol: UDP" : "");
 }
 
+FamilyReady families_of(const std::optional<IpAddress>& asked) {
+  return {!asked || asked->is_v4(), !asked || asked->is_v6()};
+}
+
 Explanation judge(const World& world, const Workload& consumer, const Workload& provider,
-                  Proto proto, std::uint16_t port) {
+                  Proto proto, std::uint16_t port, FamilyReady families) {
   const auto decision = decide(consumer.declaration, provider.declaration, proto, port);
   Explanation result;
   result.reason = decision.reason;
@@ -280,12 +310,20 @@ Explanation judge(const World& world, const Workload& consumer, const Workload& 
                   fmt::format("{} serves {}/{}", provider.declaration.id, proto_name(proto), port),
                   fmt::format("{} admits {}", provider.declaration.id, consumer.declaration.id)};
   for (const auto* side : {&consumer, &provider}) {
-    if (side->attachment) continue;
+    if (side->remote) {
+      result.lines.push_back(
+          fmt::format("{} is on node {}{}", side->declaration.id, side->remote->node,
+                      side->remote->stale ? ", which has not been heard of for a while" : ""));
+    }
+    if (side->is_placed()) continue;
     result.reason = side->declaration.id + " is not attached";
     return result;
   }
   result.verdict = FlowVerdict::kAllowed;
-  if (provider.draining) {
+  if (consumer.attachment && provider.remote) {
+    wait_for_node(world, consumer, provider, proto, port, families, result);
+  }
+  if (provider.draining && result.verdict == FlowVerdict::kAllowed) {
     result.verdict = FlowVerdict::kRefused;
     result.reason = provider.declaration.id + " is draining: open connections only";
   }
@@ -321,7 +359,13 @@ Result<Explanation> explain(const World& world, std::string_view source,
   }
   const auto to = look_up_as(world, consumer->declaration, destination);
   if (!found(to)) return refused(fmt::format("nobody declares {}", destination));
-  auto result = to.workload != nullptr ? between(world, *consumer, *to.workload, proto, port)
+  if (consumer->remote && to.workload == nullptr && to.service == nullptr) {
+    return fail(ErrorCode::kNotFound,
+                fmt::format("explain: {} is on node {}: what it sends out of the mesh is judged "
+                            "there",
+                            consumer->declaration.id, consumer->remote->node));
+  }
+  auto result = to.workload != nullptr ? between(world, *consumer, to, proto, port)
                 : to.service != nullptr
                     ? ServiceQuestion(world, *consumer, to, proto, port).answer()
                     : to_outside(world, *consumer, *to.address, proto, port);

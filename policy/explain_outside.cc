@@ -159,6 +159,23 @@ Explanation by_egress(const Workload& consumer, const IpAddress& address, Proto 
   return result;
 }
 
+// A mesh address that stands for nothing here.
+std::string nobodys(const World& world, const IpAddress& address) {
+  for (const auto& [name, node] : world.nodes) {
+    for (const auto& block : node.blocks) {
+      if (!block.contains(address)) continue;
+      return fmt::format("{} is node {}'s, and of nobody that this node has to do with",
+                         address.to_string(), name);
+    }
+  }
+  return address.to_string() + " is nobody's address";
+}
+
+std::string elsewhere(const Workload& workload) {
+  return fmt::format("{} is on node {}: from a node itself only its own containers are reached",
+                     workload.declaration.id, workload.remote->node);
+}
+
 // The node's uids that reach containers, for people.
 std::string users_text(const Settings& settings) {
   std::string uids;
@@ -178,17 +195,25 @@ Explanation for_users(const Settings& settings, std::vector<std::string> lines) 
 
 Explanation node_to_service(const World& world, const Target& target, Proto proto,
                             std::uint16_t port) {
+  std::vector<std::string> here, others;
   for (const auto& id : members(world, target.key)) {
     const auto& workload = world.workloads.find(id)->second;
     const bool there = std::ranges::any_of(kFamilies, [&](Family family) {
-      return (!target.address || target.address->family() == family) &&
+      return families_of(target.address).on(family) &&
              is_endpoint(workload, {proto, port, false}, family);
     });
-    if (there) {
-      return for_users(world.settings,
-                       {fmt::format("{} leads to {}", service_text(target.key), id)});
+    if (!there) continue;
+    if (workload.remote) {
+      others.push_back(elsewhere(workload));
+    } else if (here.empty()) {
+      here.push_back(fmt::format("{} leads to {}", service_text(target.key), id));
     }
   }
+  if (!here.empty()) {
+    here.insert(here.end(), others.begin(), others.end());
+    return for_users(world.settings, std::move(here));
+  }
+  if (!others.empty()) return refused(others.front());
   // Only consumers wait.
   return refused(fmt::format("no endpoint of {} is ready", service_text(target.key)));
 }
@@ -207,13 +232,13 @@ Explanation to_outside(const World& world, const Workload& consumer, const IpAdd
     return consumer.attachment ? *std::move(asked)
                                : refused(consumer.declaration.id + " is not attached");
   }
-  if (in_mesh(settings, address)) return refused(text + " is nobody's address");
+  if (in_mesh(settings, address)) return refused(nobodys(world, address));
   // Translated before anything is judged: a node port is the container behind it, and the
   // packet one between two containers.
   if (const auto published = published_at(world, address, proto, port);
       published && published->workload->attachment) {
-    auto result =
-        judge(world, consumer, *published->workload, proto, published->publication().port);
+    auto result = judge(world, consumer, *published->workload, proto, published->publication().port,
+                        families_of(address));
     result.lines.insert(result.lines.begin(), published_text(*published, port));
     return result;
   }
@@ -221,7 +246,7 @@ Explanation to_outside(const World& world, const Workload& consumer, const IpAdd
   if (std::ranges::find(own, address) != own.end()) {
     return refused(text + " is the node's own: egress never includes it");
   }
-  for (const auto& prefix : never_reached(settings)) {
+  for (const auto& prefix : never_reached(world)) {
     if (!prefix.contains(address)) continue;
     return refused(fmt::format("{} is in {}: egress never includes it", text, prefix.to_string()));
   }
@@ -255,11 +280,10 @@ std::optional<Explanation> from_node(const World& world, const Target& target, P
   if (target.service != nullptr) return node_to_service(world, target, proto, port);
   if (target.workload != nullptr) {
     if (target.workload->attachment) return for_users(world.settings, {});
+    if (target.workload->remote) return refused(elsewhere(*target.workload));
     return refused(target.workload->declaration.id + " is not attached");
   }
-  if (in_mesh(world.settings, *target.address)) {
-    return refused(target.address->to_string() + " is nobody's address");
-  }
+  if (in_mesh(world.settings, *target.address)) return refused(nobodys(world, *target.address));
   const auto published = published_at(world, *target.address, proto, port);
   if (!published || !published->workload->attachment) return std::nullopt;
   return for_users(world.settings, {published_text(*published, port)});

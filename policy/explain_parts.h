@@ -23,10 +23,13 @@ struct Target {
 // "{port: 53, protocol: UDP}", as it is declared.
 [[nodiscard]] std::string port_entry(Proto proto, std::uint16_t port);
 
-// From one container to another by the truth function and the state of both. By way of a
-// VIP or a node port a container may come back to itself.
+// Both, or that of the address.
+[[nodiscard]] FamilyReady families_of(const std::optional<IpAddress>& asked);
+// From one container to another by the truth function and the state of both, over any of the
+// families. By way of a VIP or a node port a container may come back to itself.
 [[nodiscard]] Explanation judge(const World& world, const Workload& consumer,
-                                const Workload& provider, Proto proto, std::uint16_t port);
+                                const Workload& provider, Proto proto, std::uint16_t port,
+                                FamilyReady families);
 
 [[nodiscard]] Explanation to_outside(const World& world, const Workload& consumer,
                                      const IpAddress& address, Proto proto, std::uint16_t port);

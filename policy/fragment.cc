@@ -7,221 +7,9 @@
 namespace meshd::policy {
 namespace {
 
-SetId pick(Family family, SetId v4, SetId v6) { return family == Family::kV4 ? v4 : v6; }
-
 Element interval(SetId set, const Prefix& prefix) {
   return ElementBuilder(set).addr(prefix.address()).end().addr(prefix.last()).build();
 }
-
-// The elements of one attached workload.
-class WorkloadBuilder {
- public:
-  WorkloadBuilder(const World& world, const Index& index, const std::string& id, Profiles& profiles)
-      : world_(world),
-        index_(index),
-        workload_(world.workloads.find(id)->second),
-        attachment_(*workload_.attachment),
-        declaration_(workload_.declaration),
-        providers_(providers_of(world, index, declaration_)),
-        granted_(granted_units(index, declaration_, providers_)),
-        profiles_(profiles) {}
-
-  [[nodiscard]] ViewPlan view() const {
-    return view_of(world_, index_, declaration_.id, providers_, granted_);
-  }
-
-  Fragment build() {
-    identity();
-    for (const auto& provider : providers_) edges(*provider.workload, provider.ranges);
-    holds();
-    egress();
-    publications();
-    auto& elements = fragment_.elements;
-    std::ranges::sort(elements);
-    elements.erase(std::ranges::unique(elements).begin(), elements.end());
-    elements.shrink_to_fit();  // it is kept as long as the workload is
-    return std::move(fragment_);
-  }
-
- private:
-  void add(const ElementBuilder& builder) { fragment_.elements.push_back(builder.build()); }
-
-  void identity() {
-    for (const auto family : kFamilies) {
-      if (!attachment_.address(family)) continue;
-      const auto& address = *attachment_.address(family);
-      add(ElementBuilder(pick(family, SetId::kBind4, SetId::kBind6))
-              .ifname(attachment_.host_ifname)
-              .ether(attachment_.mac)
-              .addr(address));
-      add(ElementBuilder(pick(family, SetId::kLocal4, SetId::kLocal6)).addr(address));
-      add(ElementBuilder(pick(family, SetId::kSelf4, SetId::kSelf6)).addr(address).addr(address));
-      if (workload_.draining) {
-        add(ElementBuilder(pick(family, SetId::kDrain4, SetId::kDrain6)).addr(address));
-      }
-    }
-  }
-
-  // What this workload may send to one provider on the node.
-  void edges(const Workload& provider, const std::vector<PortRange>& granted) {
-    if (!provider.attachment) return;
-    for (const auto family : kFamilies) {
-      const auto& from = attachment_.address(family);
-      const auto& to = provider.attachment->address(family);
-      if (!from || !to) continue;
-      for (const auto& range : granted) {
-        for (const auto& unit : units_of(range)) {
-          const auto set = unit.block ? pick(family, SetId::kAllow4Block, SetId::kAllow6Block)
-                                      : pick(family, SetId::kAllow4, SetId::kAllow6);
-          add(ElementBuilder(set).addr(*from).addr(*to).proto(unit.proto).port(unit.first));
-        }
-      }
-      add(ElementBuilder(pick(family, SetId::kPair4, SetId::kPair6)).addr(*from).addr(*to));
-    }
-  }
-
-  // Services that nobody is ready to answer for yet: wait, but not for ever.
-  void holds() {
-    for (const auto& [key, units] : granted_) {
-      const auto service = world_.services.find(key);
-      if (service == world_.services.end() || units.empty()) continue;
-      const auto& members = index_.members.find(key)->second;
-      const auto& first = world_.workloads.find(*members.begin())->second.declaration;
-      if (first.hold > std::chrono::seconds(0)) make_room(service->second, units);
-      const auto until = std::max({attachment_.attached_at, service->second.declared_at,
-                                   service->second.endpoint_lost_at}) +
-                         first.hold;
-      if (world_.now >= until) continue;
-      if (hold(key, service->second, units)) {
-        fragment_.deadline = std::min(until, fragment_.deadline.value_or(until));
-      }
-    }
-  }
-
-  static SetId hold_set(const PortUnit& unit, Family family) {
-    return unit.block ? pick(family, SetId::kHold4Block, SetId::kHold6Block)
-                      : pick(family, SetId::kHold4, SetId::kHold6);
-  }
-
-  // All of them are held at once when the last endpoint goes.
-  void make_room(const Service& service, const std::vector<PortUnit>& units) {
-    for (const auto family : kFamilies) {
-      if (!attachment_.address(family) || !service.vip(family)) continue;
-      for (const auto& unit : units) {
-        ++fragment_.room[static_cast<std::size_t>(hold_set(unit, family))];
-      }
-    }
-  }
-
-  // True when something is held.
-  bool hold(const ServiceKey& key, const Service& service, const std::vector<PortUnit>& units) {
-    bool held = false;
-    const auto answered = answered_on(world_, index_, key, units);
-    for (const auto& unit : units) {
-      const auto served = served_on(world_, index_, key, unit);
-      for (const auto family : kFamilies) {
-        if (!waits_on(served, answered, family)) continue;
-        held = true;
-        if (!attachment_.address(family) || !service.vip(family)) continue;
-        add(ElementBuilder(hold_set(unit, family))
-                .addr(*attachment_.address(family))
-                .addr(*service.vip(family))
-                .proto(unit.proto)
-                .port(unit.first));
-      }
-    }
-    return held;
-  }
-
-  std::uint32_t profile(const std::string& content) {
-    const auto number = profiles_.acquire(content);
-    fragment_.profiles.push_back(number);
-    return number;
-  }
-
-  void egress() {
-    const auto pieces = pieces_by_row(declaration_.egress);
-    if (pieces.empty()) return;
-    const auto number = profile(content_of(pieces));
-    for (const auto& [piece, row] : pieces) {
-      const auto family = piece.prefix.family();
-      add(ElementBuilder(pick(family, SetId::kEgress4, SetId::kEgress6))
-              .number(number)
-              .addr(piece.prefix.address())
-              .proto(piece.proto)
-              .port(piece.first)
-              .end()
-              .number(number)
-              .addr(piece.prefix.last())
-              .proto(piece.proto)
-              .port(piece.last)
-              .data()
-              .number(row));
-      const auto& own = attachment_.address(family);
-      if (own) fragment_.elements.push_back(egress_count(*own, row));
-    }
-    for (const auto family : kFamilies) {
-      if (!attachment_.address(family)) continue;
-      add(ElementBuilder(pick(family, SetId::kEgressProfile4, SetId::kEgressProfile6))
-              .addr(*attachment_.address(family))
-              .data()
-              .number(number));
-    }
-  }
-
-  void publications() {
-    for (const auto& publication : declaration_.publish) {
-      const auto port =
-          world_.node_ports.find({declaration_.id, publication.proto, publication.port});
-      if (port == world_.node_ports.end()) continue;
-      const auto sources = normalise(sources_of(world_.settings, publication));
-      const auto number = profile(content_of(sources));
-      for (const auto& source : sources) {
-        add(ElementBuilder(pick(source.family(), SetId::kSource4, SetId::kSource6))
-                .number(number)
-                .addr(source.address())
-                .end()
-                .number(number)
-                .addr(source.last()));
-      }
-      publish(publication, port->second, number);
-    }
-  }
-
-  void publish(const Publication& publication, std::uint16_t node_port, std::uint32_t number) {
-    for (const auto family : kFamilies) {
-      if (!attachment_.address(family)) continue;
-      const auto& own = *attachment_.address(family);
-      add(ElementBuilder(pick(family, SetId::kPubProfile4, SetId::kPubProfile6))
-              .addr(own)
-              .proto(publication.proto)
-              .port(publication.port)
-              .data()
-              .number(number));
-      fragment_.elements.push_back(publication_count(own, publication.proto, publication.port));
-      for (const auto& address : world_.settings.publish_addresses) {
-        if (address.family() != family) continue;
-        add(ElementBuilder(pick(family, SetId::kPub4, SetId::kPub6))
-                .addr(address)
-                .proto(publication.proto)
-                .port(node_port)
-                .data()
-                .addr(own)
-                .port(publication.port));
-      }
-    }
-  }
-
-  const World& world_;
-  const Index& index_;
-  const Workload& workload_;
-  const Attachment& attachment_;
-  const Declaration& declaration_;
-  const std::vector<GrantedProvider> providers_;
-  const GrantedUnits granted_;
-  Profiles& profiles_;
-  Fragment fragment_;
-};
 
 enum class Served : std::uint8_t { kNot, kInRange, kBySinglePort };
 
@@ -247,8 +35,7 @@ Served serves_whole(const Declaration& declaration, const PortUnit& unit) {
 
 // Whether the workload could be an endpoint of the unit, once it is ready.
 bool may_become_endpoint(const Workload& workload, const PortUnit& unit, Family family) {
-  return workload.attachment && workload.attachment->address(family) &&
-         serves_whole(workload.declaration, unit) != Served::kNot;
+  return workload.address(family) && serves_whole(workload.declaration, unit) != Served::kNot;
 }
 
 // Nothing that belongs to the node or to the link is ever reached by egress.
@@ -273,10 +60,17 @@ std::vector<PortUnit> units_of(const PortRange& range) {
   return units;
 }
 
-bool is_endpoint(const Workload& workload, const PortUnit& unit, Family family) {
-  if (!workload.attachment || !workload.attachment->address(family) || workload.draining) {
-    return false;
+std::vector<PortUnit> units_of(const std::vector<PortRange>& ranges) {
+  std::vector<PortUnit> units;
+  for (const auto& range : ranges) {
+    const auto more = units_of(range);
+    units.insert(units.end(), more.begin(), more.end());
   }
+  return units;
+}
+
+bool is_endpoint(const Workload& workload, const PortUnit& unit, Family family) {
+  if (!workload.address(family) || workload.draining) return false;
   const auto& declaration = workload.declaration;
   const auto served = serves_whole(declaration, unit);
   if (served == Served::kNot) return false;
@@ -346,12 +140,30 @@ std::vector<PortUnit> service_units(const World& world, const Index& index, cons
   return units;
 }
 
-std::vector<Prefix> never_reached(const Settings& settings) {
+std::vector<PortRange> confirmed_ranges(const World& world, const Workload& consumer,
+                                        const Workload& provider,
+                                        const std::vector<PortRange>& granted, Family family) {
+  const auto of_consumer = world.confirmed.find(consumer.declaration.id);
+  if (of_consumer == world.confirmed.end()) return {};
+  const auto found = of_consumer->second.find(provider.declaration.id);
+  if (found == of_consumer->second.end()) return {};
+  const auto& said = found->second;
+  const auto& from = consumer.address(family);
+  const auto& to = provider.address(family);
+  if (!from || !to || said.from(family) != from || said.to(family) != to) return {};
+  return without(granted, without(granted, said.ranges));
+}
+
+std::vector<Prefix> never_reached(const World& world) {
   std::vector<Prefix> never;
   for (const auto text : kNever) never.push_back(Prefix::parse(text).value());
-  for (const auto& address : settings.node_addresses) {
-    never.push_back(Prefix::of(address, address.is_v4() ? 32 : 128));
-  }
+  const auto add = [&](const std::vector<IpAddress>& addresses) {
+    for (const auto& address : addresses) {
+      never.push_back(Prefix::of(address, address.is_v4() ? 32 : 128));
+    }
+  };
+  add(world.settings.node_addresses);
+  for (const auto& [name, node] : world.nodes) add(node.underlay);
   return normalise(std::move(never));
 }
 
@@ -365,10 +177,11 @@ bool is_node(const Settings& settings, const IpAddress& address) {
          std::ranges::find(settings.node_addresses, address) != settings.node_addresses.end();
 }
 
-Fragment settings_fragment(const Settings& settings) {
+Fragment node_fragment(const World& world) {
+  const auto& settings = world.settings;
   Fragment fragment;
   auto& elements = fragment.elements;
-  std::vector<Prefix> mesh;
+  std::vector<Prefix> mesh, blocks;
   for (const auto& range :
        {settings.pool4, settings.vip_pool4, settings.pool6, settings.vip_pool6}) {
     if (range) mesh.push_back(*range);
@@ -376,12 +189,27 @@ Fragment settings_fragment(const Settings& settings) {
   for (const auto& prefix : normalise(std::move(mesh))) {
     elements.push_back(interval(pick(prefix.family(), SetId::kMesh4, SetId::kMesh6), prefix));
   }
-  for (const auto& prefix : never_reached(settings)) {
+  for (const auto& prefix : never_reached(world)) {
     elements.push_back(interval(pick(prefix.family(), SetId::kNever4, SetId::kNever6), prefix));
   }
   elements.push_back(ElementBuilder(SetId::kUsers).number(0).build());
   for (const auto uid : settings.allow_uids) {
     elements.push_back(ElementBuilder(SetId::kUsers).number(uid).build());
+  }
+  for (const auto& name : settings.trunks) {
+    elements.push_back(ElementBuilder(SetId::kTrunk).ifname(name).build());
+  }
+  for (const auto& [name, node] : world.nodes) {
+    if (name == settings.node_name) continue;
+    blocks.insert(blocks.end(), node.blocks.begin(), node.blocks.end());
+    for (const auto& address : node.underlay) {
+      const auto peers = pick(address.family(), SetId::kPeers4, SetId::kPeers6);
+      elements.push_back(ElementBuilder(peers).addr(address).build());
+    }
+  }
+  // Two nodes that claim the same must not make the kernel refuse everything.
+  for (const auto& prefix : normalise(std::move(blocks))) {
+    elements.push_back(interval(pick(prefix.family(), SetId::kRemote4, SetId::kRemote6), prefix));
   }
   std::ranges::sort(elements);
   elements.erase(std::ranges::unique(elements).begin(), elements.end());
@@ -406,29 +234,18 @@ Fragment service_fragment(const World& world, const Index& index, const ServiceK
       const auto& targets = endpoints.on(family);
       if (targets.empty()) continue;
       for (std::uint32_t slot = 0; slot < kSlots; ++slot) {
-        fragment.elements.push_back(
-            ElementBuilder(set)
-                .addr(*service->second.vip(family))
-                .proto(unit.proto)
-                .port(unit.first)
-                .number(slot)
-                .data()
-                .addr(*targets[slot % targets.size()]->attachment->address(family))
-                .build());
+        fragment.elements.push_back(ElementBuilder(set)
+                                        .addr(*service->second.vip(family))
+                                        .proto(unit.proto)
+                                        .port(unit.first)
+                                        .number(slot)
+                                        .data()
+                                        .addr(*targets[slot % targets.size()]->address(family))
+                                        .build());
       }
     }
   }
   std::ranges::sort(fragment.elements);
-  return fragment;
-}
-
-Fragment workload_fragment(const World& world, const Index& index, const std::string& id,
-                           Profiles& profiles) {
-  const auto found = world.workloads.find(id);
-  if (found == world.workloads.end() || !found->second.attachment) return {};
-  WorkloadBuilder builder(world, index, id, profiles);
-  auto fragment = builder.build();
-  fragment.view = std::make_shared<const ViewPlan>(builder.view());
   return fragment;
 }
 

@@ -17,6 +17,10 @@
 
 namespace meshd::policy {
 
+[[nodiscard]] inline SetId pick(Family family, SetId v4, SetId v6) {
+  return family == Family::kV4 ? v4 : v6;
+}
+
 // Who declares what, so that a change finds whom it concerns without a walk.
 struct Index {
   std::map<ServiceKey, std::set<std::string>> members;        // that declare the service
@@ -27,10 +31,11 @@ struct Index {
 struct Fragment {
   std::vector<Element> elements;         // sorted, unique
   std::vector<std::uint32_t> profiles;   // to be released with the fragment
-  std::shared_ptr<const ViewPlan> view;  // of an attached workload
+  std::shared_ptr<const ViewPlan> view;  // of a workload that is attached here
   std::optional<TimePoint> deadline;     // when its next hold ends
   // Of the sets that fill and empty without a command (VIP slots by readiness, holds by its
-  // loss): the elements that the fragment can come to have.
+  // loss, flows to other nodes by confirmations): the elements that the fragment can come to
+  // have.
   std::array<std::uint32_t, kSetCount> room{};
 };
 
@@ -46,6 +51,7 @@ struct PortUnit {
 };
 // The fewest units that make up the range: whole aligned blocks, single ports at the ends.
 [[nodiscard]] std::vector<PortUnit> units_of(const PortRange& range);
+[[nodiscard]] std::vector<PortUnit> units_of(const std::vector<PortRange>& ranges);
 
 // Whether new connections to the unit may be led to this workload.
 [[nodiscard]] bool is_endpoint(const Workload& workload, const PortUnit& unit, Family family);
@@ -96,15 +102,25 @@ using GrantedUnits = std::map<ServiceKey, std::vector<PortUnit>>;
 // has no endpoint at all. (With one on the other family only, it is refused.)
 [[nodiscard]] bool waits_on(FamilyReady served, FamilyReady answered, Family family);
 
-// Where egress never leads, whatever it says: nothing of the node or of the link.
-[[nodiscard]] std::vector<Prefix> never_reached(const Settings& settings);
+// Which of the granted ranges the consumer, which is here, may use to a provider elsewhere:
+// what is confirmed for the addresses that the two have now. The rest is held.
+[[nodiscard]] std::vector<PortRange> confirmed_ranges(const World& world, const Workload& consumer,
+                                                      const Workload& provider,
+                                                      const std::vector<PortRange>& granted,
+                                                      Family family);
+
+// Where egress never leads, whatever it says: nothing of the node, of the other nodes, or of
+// the link.
+[[nodiscard]] std::vector<Prefix> never_reached(const World& world);
 
 // An address that the node's own processes speak from.
 [[nodiscard]] bool is_node(const Settings& settings, const IpAddress& address);
 
-[[nodiscard]] Fragment settings_fragment(const Settings& settings);
+// What the node and its cluster are.
+[[nodiscard]] Fragment node_fragment(const World& world);
 [[nodiscard]] Fragment service_fragment(const World& world, const Index& index,
                                         const ServiceKey& key);
+// Of a workload on another node: what it may send to those that are here.
 [[nodiscard]] Fragment workload_fragment(const World& world, const Index& index,
                                          const std::string& id, Profiles& profiles);
 [[nodiscard]] ViewPlan view_of(const World& world, const Index& index, const std::string& id,

@@ -32,6 +32,7 @@ struct VisibleName {
   std::vector<std::string> aliases;  // bare labels that answer the same: "db"
   std::optional<IpAddress> v4, v6;   // absent: NODATA for that family
   std::vector<SrvRecord> srv;
+  bool stale = false;  // all that it leads to is on nodes that have not been heard of for a while
   auto operator<=>(const VisibleName&) const = default;
 };
 
@@ -47,10 +48,12 @@ struct ViewPlan {
   bool operator==(const ViewPlan&) const = default;
 };
 
-// Which workloads and services a change concerns. Naming too many is only slower.
+// Which workloads and services a change concerns. Naming too many is only slower. Of a changed
+// confirmation it is the consumer.
 struct Touched {
   std::set<std::string> workloads;
   std::set<ServiceKey> services;
+  bool nodes = false;  // World::nodes
 };
 
 struct PlanDelta {

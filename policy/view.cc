@@ -71,9 +71,10 @@ class ViewBuilder {
     name.fqdn = fqdn;
     add_srv(name, serves);
     // Draining takes the name out; before the attach there is no address yet.
-    if (!workload.attachment || workload.draining) return;
-    name.v4 = workload.attachment->v4;
-    name.v6 = workload.attachment->v6;
+    if (workload.draining) return;
+    name.v4 = workload.address(Family::kV4);
+    name.v6 = workload.address(Family::kV6);
+    name.stale = workload.remote && workload.remote->stale;
   }
 
   // Judged by what this container is granted: a port that it may not reach, or that nobody
@@ -87,6 +88,19 @@ class ViewBuilder {
     return answered_on(world_, index_, key, service_units(world_, index_, key));
   }
 
+  [[nodiscard]] bool is_stale(const ServiceKey& key) const {
+    const auto members = index_.members.find(key);
+    if (members == index_.members.end()) return false;
+    bool stale = false;
+    for (const auto& id : members->second) {
+      const auto& workload = world_.workloads.find(id)->second;
+      if (!workload.is_placed() || workload.draining) continue;
+      if (!workload.remote || !workload.remote->stale) return false;
+      stale = true;
+    }
+    return stale;
+  }
+
   void add_service(const ServiceKey& key, const std::vector<ServedPort>& serves) {
     const auto service = world_.services.find(key);
     if (service == world_.services.end()) return;
@@ -96,6 +110,7 @@ class ViewBuilder {
     const auto families = answered(key);
     if (families.v4) name.v4 = service->second.vip4;
     if (families.v6) name.v6 = service->second.vip6;
+    name.stale = is_stale(key);
     add_srv(name, serves);
     // The bare label: the workflow's own name goes before the cluster's.
     const auto [alias, free] = aliases_.emplace(key.name, key);

@@ -15,15 +15,35 @@
 namespace meshd {
 namespace {
 
+std::string text_of(const policy::World& world, const policy::TableOptions& options) {
+  policy::Compiler compiler;
+  [[maybe_unused]] const auto delta = compiler.rebuild(world);
+  return policy::render(policy::base_table(world.settings, options), compiler.elements());
+}
+
 std::string table_text(std::string_view config, const policy::TableOptions& options = {}) {
   const auto settings = golden_settings("config", config);
   EXPECT_TRUE(settings) << settings.error().what;
   if (!settings) return {};
   policy::World world;
   world.settings = *settings;
-  policy::Compiler compiler;
-  [[maybe_unused]] const auto delta = compiler.rebuild(world);
-  return policy::render(policy::base_table(*settings, options), compiler.elements());
+  return text_of(world, options);
+}
+
+// Of a node that knows two others, by their blocks and the addresses of themselves.
+std::string cluster_text(std::string_view trunk, bool is_tunnel) {
+  policy::World world;
+  world.settings = golden_settings("config", "").value();
+  world.settings.in_cluster = true;
+  world.settings.trunks = {std::string(trunk)};
+  if (is_tunnel) world.settings.tunnel = trunk;
+  const auto ip = [](std::string_view text) { return IpAddress::parse(text).value(); };
+  const auto prefix = [](std::string_view text) { return Prefix::parse(text).value(); };
+  world.nodes["n2"] = {"n2",
+                       {prefix("10.213.16.0/20"), prefix("fd5a:1:2:1:2::/80")},
+                       {ip("192.0.2.2"), ip("2001:db8::2")}};
+  world.nodes["n3"] = {"n3", {prefix("10.213.32.0/20")}, {ip("192.0.2.3")}};
+  return text_of(world, {});
 }
 
 TEST(TableTest, IsAsWanted) { expect_golden("tests/golden/table/want.nft", table_text("")); }
@@ -41,6 +61,8 @@ TEST(TableTest, ConfigurationChangesWhatItShould) {
   add("pool: {ipv4: off}", table_text("pool: {ipv4: off}"));
   add("dns: {client_rate: 50}", table_text("dns: {client_rate: 50}"));
   add("node: {allow_users: [daemon]}", table_text("node: {allow_users: [daemon]}"));
+  add("a cluster whose nodes route each other's blocks", cluster_text("eth0", false));
+  add("a cluster with a tunnel", cluster_text("mesh0", true));
   expect_golden("tests/golden/table/want.variants", text);
 }
 

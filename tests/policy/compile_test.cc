@@ -195,7 +195,7 @@ TEST_F(CompileTest, WhereEgressNeverLeads) {
   }
   for (const auto& pool : {w_.world.settings.pool4, w_.world.settings.vip_pool4,
                            w_.world.settings.pool6, w_.world.settings.vip_pool6}) {
-    for (const auto& prefix : never_reached(w_.world.settings)) {
+    for (const auto& prefix : never_reached(w_.world)) {
       EXPECT_FALSE(prefix.overlaps(*pool)) << prefix.to_string();
     }
   }

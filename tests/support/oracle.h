@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -67,10 +68,17 @@ inline bool sees(const policy::Declaration& c, const policy::Declaration& s) {
   return false;
 }
 
+// Where S is, on this node or another.
+inline std::optional<IpAddress> place_of(const policy::Workload& s, Family family) {
+  if (s.attachment) return family == Family::kV4 ? s.attachment->v4 : s.attachment->v6;
+  if (s.remote) return family == Family::kV4 ? s.remote->v4 : s.remote->v6;
+  return std::nullopt;
+}
+
 // Whether new connections to the port at its service's VIP can be led to S. (Not for ready:
 // HTTP.)
 inline bool stands_behind(const policy::Workload& s, Proto proto, int port, Family family) {
-  if (!s.attachment || !s.attachment->address(family) || s.draining) return false;
+  if (!place_of(s, family) || s.draining) return false;
   for (const auto& entry : s.declaration.serves) {
     if (!in(entry.ports, proto, port)) continue;
     if (s.declaration.ready == policy::ReadyMode::kNone) return true;

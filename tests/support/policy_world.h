@@ -63,6 +63,24 @@ struct PolicyWorld {
     attachment.attached_at = world.now;
     return touch(id);
   }
+  // On another node, at 10.213.200.N and fd00::200:N.
+  Touched place(const std::string& id, const std::string& node, unsigned number) {
+    auto& remote = workload(id).remote.emplace();
+    remote.node = node;
+    remote.v4 = IpAddress::v4(0x0ad5c800U + number);
+    remote.v6 = IpAddress::parse(fmt::format("fd00::200:{:x}", number)).value();
+    return touch(id);
+  }
+  // That node has the ranges in force between the addresses of now.
+  Touched confirm(const std::string& consumer, const std::string& provider,
+                  std::vector<PortRange> ranges) {
+    const auto& from = workload(consumer);
+    const auto& to = workload(provider);
+    world.confirmed[consumer][provider] = {from.address(Family::kV4), from.address(Family::kV6),
+                                           to.address(Family::kV4), to.address(Family::kV6),
+                                           std::move(ranges)};
+    return touch(consumer);
+  }
   Touched detach(const std::string& id) {
     auto& left = workload(id);
     left.attachment.reset();
