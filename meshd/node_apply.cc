@@ -105,7 +105,7 @@ void Node::take_back(Trial trial) {
 Result<policy::Outcome> Node::declare(std::vector<policy::Declaration> declarations) {
   const auto listening = TRY(kernel_.listening());
   CHECK_OK(check_egress(world_, declarations));
-  return policy::declare(world_, std::move(declarations), quarantine_, listening, kQuarantine);
+  return policy::declare(world_, std::move(declarations), quarantine_, &listening, kQuarantine);
 }
 
 // For people, in the order of Change::Kind.

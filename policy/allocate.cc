@@ -18,7 +18,7 @@ std::unexpected<Error> refuse(ErrorCode code, const std::string& id, std::string
 // One apply being checked. Sees the world as it would be afterwards.
 class Apply {
  public:
-  Apply(const World& world, const Quarantine& resting, const ListeningPorts& listening,
+  Apply(const World& world, const Quarantine& resting, const ListeningPorts* listening,
         Duration quarantine_time)
       : world_(world), resting_(resting), listening_(listening), rest_(quarantine_time) {}
 
@@ -44,7 +44,7 @@ class Apply {
     }
     CHECK_OK(check_owners());
     CHECK_OK(settle_services());
-    CHECK_OK(settle_node_ports());
+    if (listening_ != nullptr) CHECK_OK(settle_node_ports());
     return std::move(outcome_);
   }
 
@@ -227,7 +227,7 @@ class Apply {
                     fmt::format("publish: node_port {}/{} is {}'s", port, proto_name(key.proto),
                                 entry->second));
     }
-    if (listening_.contains({key.proto, port})) {
+    if (listening_->contains({key.proto, port})) {
       return refuse(
           ErrorCode::kConflict, key.id,
           fmt::format("publish: the node itself listens on {}/{}", port, proto_name(key.proto)));
@@ -268,7 +268,7 @@ class Apply {
     const auto& settings = world_.settings;
     for (std::uint32_t port = settings.publish_first; port <= settings.publish_last; ++port) {
       const std::pair wanted(key.proto, static_cast<std::uint16_t>(port));
-      if (taken_.contains(wanted) || listening_.contains(wanted)) continue;
+      if (taken_.contains(wanted) || listening_->contains(wanted)) continue;
       return claim(key, wanted.second);
     }
     return refuse(ErrorCode::kExhausted, key.id,
@@ -289,7 +289,7 @@ class Apply {
 
   const World& world_;
   const Quarantine& resting_;
-  const ListeningPorts& listening_;
+  const ListeningPorts* const listening_;
   const Duration rest_;
   std::map<std::string, Declaration, std::less<>> after_;  // everything named in the apply
   std::map<std::pair<Proto, std::uint16_t>, std::string> taken_;
@@ -318,7 +318,7 @@ std::vector<std::string> members(const World& world, const ServiceKey& key) {
 }
 
 Result<Outcome> declare(const World& world, std::vector<Declaration> declarations,
-                        const Quarantine& resting, const ListeningPorts& listening,
+                        const Quarantine& resting, const ListeningPorts* listening,
                         Duration quarantine_time) {
   Apply apply(world, resting, listening, quarantine_time);
   CHECK_OK(apply.take(std::move(declarations)));

@@ -35,8 +35,9 @@ struct Outcome {
 // Ports on which the node's own processes listen.
 using ListeningPorts = std::set<std::pair<Proto, std::uint16_t>>;
 
+// Null: node ports are not given out here but where the workload runs.
 [[nodiscard]] Result<Outcome> declare(const World& world, std::vector<Declaration> declarations,
-                                      const Quarantine& resting, const ListeningPorts& listening,
+                                      const Quarantine& resting, const ListeningPorts* listening,
                                       Duration quarantine_time);
 // The workload exists and is not attached.
 [[nodiscard]] Outcome forget(const World& world, const std::string& id, Duration quarantine_time);

@@ -45,7 +45,7 @@ class AllocateTest : public testing::Test {
   }
 
   Result<Outcome> declare_all(std::vector<Declaration> declarations) {
-    return declare(world_, std::move(declarations), resting_, listening_, kRest);
+    return declare(world_, std::move(declarations), resting_, &listening_, kRest);
   }
   // Declares and adopts; the test wants it to be taken.
   Outcome take(std::vector<Declaration> declarations) {

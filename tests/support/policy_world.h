@@ -48,7 +48,8 @@ struct PolicyWorld {
   [[nodiscard]] Result<Outcome> plan(const std::string& workloads) const {
     auto read = read_declarations("test", "workloads: [" + workloads + "]");
     if (!read) return std::unexpected(read.error());
-    return declare(world, *std::move(read), resting, {}, std::chrono::seconds(60));
+    const policy::ListeningPorts nobody;
+    return declare(world, *std::move(read), resting, &nobody, std::chrono::seconds(60));
   }
   Touched forget(const std::string& id) {
     return take(policy::forget(world, id, std::chrono::seconds(60)));

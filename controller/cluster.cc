@@ -1,0 +1,259 @@
+#include "controller/cluster.h"
+
+#include <fmt/format.h>
+
+#include "policy/from_proto.h"
+#include "policy/truth.h"
+
+namespace meshd::controller {
+namespace {
+
+const std::string kNone;
+const std::set<std::string> kNobody;
+
+std::unexpected<Error> unreadable(const Write& write, std::string_view why) {
+  return fail(ErrorCode::kInvalid,
+              fmt::format("store: object {}/{}: {}",
+                          mesh::v1::ObjectKind::Value_Name(write.kind), write.key, why));
+}
+
+template <class Message>
+Result<Message> parse(const Write& write) {
+  Message message;
+  if (!message.ParseFromString(*write.value)) return unreadable(write, "is damaged");
+  return message;
+}
+
+template <class Range>
+Status read_addresses(const Write& write, const Range& texts,
+                      const std::function<void(const IpAddress&)>& take) {
+  for (const auto& text : texts) {
+    const auto address = IpAddress::parse(text);
+    if (!address) return unreadable(write, address.error().what);
+    take(*address);
+  }
+  return {};
+}
+
+Result<std::optional<Prefix>> optional_prefix(const Write& write, const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  const auto prefix = Prefix::parse(text);
+  if (!prefix) return unreadable(write, prefix.error().what);
+  return *prefix;
+}
+
+template <class Key>
+void erase_from(std::map<Key, std::set<std::string>>& index, const Key& key,
+                const std::string& id) {
+  const auto found = index.find(key);
+  if (found == index.end()) return;
+  found->second.erase(id);
+  if (found->second.empty()) index.erase(found);
+}
+
+}  // namespace
+
+Status Cluster::fold(const Write& write, const Moment& now, Touched& touched) {
+  switch (write.kind) {
+    case kind::ObjectKind::SETTINGS:
+      return fold_settings(write);
+    case kind::ObjectKind::DECLARATION:
+      return fold_declaration(write, touched);
+    case kind::ObjectKind::SERVICE:
+      return fold_service(write, now, touched);
+    case kind::ObjectKind::NODE:
+      return fold_node(write, touched);
+    case kind::ObjectKind::ENDPOINT:
+      return fold_endpoint(write, touched);
+    case kind::ObjectKind::RESTING:
+      return fold_resting(write, now);
+    case kind::ObjectKind::TOKEN:
+      return {};  // of the door only (controller/token.h)
+    default:
+      return unreadable(write, "is of a kind that this version does not know");
+  }
+}
+
+Status Cluster::fold_settings(const Write& write) {
+  if (!write.value) return unreadable(write, "cannot go");
+  settings_ = TRY(parse<mesh::v1::StoredSettings>(write));
+  world_.settings.zone = settings_.zone();
+  world_.settings.pool4 = TRY(optional_prefix(write, settings_.pool4()));
+  world_.settings.pool6 = TRY(optional_prefix(write, settings_.pool6()));
+  world_.settings.vip_pool4 = TRY(optional_prefix(write, settings_.vip4()));
+  world_.settings.vip_pool6 = TRY(optional_prefix(write, settings_.vip6()));
+  return {};
+}
+
+Status Cluster::fold_declaration(const Write& write, Touched& touched) {
+  touched.workloads.insert(write.key);
+  std::optional<policy::Declaration> declaration;
+  mesh::v1::StoredDeclaration stored;
+  if (write.value) {
+    stored = TRY(parse<mesh::v1::StoredDeclaration>(write));
+    auto checked = policy::from_proto(stored.declaration());
+    if (!checked) return unreadable(write, checked.error().what);
+    if (checked->id != write.key) return unreadable(write, "is another id's");
+    declaration = *std::move(checked);
+  }
+  if (const auto* before = this->declaration(write.key)) unindex(*before);
+  if (!declaration) {
+    world_.workloads.erase(write.key);
+    origins_.erase(write.key);
+    return {};
+  }
+  index(*declaration);
+  world_.workloads[write.key].declaration = *std::move(declaration);
+  origins_[write.key] = {stored.author(), stored.pinned()};
+  place(write.key);
+  return {};
+}
+
+Status Cluster::fold_service(const Write& write, const Moment& now, Touched& touched) {
+  const auto key = parse_service_key(write.key);
+  touched.services.insert(key);
+  if (!write.value) {
+    world_.services.erase(key);
+    return {};
+  }
+  const auto stored = TRY(parse<mesh::v1::StoredService>(write));
+  policy::Service service;
+  service.owner = stored.owner();
+  CHECK_OK(read_addresses(write, stored.vips(), [&](const IpAddress& vip) {
+    (vip.is_v4() ? service.vip4 : service.vip6) = vip;
+  }));
+  service.declared_at = now.past(stored.declared_at_ms());
+  if (stored.endpoint_lost_at_ms() != 0) {
+    service.endpoint_lost_at = now.past(stored.endpoint_lost_at_ms());
+  }
+  world_.services.insert_or_assign(key, std::move(service));
+  return {};
+}
+
+Status Cluster::fold_node(const Write& write, Touched& touched) {
+  touched.nodes.insert(write.key);
+  if (!write.value) {
+    nodes_.erase(write.key);
+    return {};
+  }
+  const auto stored = TRY(parse<mesh::v1::StoredNode>(write));
+  NodeState node;
+  for (const auto& text : stored.blocks()) {
+    node.blocks.push_back(*TRY(optional_prefix(write, text)));
+  }
+  CHECK_OK(read_addresses(write, stored.underlay(),
+                          [&](const IpAddress& address) { node.underlay.push_back(address); }));
+  node.boot_id = stored.boot_id();
+  nodes_.insert_or_assign(write.key, std::move(node));
+  return {};
+}
+
+Status Cluster::fold_endpoint(const Write& write, Touched& touched) {
+  touched.workloads.insert(write.key);
+  if (const auto before = placements_.find(write.key); before != placements_.end()) {
+    erase_from(on_node_, before->second.node, write.key);
+    placements_.erase(before);
+  }
+  if (write.value) {
+    auto stored = TRY(parse<mesh::v1::StoredEndpoint>(write));
+    CHECK_OK(read_addresses(write, stored.reported().addresses(), [](const IpAddress&) {}));
+    on_node_[stored.node()].insert(write.key);
+    placements_.insert_or_assign(
+        write.key, Placement{stored.node(), std::move(*stored.mutable_reported())});
+  }
+  place(write.key);
+  return {};
+}
+
+Status Cluster::fold_resting(const Write& write, const Moment& now) {
+  const auto what = Prefix::parse(write.key);
+  if (!what) return unreadable(write, what.error().what);
+  std::optional<TimePoint> until;
+  if (write.value) until = now.future(TRY(parse<mesh::v1::StoredRest>(write)).until_ms());
+  if (what->host_bits() == 0) {
+    if (until) {
+      resting_.insert_or_assign(what->address(), *until);
+    } else {
+      resting_.erase(what->address());
+    }
+  } else if (until) {
+    resting_blocks_.insert_or_assign(*what, *until);
+  } else {
+    resting_blocks_.erase(*what);
+  }
+  return {};
+}
+
+// Brings the world's workload up to where its placement says it is.
+void Cluster::place(const std::string& id) {
+  const auto found = world_.workloads.find(id);
+  if (found == world_.workloads.end()) return;
+  auto& workload = found->second;
+  workload.remote.reset();
+  workload.draining = workload.ready = false;
+  workload.tcp_ready.clear();
+  const auto* placement = this->placement(id);
+  if (placement == nullptr || placement->reported.addresses().empty()) return;
+  const auto& reported = placement->reported;
+  policy::Remote remote;
+  remote.node = placement->node;
+  for (const auto& text : reported.addresses()) {
+    const auto address = *IpAddress::parse(text);  // fold_endpoint() has read it
+    (address.is_v4() ? remote.v4 : remote.v6) = address;
+  }
+  workload.remote = std::move(remote);
+  workload.draining = reported.draining();
+  workload.ready = reported.ready();
+  for (const auto& port : reported.ready_ports()) {
+    workload.tcp_ready[static_cast<std::uint16_t>(port.port())] = {port.v4(), port.v6()};
+  }
+}
+
+void Cluster::index(const policy::Declaration& declaration) {
+  if (const auto key = declaration.service()) index_.members[*key].insert(declaration.id);
+  for (const auto& peer : declaration.peers) {
+    if (const auto key = policy::peer_service(declaration, peer)) {
+      index_.consumers[*key].insert(declaration.id);
+    } else {
+      index_.id_consumers[peer.id].insert(declaration.id);
+    }
+  }
+}
+
+void Cluster::unindex(const policy::Declaration& declaration) {
+  if (const auto key = declaration.service()) erase_from(index_.members, *key, declaration.id);
+  for (const auto& peer : declaration.peers) {
+    if (const auto key = policy::peer_service(declaration, peer)) {
+      erase_from(index_.consumers, *key, declaration.id);
+    } else {
+      erase_from(index_.id_consumers, peer.id, declaration.id);
+    }
+  }
+}
+
+const policy::Declaration* Cluster::declaration(const std::string& id) const {
+  const auto found = world_.workloads.find(id);
+  return found == world_.workloads.end() ? nullptr : &found->second.declaration;
+}
+
+const std::string& Cluster::author(const std::string& id) const {
+  const auto found = origins_.find(id);
+  return found == origins_.end() ? kNone : found->second.author;
+}
+
+const std::string& Cluster::pinned(const std::string& id) const {
+  const auto found = origins_.find(id);
+  return found == origins_.end() ? kNone : found->second.pinned;
+}
+
+const Placement* Cluster::placement(const std::string& id) const {
+  const auto found = placements_.find(id);
+  return found == placements_.end() ? nullptr : &found->second;
+}
+
+const std::set<std::string>& Cluster::placed_on(const std::string& node) const {
+  const auto found = on_node_.find(node);
+  return found == on_node_.end() ? kNobody : found->second;
+}
+
+}  // namespace meshd::controller

@@ -1,0 +1,88 @@
+// The cluster as values, folded from what is stored: declarations, services, nodes, and where
+// each workload is. Two controllers that have folded the same writes hold the same.
+//
+// Threads:   not thread-safe; one owner (the controller's loop).
+// Invariant: changes only by fold(); commands (controller/decide.h) read it and return writes.
+//            world() holds every workload of the cluster, those that are attached as placed
+//            on another node.
+// Errors:    fold() refuses an object that this program cannot read: a damaged or newer store.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "controller/record.h"
+#include "policy/allocate.h"
+#include "policy/fragment.h"
+#include "policy/types.h"
+
+namespace meshd::controller {
+
+struct NodeState {
+  std::vector<Prefix> blocks;
+  std::vector<IpAddress> underlay;
+  std::string boot_id;
+};
+
+struct Placement {
+  std::string node;
+  mesh::v1::NodeEndpoint reported;  // without addresses: assigned, not attached
+};
+
+// What a fold has changed.
+struct Touched {
+  std::set<std::string> workloads;
+  std::set<policy::ServiceKey> services;
+  std::set<std::string> nodes;
+};
+
+class Cluster {
+ public:
+  [[nodiscard]] Status fold(const Write& write, const Moment& now, Touched& touched);
+
+  [[nodiscard]] const policy::World& world() const { return world_; }
+  [[nodiscard]] const policy::Index& index() const { return index_; }
+  [[nodiscard]] const policy::Quarantine& resting() const { return resting_; }
+  [[nodiscard]] const std::map<Prefix, TimePoint>& resting_blocks() const {
+    return resting_blocks_;
+  }
+  [[nodiscard]] const std::map<std::string, NodeState>& nodes() const { return nodes_; }
+  [[nodiscard]] const mesh::v1::StoredSettings& settings() const { return settings_; }
+  [[nodiscard]] const policy::Declaration* declaration(const std::string& id) const;
+  [[nodiscard]] const std::string& author(const std::string& id) const;  // empty: undeclared
+  [[nodiscard]] const std::string& pinned(const std::string& id) const;
+  // Where it is attached or assigned; null: nowhere.
+  [[nodiscard]] const Placement* placement(const std::string& id) const;
+  [[nodiscard]] const std::set<std::string>& placed_on(const std::string& node) const;
+  // Times of the world are compared to this.
+  void set_now(TimePoint now) { world_.now = now; }
+
+ private:
+  struct Origin {
+    std::string author, pinned;
+  };
+  [[nodiscard]] Status fold_settings(const Write& write);
+  [[nodiscard]] Status fold_declaration(const Write& write, Touched& touched);
+  [[nodiscard]] Status fold_service(const Write& write, const Moment& now, Touched& touched);
+  [[nodiscard]] Status fold_node(const Write& write, Touched& touched);
+  [[nodiscard]] Status fold_endpoint(const Write& write, Touched& touched);
+  [[nodiscard]] Status fold_resting(const Write& write, const Moment& now);
+  void place(const std::string& id);
+  void index(const policy::Declaration& declaration);
+  void unindex(const policy::Declaration& declaration);
+
+  policy::World world_;
+  policy::Index index_;
+  policy::Quarantine resting_;
+  std::map<Prefix, TimePoint> resting_blocks_;
+  std::map<std::string, NodeState> nodes_;
+  std::map<std::string, Origin> origins_;
+  std::map<std::string, Placement> placements_;  // also of ids whose declaration is gone
+  std::map<std::string, std::set<std::string>> on_node_;
+  mesh::v1::StoredSettings settings_;
+};
+
+}  // namespace meshd::controller

@@ -1,0 +1,68 @@
+// What the controller decides: a command or a report and the cluster as it is come to the writes
+// that follow, or to a refusal with its reason. Pure.
+//
+// Invariant: all or nothing. Who asks is an Author made from a certificate; whatever a message
+//            says of the sender's name is not read.
+// Errors:    kInvalid, kConflict, kNotFound, kExhausted: "WHAT: WHY", as people see it.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "controller/cluster.h"
+#include "controller/record.h"
+
+namespace meshd::controller {
+
+// How long an address, and a node's block, rest after their last use.
+inline constexpr auto kAddressRest = std::chrono::seconds(60);
+inline constexpr auto kBlockRest = std::chrono::minutes(15);
+// A report names its containers; far above what one node runs.
+inline constexpr std::size_t kMaxEndpoints = 10'000;
+
+struct Author {
+  enum class Role : std::uint8_t { kNode, kDispatcher, kAdmin };
+  Role role = Role::kNode;
+  std::string name;
+  [[nodiscard]] std::string text() const;  // "node/n1"
+};
+
+struct Limits {
+  bool node_declarations = false;
+};
+
+[[nodiscard]] Result<Writes> declare(const Cluster& cluster, const Author& author,
+                                     std::vector<policy::Declaration> declarations,
+                                     const std::string& pinned, const Limits& limits,
+                                     const Moment& now);
+// Refused while it is attached, unless forced.
+[[nodiscard]] Result<Writes> forget(const Cluster& cluster, const Author& author,
+                                    const std::string& id, bool force, const Moment& now);
+[[nodiscard]] Result<Writes> release(const Cluster& cluster, const Author& author,
+                                     const std::string& name, const Moment& now);
+
+// A node that says hello: known ones keep their blocks, new ones get some. Another boot than
+// the last: nothing is attached there any more.
+[[nodiscard]] Result<Writes> admit(const Cluster& cluster, const std::string& node,
+                                   const std::string& boot_id,
+                                   const std::vector<IpAddress>& underlay, const Moment& now);
+// A node that does not come back: its containers are nowhere, its blocks rest.
+[[nodiscard]] Writes dismiss(const Cluster& cluster, const std::string& node, const Moment& now);
+
+// A container is about to be attached there.
+[[nodiscard]] Result<Writes> start(const Cluster& cluster, const std::string& node,
+                                   const std::string& id);
+
+struct Judged {
+  Writes writes;
+  std::vector<std::pair<std::string, std::string>> refused;  // id, reason
+};
+[[nodiscard]] Judged report(const Cluster& cluster, const std::string& node,
+                            const mesh::v1::Report& report, const Moment& now);
+
+// What has rested.
+[[nodiscard]] Writes sweep(const Cluster& cluster, const Moment& now);
+
+}  // namespace meshd::controller

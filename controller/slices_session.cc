@@ -1,0 +1,188 @@
+// What goes to a node when, and what its answers confirm.
+#include <algorithm>
+#include <utility>
+
+#include "controller/slices.h"
+
+namespace meshd::controller {
+namespace {
+
+using KeyKind = mesh::v1::SliceKey::Kind;
+
+std::uint64_t age_ms(TimePoint since, TimePoint now) {
+  const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - since).count();
+  return static_cast<std::uint64_t>(std::max<std::int64_t>(age, 1));
+}
+
+template <class Session>
+bool has_more(const Session& session) {
+  return session.snapshot || !session.dirty.empty() || !session.to_confirm.empty() ||
+         !session.waiting.empty();
+}
+
+}  // namespace
+
+bool Slices::begin(const Cluster& cluster, const std::string& node, std::uint64_t revision,
+                   std::uint64_t hash) {
+  auto& slice = slices_[node];
+  auto& session = slice.session.emplace();
+  session.revision = revision;
+  const bool same = revision > 0 && hash == slice.hash;
+  if (!same) start_over(node);
+  note_pairs(cluster, node, session);
+  if (same) {
+    // It is in force there, whoever it came from.
+    for (const auto& key : std::exchange(session.waiting, {})) confirm(key);
+  }
+  ready_.insert(node);
+  return same;
+}
+
+void Slices::end(const std::string& node) {
+  const auto found = slices_.find(node);
+  if (found != slices_.end()) found->second.session.reset();
+}
+
+// Flows that wait for this node, and those that its consumers are to be told of.
+void Slices::note_pairs(const Cluster& cluster, const std::string& node, Session& session) {
+  for (const auto& id : cluster.placed_on(node)) {
+    const auto pairs = pairs_of_.find(id);
+    if (pairs == pairs_of_.end()) continue;
+    for (const auto& key : pairs->second) {
+      const auto& pair = pairs_.at(key);
+      if (pair.provider_node == node && !pair.confirmed) session.waiting.insert(key);
+      if (pair.consumer_node == node && !pair.confirmed_ranges.empty()) {
+        session.to_confirm.insert(key);
+      }
+    }
+  }
+}
+
+void Slices::start_over(const std::string& node) {
+  auto& slice = slices_[node];
+  auto& session = *slice.session;
+  session.snapshot = true;
+  session.dirty.clear();
+  for (const auto& [key, use] : slice.uses) session.dirty.insert(key);
+}
+
+std::optional<Slices::Next> Slices::take(const Cluster& cluster, const std::string& node,
+                                         TimePoint now) {
+  const auto found = slices_.find(node);
+  if (found == slices_.end() || !found->second.session) return std::nullopt;
+  auto& session = *found->second.session;
+  if (session.on_its_way || !has_more(session)) return std::nullopt;
+  Next next;
+  next.change.set_revision(++session.revision);
+  next.change.set_snapshot(session.snapshot);
+  add_items(cluster, node, now, next.change);
+  if (session.dirty.empty()) {
+    add_confirmations(session, next.change);
+    // All that they need of the slice has gone by now.
+    session.sent = std::exchange(session.waiting, {});
+    next.in_sync = std::exchange(session.snapshot, false);
+  }
+  session.on_its_way = true;
+  return next;
+}
+
+void Slices::add_items(const Cluster& cluster, const std::string& node, TimePoint now,
+                       mesh::v1::SliceChange& change) {
+  auto& slice = slices_[node];
+  auto& dirty = slice.session->dirty;
+  for (std::size_t count = 0; count < kItemsPerChange && !dirty.empty(); ++count) {
+    const auto key = std::move(dirty.extract(dirty.begin()).value());
+    const auto* value = slice.uses.contains(key) ? value_for(node, key) : nullptr;
+    auto& name = value == nullptr ? *change.add_gone() : *change.add_items()->mutable_key();
+    name.set_kind(key.kind);
+    name.set_key(key.key);
+    if (value == nullptr) continue;
+    auto& item = *change.mutable_items()->rbegin();
+    item.set_value(*value);
+    if (key.kind != KeyKind::SERVICE) continue;
+    const auto& service = cluster.world().services.find(parse_service_key(key.key))->second;
+    item.set_declared_ago_ms(age_ms(service.declared_at, now));
+    if (service.endpoint_lost_at != TimePoint()) {
+      item.set_endpoint_lost_ago_ms(age_ms(service.endpoint_lost_at, now));
+    }
+  }
+}
+
+void Slices::add_confirmations(Session& session, mesh::v1::SliceChange& change) const {
+  auto& keys = session.to_confirm;
+  for (std::size_t count = 0; count < kConfirmationsPerChange && !keys.empty(); ++count) {
+    const auto key = std::move(keys.extract(keys.begin()).value());
+    const auto found = pairs_.find(key);
+    if (found == pairs_.end()) continue;
+    const auto& pair = found->second;
+    auto& confirmation = *change.add_confirmed();
+    confirmation.set_consumer(key.first);
+    confirmation.set_provider(key.second);
+    for (const auto* address : {&pair.from4, &pair.from6}) {
+      if (*address) confirmation.add_from((*address)->to_string());
+    }
+    for (const auto* address : {&pair.to4, &pair.to6}) {
+      if (*address) confirmation.add_to((*address)->to_string());
+    }
+    for (const auto& range : pair.confirmed_ranges) {
+      auto& port = *confirmation.add_ports();
+      port.set_port(range.first);
+      if (!range.single()) port.set_end_port(range.last);
+      port.set_protocol(range.proto == Proto::kUdp ? mesh::v1::Protocol::UDP
+                                                   : mesh::v1::Protocol::TCP);
+    }
+  }
+}
+
+bool Slices::applied(const std::string& node, std::uint64_t revision) {
+  const auto found = slices_.find(node);
+  if (found == slices_.end() || !found->second.session) return false;
+  auto& session = *found->second.session;
+  if (!session.on_its_way || session.revision != revision) return false;
+  session.on_its_way = false;
+  for (const auto& key : std::exchange(session.sent, {})) confirm(key);
+  if (has_more(session)) ready_.insert(node);
+  return true;
+}
+
+bool Slices::refused(const Cluster& cluster, const std::string& node, std::uint64_t revision) {
+  const auto found = slices_.find(node);
+  if (found == slices_.end() || !found->second.session) return false;
+  auto& session = *found->second.session;
+  if (!session.on_its_way || session.revision != revision) return false;
+  session.on_its_way = false;
+  session.sent.clear();
+  start_over(node);
+  note_pairs(cluster, node, session);
+  return true;
+}
+
+std::uint64_t Slices::hash(const std::string& node) const {
+  const auto found = slices_.find(node);
+  return found == slices_.end() ? 0 : found->second.hash;
+}
+
+std::uint64_t Slices::revision(const std::string& node) const {
+  const auto found = slices_.find(node);
+  return found == slices_.end() || !found->second.session ? 0 : found->second.session->revision;
+}
+
+std::set<std::string> Slices::take_ready() {
+  auto ready = std::exchange(ready_, {});
+  std::erase_if(ready, [&](const std::string& node) {
+    const auto found = slices_.find(node);
+    return found == slices_.end() || !found->second.session ||
+           found->second.session->on_its_way || !has_more(*found->second.session);
+  });
+  return ready;
+}
+
+std::vector<ItemKey> Slices::keys(const std::string& node) const {
+  std::vector<ItemKey> keys;
+  const auto found = slices_.find(node);
+  if (found == slices_.end()) return keys;
+  for (const auto& [key, use] : found->second.uses) keys.push_back(key);
+  return keys;
+}
+
+}  // namespace meshd::controller
