@@ -25,7 +25,7 @@ bool has_more(const Session& session) {
 bool Slices::begin(const Cluster& cluster, const std::string& node, std::uint64_t revision,
                    std::uint64_t hash) {
   auto& slice = slices_[node];
-  auto& session = slice.session.emplace();
+  auto& session = slice.session.emplace(Session{});
   session.revision = revision;
   const bool same = revision > 0 && hash == slice.hash;
   if (!same) start_over(node);
