@@ -63,6 +63,8 @@ class Slices {
 
   [[nodiscard]] std::uint64_t hash(const std::string& node) const;
   [[nodiscard]] std::uint64_t revision(const std::string& node) const;
+  // The first revision that will hold all of the slice as it is now.
+  [[nodiscard]] std::uint64_t revision_with_all(const std::string& node) const;
   // Nodes with something to send and nothing on its way, since the last call.
   [[nodiscard]] std::set<std::string> take_ready();
   // The keys of a node's slice, sorted: for tests and for people.

@@ -167,6 +167,13 @@ std::uint64_t Slices::revision(const std::string& node) const {
   return found == slices_.end() || !found->second.session ? 0 : found->second.session->revision;
 }
 
+std::uint64_t Slices::revision_with_all(const std::string& node) const {
+  const auto found = slices_.find(node);
+  if (found == slices_.end() || !found->second.session) return 0;
+  const auto& session = *found->second.session;
+  return session.revision + (session.dirty.size() + kItemsPerChange - 1) / kItemsPerChange;
+}
+
 std::set<std::string> Slices::take_ready() {
   auto ready = std::exchange(ready_, {});
   std::erase_if(ready, [&](const std::string& node) {

@@ -1,0 +1,231 @@
+#include "controller/controller.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+
+namespace meshd::controller {
+namespace {
+
+constexpr auto kSweepEvery = std::chrono::seconds(5);
+
+}  // namespace
+
+Result<std::unique_ptr<Controller>> Controller::make(std::unique_ptr<Store> store,
+                                                     ControllerOptions options,
+                                                     const Moment& now) {
+  std::unique_ptr<Controller> controller(new Controller(std::move(store), std::move(options)));
+  CHECK_OK(controller->load(now));
+  return controller;
+}
+
+Status Controller::load(const Moment& now) {
+  const auto stored = TRY(store_->load());
+  CHECK_OK(fold(stored.objects, now));
+  revision_ = stored.revision;
+  // Nobody has been heard of yet: they have as long as those that were just lost.
+  for (const auto& [name, node] : cluster_.nodes()) lost_.emplace(name, now.steady);
+  set_timer(now.steady + kSweepEvery);
+  return {};
+}
+
+// --- decide, store, fold -------------------------------------------------------------
+
+Status Controller::carry_out(const Decision& decide, const Moment& now) {
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    cluster_.set_now(now.steady);
+    const auto writes = TRY(decide());
+    if (writes.empty()) return {};
+    const auto revision = store_->commit(revision_, writes);
+    if (revision) {
+      store_trouble_.clear();
+      CHECK_OK(fold(writes, now));
+      revision_ = *revision;
+      answer_awaited(now);
+      return {};
+    }
+    if (revision.error().code != ErrorCode::kConflict) {
+      store_trouble_ = revision.error().what;
+      return std::unexpected(revision.error());
+    }
+    CHECK_OK(catch_up(now));
+  }
+  return fail(ErrorCode::kNotInForce, "store: other controllers change it all the time");
+}
+
+Status Controller::fold(const Writes& writes, const Moment& now) {
+  Touched touched;
+  for (const auto& write : writes) CHECK_OK(cluster_.fold(write, now, touched));
+  for (const auto& name : touched.nodes) {
+    if (cluster_.nodes().contains(name)) {
+      if (!sessions_.contains(name)) lost_.try_emplace(name, now.steady);
+      continue;
+    }
+    lost_.erase(name);
+    stale_.erase(name);
+  }
+  slices_.update(cluster_, touched, stale_);
+  return {};
+}
+
+Status Controller::catch_up(const Moment& now) {
+  auto changes = TRY(store_->changes_since(revision_));
+  if (changes) {
+    CHECK_OK(fold(changes->writes, now));
+    revision_ = changes->revision;
+    return {};
+  }
+  // Too long ago. What is gone since cannot be told from what is there but by all of it.
+  const auto stored = TRY(store_->load());
+  std::set<std::pair<Kind, std::string>> there;
+  for (const auto& object : stored.objects) there.emplace(object.kind, object.key);
+  Writes writes = stored.objects;
+  const auto gone = [&](Kind kind, const std::string& key) {
+    if (!there.contains({kind, key})) writes.push_back(drop(kind, key));
+  };
+  for (const auto& [id, workload] : cluster_.world().workloads) {
+    gone(kind::ObjectKind::DECLARATION, id);
+  }
+  for (const auto& [key, service] : cluster_.world().services) {
+    gone(kind::ObjectKind::SERVICE, service_key_text(key));
+  }
+  for (const auto& [name, node] : cluster_.nodes()) {
+    gone(kind::ObjectKind::NODE, name);
+    for (const auto& id : cluster_.placed_on(name)) gone(kind::ObjectKind::ENDPOINT, id);
+  }
+  for (const auto& [address, until] : cluster_.resting()) {
+    gone(kind::ObjectKind::RESTING, address.to_string());
+  }
+  for (const auto& [block, until] : cluster_.resting_blocks()) {
+    gone(kind::ObjectKind::RESTING, block.to_string());
+  }
+  CHECK_OK(fold(writes, now));
+  revision_ = stored.revision;
+  return {};
+}
+
+void Controller::on_store_notified(const Moment& now) {
+  store_->drain_notifications();
+  if (const auto status = catch_up(now); !status) {
+    store_trouble_ = status.error().what;
+    log::warning("store: {}", status.error().what);
+    set_timer(now.steady + kRetryAfter);
+    return;
+  }
+  store_trouble_.clear();
+  answer_awaited(now);
+  send_ready(now);
+}
+
+// --- commands ------------------------------------------------------------------------
+
+Status Controller::declare(const Author& author, std::vector<policy::Declaration> declarations,
+                           const std::string& pinned, const Moment& now) {
+  const auto status = carry_out(
+      [&] {
+        return controller::declare(cluster_, author, declarations, pinned,
+                                   {options_.node_declarations}, now);
+      },
+      now);
+  send_ready(now);
+  return status;
+}
+
+Status Controller::forget(const Author& author, const std::string& id, bool force,
+                          const Moment& now) {
+  const auto status = carry_out(
+      [&] { return controller::forget(cluster_, author, id, force, now); }, now);
+  send_ready(now);
+  return status;
+}
+
+Status Controller::release(const Author& author, const std::string& name, const Moment& now) {
+  const auto status =
+      carry_out([&] { return controller::release(cluster_, author, name, now); }, now);
+  send_ready(now);
+  return status;
+}
+
+Status Controller::dismiss(const std::string& node, const Moment& now) {
+  if (!cluster_.nodes().contains(node)) {
+    return fail(ErrorCode::kNotFound, fmt::format("node dismiss: no node {}", node));
+  }
+  if (sessions_.contains(node)) {
+    return fail(ErrorCode::kConflict, fmt::format("node dismiss: {} is connected", node));
+  }
+  const auto status = carry_out(
+      [&]() -> Result<Writes> { return controller::dismiss(cluster_, node, now); }, now);
+  send_ready(now);
+  return status;
+}
+
+// --- time ----------------------------------------------------------------------------
+
+void Controller::on_timer(const Moment& now) {
+  timer_.reset();
+  cluster_.set_now(now.steady);
+  look_after_nodes(now);
+  for (auto& [name, session] : sessions_) {
+    if (!session.kept.empty()) take_reports(name, session, now);
+    if (session.retry_at && *session.retry_at <= now.steady) {
+      session.retry_at.reset();
+      send_next(name, now);
+    }
+    std::erase_if(session.awaited, [&](const auto& entry) {
+      return entry.second.second <= now.steady;  // its client has gone long ago
+    });
+  }
+  const auto swept = carry_out(
+      [&]() -> Result<Writes> { return controller::sweep(cluster_, now); }, now);
+  if (!swept) log::warning("store: {}", swept.error().what);
+  send_ready(now);
+  set_timer(now.steady + kSweepEvery);
+}
+
+void Controller::look_after_nodes(const Moment& now) {
+  for (const auto& [name, since] : std::map(lost_)) {
+    if (now.steady - since >= options_.dismiss_after) {
+      log::warning("node {}: not heard of for {} s: its containers and its block are given up",
+                   name, std::chrono::duration_cast<std::chrono::seconds>(now.steady - since)
+                             .count());
+      const auto status = carry_out(
+          [&]() -> Result<Writes> { return controller::dismiss(cluster_, name, now); }, now);
+      if (!status) log::warning("node {}: {}", name, status.error().what);
+    } else if (now.steady - since >= options_.stale_after && !stale_.contains(name)) {
+      log::warning("node {}: not heard of: its workloads are marked", name);
+      mark(name, true);
+    } else {
+      set_timer(since + (stale_.contains(name) ? options_.dismiss_after : options_.stale_after));
+    }
+  }
+}
+
+void Controller::mark(const std::string& node, bool stale) {
+  if (stale ? !stale_.insert(node).second : stale_.erase(node) == 0) return;
+  Touched touched;
+  touched.workloads = cluster_.placed_on(node);
+  slices_.update(cluster_, touched, stale_);
+}
+
+void Controller::set_timer(TimePoint when) {
+  timer_ = timer_ ? std::min(*timer_, when) : when;
+}
+
+std::vector<NodeStatus> Controller::node_status() const {
+  std::vector<NodeStatus> all;
+  for (const auto& [name, node] : cluster_.nodes()) {
+    const auto session = sessions_.find(name);
+    NodeStatus status;
+    if (session != sessions_.end()) status = session->second.status;
+    status.name = name;
+    status.connected = session != sessions_.end();
+    status.stale = stale_.contains(name);
+    status.revision = slices_.revision(name);
+    all.push_back(std::move(status));
+  }
+  return all;
+}
+
+}  // namespace meshd::controller

@@ -1,0 +1,316 @@
+// What a node says in its session, and what it is answered.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "controller/controller.h"
+#include "policy/from_proto.h"
+
+namespace meshd::controller {
+namespace {
+
+constexpr std::uint32_t kProtocol = 1;
+constexpr std::size_t kMaxUnderlay = 16;  // addresses of one node
+constexpr std::size_t kMaxBootId = 64;
+
+// gRPC's numbers, which a node passes on to its own client.
+std::uint32_t grpc_code(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalid:
+      return 3;
+    case ErrorCode::kNotFound:
+      return 5;
+    case ErrorCode::kConflict:
+      return 9;
+    case ErrorCode::kExhausted:
+      return 8;
+    case ErrorCode::kSystem:
+      return 14;
+    default:
+      return 13;
+  }
+}
+
+Result<std::vector<IpAddress>> read_underlay(const mesh::v1::Hello& hello) {
+  if (static_cast<std::size_t>(hello.underlay().size()) > kMaxUnderlay) {
+    return fail(ErrorCode::kInvalid, fmt::format("underlay: at most {}", kMaxUnderlay));
+  }
+  std::vector<IpAddress> addresses;
+  for (const auto& text : hello.underlay()) addresses.push_back(TRY(IpAddress::parse(text)));
+  return addresses;
+}
+
+}  // namespace
+
+void Controller::on_message(const std::string& node, NodeStream& stream,
+                            const mesh::v1::FromNode& message, const Moment& now) {
+  cluster_.set_now(now.steady);
+  if (message.has_hello()) return on_hello(node, stream, message.hello(), now);
+  const auto found = sessions_.find(node);
+  if (found == sessions_.end() || found->second.stream != &stream) {
+    log::warning("node {}: speaks before hello", node);
+    return stream.close();
+  }
+  auto& session = found->second;
+  switch (message.kind_case()) {
+    case mesh::v1::FromNode::kReport:
+      return on_report(node, session, message.report(), now);
+    case mesh::v1::FromNode::kApplied:
+      return on_applied(node, session, message.applied().revision(), now);
+    case mesh::v1::FromNode::kRefused:
+      return on_refused(node, session, message.refused(), now);
+    case mesh::v1::FromNode::kStarted:
+      return on_started(node, session, message.started(), now);
+    case mesh::v1::FromNode::kDeclare:
+      return on_declare(node, session, message.declare(), now);
+    default:
+      return end(node, "a message that this controller does not know", kRetryAfter, now);
+  }
+}
+
+void Controller::on_hello(const std::string& node, NodeStream& stream,
+                          const mesh::v1::Hello& hello, const Moment& now) {
+  const auto turn_away = [&](const std::string& why) {
+    log::warning("node {}: turned away: {}", node, why);
+    mesh::v1::ToNode message;
+    message.mutable_farewell()->set_reason(why);
+    message.mutable_farewell()->set_retry_after_ms(1000);
+    stream.send(std::move(message));
+    stream.close();
+  };
+  if (const auto other = sessions_.find(node); other != sessions_.end()) {
+    if (other->second.stream == &stream) return end(node, "hello said twice", kRetryAfter, now);
+    return turn_away("a node of this name is connected already");
+  }
+  if (hello.protocol() != kProtocol) {
+    return turn_away(fmt::format("protocol {} is not spoken here", hello.protocol()));
+  }
+  if (hello.boot_id().empty() || hello.boot_id().size() > kMaxBootId) {
+    return turn_away("boot_id: 1 to 64 bytes");
+  }
+  const auto underlay = read_underlay(hello);
+  if (!underlay) return turn_away(underlay.error().what);
+  const auto admitted = carry_out(
+      [&] { return admit(cluster_, node, hello.boot_id(), *underlay, now); }, now);
+  if (!admitted) return turn_away(admitted.error().what);
+
+  auto& session = sessions_[node];
+  session.stream = &stream;
+  session.status.version = hello.version();
+  lost_.erase(node);
+  mark(node, false);
+  log::info("node {}: connected", node);
+  welcome(node, session);
+  if (slices_.begin(cluster_, node, hello.revision(), hello.slice_hash())) {
+    mesh::v1::ToNode message;
+    message.mutable_in_sync()->set_revision(hello.revision());
+    message.mutable_in_sync()->set_slice_hash(slices_.hash(node));
+    stream.send(std::move(message));
+  }
+  send_ready(now);
+}
+
+void Controller::welcome(const std::string& node, Session& session) {
+  mesh::v1::ToNode message;
+  auto& welcome = *message.mutable_welcome();
+  const auto& settings = cluster_.settings();
+  welcome.set_cluster(settings.cluster());
+  welcome.set_controller(options_.name);
+  welcome.set_zone(settings.zone());
+  welcome.set_pool4(settings.pool4());
+  welcome.set_pool6(settings.pool6());
+  welcome.set_vip4(settings.vip4());
+  welcome.set_vip6(settings.vip6());
+  for (const auto& block : cluster_.nodes().at(node).blocks) {
+    (block.family() == Family::kV4 ? welcome.mutable_block4() : welcome.mutable_block6())
+        ->assign(block.to_string());
+  }
+  welcome.set_allow_node_declarations(options_.node_declarations);
+  session.stream->send(std::move(message));
+}
+
+void Controller::on_closed(NodeStream& stream, const Moment& now) {
+  const auto found = std::ranges::find_if(
+      sessions_, [&](const auto& entry) { return entry.second.stream == &stream; });
+  if (found == sessions_.end()) return;
+  log::info("node {}: disconnected", found->first);
+  lose(std::string(found->first), now);
+}
+
+void Controller::end(const std::string& node, const std::string& why, Duration retry_after,
+                     const Moment& now) {
+  log::warning("node {}: session ended: {}", node, why);
+  mesh::v1::ToNode message;
+  message.mutable_farewell()->set_reason(why);
+  message.mutable_farewell()->set_retry_after_ms(static_cast<std::uint32_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(retry_after).count()));
+  auto& stream = *sessions_.at(node).stream;
+  lose(node, now);
+  stream.send(std::move(message));
+  stream.close();
+}
+
+void Controller::lose(const std::string& node, const Moment& now) {
+  sessions_.erase(node);
+  slices_.end(node);
+  if (cluster_.nodes().contains(node)) lost_.insert_or_assign(node, now.steady);
+  set_timer(now.steady + options_.stale_after);
+}
+
+// --- reports -------------------------------------------------------------------------
+
+void Controller::on_report(const std::string& node, Session& session,
+                           const mesh::v1::Report& report, const Moment& now) {
+  if (report.number() <= session.last_report) {
+    return end(node, fmt::format("report {} after {}", report.number(), session.last_report),
+               kRetryAfter, now);
+  }
+  if (session.kept.size() >= kMaxKeptReports) {
+    return end(node, "the store has been away for long", std::chrono::seconds(5), now);
+  }
+  session.last_report = report.number();
+  session.kept.push_back(report);
+  take_reports(node, session, now);
+  send_ready(now);
+}
+
+void Controller::take_reports(const std::string& node, Session& session, const Moment& now) {
+  while (!session.kept.empty()) {
+    const auto& report = session.kept.front();
+    Judged judged;
+    const auto status = carry_out(
+        [&]() -> Result<Writes> {
+          judged = controller::report(cluster_, node, report, now);
+          return judged.writes;
+        },
+        now);
+    if (!status) {
+      log::warning("node {}: report kept: {}", node, status.error().what);
+      set_timer(now.steady + kRetryAfter);
+      return;
+    }
+    mesh::v1::ToNode message;
+    message.mutable_report_taken()->set_number(report.number());
+    for (const auto& [id, why] : judged.refused) {
+      log::warning("node {}: reports {}, which {}", node, id, why);
+      auto& problem = *message.mutable_report_taken()->add_refused();
+      problem.set_subject(id);
+      problem.set_detail(why);
+    }
+    session.status.generation = report.generation();
+    session.kept.pop_front();
+    session.stream->send(std::move(message));
+  }
+}
+
+// --- slices --------------------------------------------------------------------------
+
+void Controller::on_applied(const std::string& node, Session& session, std::uint64_t revision,
+                            const Moment& now) {
+  if (!slices_.applied(node, revision)) {
+    return end(node, fmt::format("answers revision {}, which is not on its way", revision),
+               kRetryAfter, now);
+  }
+  session.status.trouble.clear();
+  send_ready(now);
+}
+
+void Controller::on_refused(const std::string& node, Session& session,
+                            const mesh::v1::Refused& refused, const Moment& now) {
+  if (!slices_.refused(cluster_, node, refused.revision())) {
+    return end(node, fmt::format("answers revision {}, which is not on its way",
+                                 refused.revision()),
+               kRetryAfter, now);
+  }
+  log::warning("node {}: refuses its slice: {}", node, refused.reason());
+  session.status.trouble = refused.reason();
+  session.retry_at = now.steady + kRetryAfter;
+  set_timer(*session.retry_at);
+}
+
+void Controller::send_ready(const Moment& now) {
+  // One that was lost by what another was sent is not in it any more.
+  for (const auto& node : slices_.take_ready()) send_next(node, now);
+}
+
+void Controller::send_next(const std::string& node, const Moment& now) {
+  const auto found = sessions_.find(node);
+  if (found == sessions_.end() || found->second.retry_at) return;
+  auto next = slices_.take(cluster_, node, now.steady);
+  if (!next) return;
+  const auto revision = next->change.revision();
+  mesh::v1::ToNode message;
+  *message.mutable_slice() = std::move(next->change);
+  found->second.stream->send(std::move(message));
+  if (!next->in_sync) return;
+  mesh::v1::ToNode mark;
+  mark.mutable_in_sync()->set_revision(revision);
+  mark.mutable_in_sync()->set_slice_hash(slices_.hash(node));
+  found->second.stream->send(std::move(mark));
+}
+
+// --- what is asked for on a node -----------------------------------------------------
+
+void Controller::on_started(const std::string& node, Session& session,
+                            const mesh::v1::Started& started, const Moment& now) {
+  if (session.awaited.size() >= kMaxAwaited) {
+    return end(node, "too many containers wait for their declaration", kRetryAfter, now);
+  }
+  session.awaited.insert_or_assign(started.id(),
+                                   std::pair(started.call(), now.steady + kAwaitLimit));
+  answer_awaited(now);
+  send_ready(now);
+}
+
+// Those whose declaration is there now. The slice with it goes before or after the answer: the
+// node waits for both.
+void Controller::answer_awaited(const Moment& now) {
+  struct Answer {
+    std::string node, id;
+    std::uint64_t call = 0;
+  };
+  std::vector<Answer> answers;  // first all of them: to carry one out may come here again
+  for (auto& [node, session] : sessions_) {
+    std::erase_if(session.awaited, [&](const auto& entry) {
+      if (cluster_.declaration(entry.first) == nullptr) return false;
+      answers.push_back({node, entry.first, entry.second.first});
+      return true;
+    });
+  }
+  for (const auto& [node, id, call] : answers) {
+    const auto status = carry_out([&] { return start(cluster_, node, id); }, now);
+    const auto session = sessions_.find(node);
+    if (session == sessions_.end()) continue;
+    mesh::v1::ToNode message;
+    message.mutable_started()->set_call(call);
+    if (!status) message.mutable_started()->set_error(status.error().what);
+    session->second.stream->send(std::move(message));
+  }
+}
+
+void Controller::on_declare(const std::string& node, Session& session,
+                            const mesh::v1::Declare& request, const Moment& now) {
+  const Author author{Author::Role::kNode, node};
+  const auto carry = [&]() -> Status {
+    if (!request.forget().empty()) return forget(author, request.forget(), true, now);
+    if (!request.release().empty()) return release(author, request.release(), now);
+    std::vector<policy::Declaration> declarations;
+    for (const auto& workload : request.workloads()) {
+      declarations.push_back(TRY(policy::from_proto(workload)));
+    }
+    return declare(author, std::move(declarations), node, now);
+  };
+  const auto status = carry();
+  mesh::v1::ToNode message;
+  auto& reply = *message.mutable_declare();
+  reply.set_call(request.call());
+  reply.set_revision(slices_.revision_with_all(node));
+  if (!status) {
+    reply.set_error(status.error().what);
+    reply.set_code(grpc_code(status.error().code));
+  }
+  session.stream->send(std::move(message));
+}
+
+}  // namespace meshd::controller

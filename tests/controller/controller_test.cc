@@ -1,0 +1,400 @@
+// Sessions and commands, one controller and several on one store.
+#include "controller/controller.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include "policy/from_proto.h"
+#include "policy/slice_hash.h"
+#include "tests/controller/memory_store.h"
+
+namespace meshd::controller {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+// A node's end: takes what comes, and answers slices at once unless told not to.
+class FakeStream final : public NodeStream {
+ public:
+  explicit FakeStream(std::string node) : name(std::move(node)) {}
+  void send(mesh::v1::ToNode message) override {
+    ASSERT_FALSE(closed) << "nothing is sent after close()";
+    if (message.has_welcome()) welcome = message.welcome();
+    if (message.has_farewell()) farewell = message.farewell().reason();
+    if (message.has_in_sync()) in_sync = message.in_sync();
+    if (message.has_report_taken()) taken.push_back(message.report_taken());
+    if (message.has_started()) started.push_back(message.started());
+    if (message.has_declare()) declared.push_back(message.declare());
+    if (!message.has_slice()) return;
+    const auto& change = message.slice();
+    revision = change.revision();
+    unanswered.push_back(revision);
+    for (const auto& item : change.items()) {
+      items[{item.key().kind(), item.key().key()}] = item.value();
+    }
+    for (const auto& gone : change.gone()) items.erase({gone.kind(), gone.key()});
+    confirmed += static_cast<std::size_t>(change.confirmed_size());
+  }
+  void close() override { closed = true; }
+
+  std::uint64_t hash() const {
+    std::uint64_t sum = 0;
+    for (const auto& [key, value] : items) {
+      sum += policy::slice_item_hash(key.kind, key.key, value);
+    }
+    return sum;
+  }
+
+  const std::string name;
+  std::optional<mesh::v1::Welcome> welcome;
+  std::optional<mesh::v1::InSync> in_sync;
+  std::string farewell;
+  std::vector<mesh::v1::ReportTaken> taken;
+  std::vector<mesh::v1::StartedReply> started;
+  std::vector<mesh::v1::DeclareReply> declared;
+  std::map<ItemKey, std::string> items;
+  std::vector<std::uint64_t> unanswered;
+  std::uint64_t revision = 0;
+  std::size_t confirmed = 0;
+  std::uint64_t reports = 0;
+  bool closed = false;
+};
+
+class ControllerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    mesh::v1::StoredSettings settings;
+    settings.set_cluster("test");
+    settings.set_zone("mesh.internal");
+    settings.set_pool4("10.213.0.0/16");
+    settings.set_vip4("10.214.0.0/16");
+    settings.set_block_bits4(24);
+    settings.set_block_bits6(112);
+    MemoryStore store(memory_);
+    ASSERT_TRUE(store.commit(0, {put(kind::ObjectKind::SETTINGS, "", settings)}));
+    controller_ = make("c1", store_);
+  }
+  std::unique_ptr<Controller> make(const std::string& name, MemoryStore*& store) {
+    auto own = std::make_unique<MemoryStore>(memory_);
+    store = own.get();
+    auto made = Controller::make(std::move(own), {.name = name, .node_declarations = true}, now_);
+    EXPECT_TRUE(made);
+    return *std::move(made);
+  }
+
+  void pass(Duration time) {
+    now_.steady += time;
+    now_.wall_ms += std::chrono::duration_cast<std::chrono::milliseconds>(time).count();
+    while (controller_->next_timer() && *controller_->next_timer() <= now_.steady) {
+      controller_->on_timer(now_);
+    }
+  }
+  void say(Controller& controller, FakeStream& stream, const mesh::v1::FromNode& message) {
+    controller.on_message(stream.name, stream, message, now_);
+  }
+  void hello(Controller& controller, FakeStream& stream, std::uint64_t revision = 0,
+             std::uint64_t hash = 0) {
+    mesh::v1::FromNode message;
+    message.mutable_hello()->set_protocol(1);
+    message.mutable_hello()->set_boot_id("boot");
+    message.mutable_hello()->set_revision(revision);
+    message.mutable_hello()->set_slice_hash(hash);
+    say(controller, stream, message);
+  }
+  void answer(Controller& controller, FakeStream& stream) {
+    while (!stream.unanswered.empty()) {
+      mesh::v1::FromNode message;
+      message.mutable_applied()->set_revision(stream.unanswered.front());
+      stream.unanswered.erase(stream.unanswered.begin());
+      say(controller, stream, message);
+    }
+  }
+  void report(Controller& controller, FakeStream& stream, const std::string& id,
+              const std::string& address) {
+    mesh::v1::FromNode message;
+    message.mutable_report()->set_number(++stream.reports);
+    auto& endpoint = *message.mutable_report()->add_endpoints();
+    endpoint.set_id(id);
+    endpoint.add_addresses(address);
+    endpoint.set_ready(true);
+    say(controller, stream, message);
+  }
+  Status apply(Controller& controller, const std::string& workloads) {
+    auto read = policy::read_declarations("test", "workloads: [" + workloads + "]");
+    if (!read) return std::unexpected(read.error());
+    return controller.declare({Author::Role::kDispatcher, "d"}, *std::move(read), "", now_);
+  }
+  static constexpr const char* kTwo =
+      "{id: db, owner: ada, workflow: r1, name: db, serves: [{port: 1}]},"
+      "{id: worker, owner: ada, workflow: r1, peers: [{name: db}]}";
+
+  std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
+  MemoryStore* store_ = nullptr;
+  Moment now_{TimePoint(1h), 1'000'000'000};
+  std::unique_ptr<Controller> controller_;
+};
+
+TEST_F(ControllerTest, ANodeIsWelcomedWithItsBlock) {
+  FakeStream n1("n1"), n2("n2");
+  hello(*controller_, n1);
+  hello(*controller_, n2);
+  ASSERT_TRUE(n1.welcome);
+  EXPECT_EQ(n1.welcome->block4(), "10.213.0.0/24");
+  EXPECT_EQ(n2.welcome->block4(), "10.213.1.0/24");
+  EXPECT_EQ(n1.welcome->controller(), "c1");
+  ASSERT_TRUE(n1.in_sync) << "an empty slice is a slice";
+}
+
+TEST_F(ControllerTest, FromDeclarationToConfirmation) {
+  FakeStream n1("n1"), n2("n2");
+  hello(*controller_, n1);
+  hello(*controller_, n2);
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  report(*controller_, n1, "db", "10.213.0.1");
+  report(*controller_, n2, "worker", "10.213.1.1");
+  for (int i = 0; i < 5; ++i) {
+    answer(*controller_, n1);
+    answer(*controller_, n2);
+  }
+  EXPECT_TRUE(controller_->slices().is_confirmed("worker", "db"));
+  EXPECT_EQ(n2.confirmed, 1U);
+  ASSERT_THAT(n1.taken, SizeIs(1));
+  EXPECT_THAT(n1.taken[0].refused(), IsEmpty());
+}
+
+TEST_F(ControllerTest, AStartedContainerWaitsForItsDeclaration) {
+  FakeStream n1("n1");
+  hello(*controller_, n1);
+  mesh::v1::FromNode message;
+  message.mutable_started()->set_call(7);
+  message.mutable_started()->set_id("worker");
+  say(*controller_, n1, message);
+  EXPECT_THAT(n1.started, IsEmpty());
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  ASSERT_THAT(n1.started, SizeIs(1));
+  EXPECT_EQ(n1.started[0].call(), 7U);
+  EXPECT_EQ(n1.started[0].error(), "");
+  answer(*controller_, n1);
+  answer(*controller_, n1);
+  EXPECT_TRUE(n1.items.contains({mesh::v1::SliceKey::Kind::WORKLOAD, "worker"}));
+  EXPECT_TRUE(n1.items.contains({mesh::v1::SliceKey::Kind::WORKLOAD, "db"})) << "its provider";
+}
+
+TEST_F(ControllerTest, AStartOfWhatIsElsewhereIsRefused) {
+  FakeStream n1("n1"), n2("n2");
+  hello(*controller_, n1);
+  hello(*controller_, n2);
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  report(*controller_, n1, "db", "10.213.0.1");
+  mesh::v1::FromNode message;
+  message.mutable_started()->set_id("db");
+  say(*controller_, n2, message);
+  ASSERT_THAT(n2.started, SizeIs(1));
+  EXPECT_THAT(n2.started[0].error(), HasSubstr("is attached to node n1"));
+}
+
+TEST_F(ControllerTest, ANodeDeclaresAndIsToldWhyNot) {
+  FakeStream n1("n1"), n2("n2");
+  hello(*controller_, n1);
+  hello(*controller_, n2);
+  answer(*controller_, n1);
+  mesh::v1::FromNode message;
+  auto& workload = *message.mutable_declare()->add_workloads();
+  workload.set_id("a");
+  workload.set_owner("ada");
+  say(*controller_, n1, message);
+  ASSERT_THAT(n1.declared, SizeIs(1));
+  EXPECT_EQ(n1.declared[0].error(), "");
+  EXPECT_EQ(n1.declared[0].revision(), n1.revision);
+  say(*controller_, n2, message);
+  ASSERT_THAT(n2.declared, SizeIs(1));
+  EXPECT_THAT(n2.declared[0].error(), HasSubstr("declared by node/n1"));
+  EXPECT_EQ(n2.declared[0].code(), 9U);
+  message.mutable_declare()->mutable_workloads(0)->set_id("BAD ID");
+  say(*controller_, n1, message);
+  EXPECT_THAT(n1.declared[1].error(), HasSubstr("id"));
+  EXPECT_EQ(n1.declared[1].code(), 3U);
+}
+
+// --- nonsense ------------------------------------------------------------------------
+
+TEST_F(ControllerTest, ASecondNodeOfTheNameIsTurnedAwayAndTheFirstUntouched) {
+  FakeStream n1("n1"), other("n1");
+  hello(*controller_, n1);
+  hello(*controller_, other);
+  EXPECT_THAT(other.farewell, HasSubstr("connected already"));
+  EXPECT_TRUE(other.closed);
+  controller_->on_closed(other, now_);
+  EXPECT_FALSE(n1.closed);
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  report(*controller_, n1, "db", "10.213.0.1");
+  EXPECT_THAT(n1.taken, SizeIs(1));
+}
+
+TEST_F(ControllerTest, WhoSpeaksBeforeHelloIsCutOff) {
+  FakeStream n1("n1");
+  report(*controller_, n1, "db", "10.213.0.1");
+  EXPECT_TRUE(n1.closed);
+  EXPECT_THAT(n1.taken, IsEmpty());
+}
+
+TEST_F(ControllerTest, AReplayedReportEndsTheSession) {
+  FakeStream n1("n1");
+  hello(*controller_, n1);
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  report(*controller_, n1, "db", "10.213.0.1");
+  n1.reports = 0;
+  report(*controller_, n1, "db", "10.213.0.2");
+  EXPECT_TRUE(n1.closed);
+  EXPECT_EQ(controller_->cluster().placement("db")->reported.addresses(0), "10.213.0.1");
+}
+
+TEST_F(ControllerTest, AnAnswerToNothingEndsTheSession) {
+  FakeStream n1("n1");
+  hello(*controller_, n1);
+  answer(*controller_, n1);
+  n1.unanswered = {99};
+  answer(*controller_, n1);
+  EXPECT_TRUE(n1.closed);
+  EXPECT_THAT(n1.farewell, HasSubstr("not on its way"));
+}
+
+TEST_F(ControllerTest, HelloIsChecked) {
+  FakeStream n1("n1");
+  mesh::v1::FromNode message;
+  message.mutable_hello()->set_protocol(2);
+  say(*controller_, n1, message);
+  EXPECT_THAT(n1.farewell, HasSubstr("protocol 2"));
+  FakeStream again("n1");
+  message.mutable_hello()->set_protocol(1);
+  message.mutable_hello()->set_boot_id("b");
+  message.mutable_hello()->add_underlay("nonsense");
+  say(*controller_, again, message);
+  EXPECT_TRUE(again.closed);
+  EXPECT_THAT(controller_->cluster().nodes(), IsEmpty());
+}
+
+// --- faults --------------------------------------------------------------------------
+
+TEST_F(ControllerTest, WhileTheStoreIsAwayReportsAreKeptAndCommandsSayWhy) {
+  FakeStream n1("n1");
+  hello(*controller_, n1);
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  store_->away = true;
+  const auto status = apply(*controller_, "{id: x, owner: ada}");
+  ASSERT_FALSE(status);
+  EXPECT_THAT(status.error().what, HasSubstr("away"));
+  EXPECT_EQ(controller_->cluster().declaration("x"), nullptr);
+  report(*controller_, n1, "db", "10.213.0.1");
+  EXPECT_THAT(n1.taken, IsEmpty()) << "not stored, not taken";
+  EXPECT_EQ(controller_->cluster().placement("db"), nullptr);
+  store_->away = false;
+  pass(6s);
+  ASSERT_THAT(n1.taken, SizeIs(1));
+  ASSERT_NE(controller_->cluster().placement("db"), nullptr);
+}
+
+TEST_F(ControllerTest, ANodeThatIsGoneIsMarkedThenGivenUp) {
+  FakeStream n1("n1"), n2("n2");
+  hello(*controller_, n1);
+  hello(*controller_, n2);
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  report(*controller_, n1, "db", "10.213.0.1");
+  report(*controller_, n2, "worker", "10.213.1.1");
+  const auto stale_there = [&] {
+    answer(*controller_, n2);
+    mesh::v1::SliceWorkload db;
+    EXPECT_TRUE(
+        db.ParseFromString(n2.items.at({mesh::v1::SliceKey::Kind::WORKLOAD, "db"})));
+    return db.stale();
+  };
+  controller_->on_closed(n1, now_);
+  pass(9s);
+  EXPECT_FALSE(stale_there());
+  pass(2s);
+  EXPECT_TRUE(stale_there());
+  pass(50min);
+  EXPECT_TRUE(controller_->cluster().nodes().contains("n1")) << "its block is not given away";
+  ASSERT_NE(controller_->cluster().placement("db"), nullptr) << "its names stay";
+  pass(10min);
+  EXPECT_FALSE(controller_->cluster().nodes().contains("n1"));
+  EXPECT_EQ(controller_->cluster().placement("db"), nullptr);
+}
+
+TEST_F(ControllerTest, ClockStepsGiveNothingUp) {
+  FakeStream n1("n1");
+  hello(*controller_, n1);
+  controller_->on_closed(n1, now_);
+  now_.wall_ms += 1000LL * 3600 * 24 * 3650;
+  pass(1min);
+  now_.wall_ms -= 1000LL * 3600 * 24 * 7300;
+  pass(1min);
+  EXPECT_TRUE(controller_->cluster().nodes().contains("n1"));
+}
+
+TEST_F(ControllerTest, AControllerThatComesBackSendsNothingToWhoHasAll) {
+  FakeStream n1("n1"), n2("n2");
+  hello(*controller_, n1);
+  hello(*controller_, n2);
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  report(*controller_, n1, "db", "10.213.0.1");
+  report(*controller_, n2, "worker", "10.213.1.1");
+  for (int i = 0; i < 5; ++i) {
+    answer(*controller_, n1);
+    answer(*controller_, n2);
+  }
+  controller_ = make("c2", store_);
+  FakeStream again("n2");
+  again.items = n2.items;
+  hello(*controller_, again, n2.revision, n2.hash());
+  EXPECT_THAT(again.unanswered, IsEmpty());
+  ASSERT_TRUE(again.in_sync);
+  EXPECT_EQ(again.in_sync->slice_hash(), n2.hash());
+}
+
+TEST_F(ControllerTest, TwoControllersDecideOnOneState) {
+  MemoryStore* other_store = nullptr;
+  const auto other = make("c2", other_store);
+  FakeStream n1("n1"), n2("n2");
+  hello(*controller_, n1);
+  hello(*other, n2);
+  EXPECT_NE(n1.welcome->block4(), n2.welcome->block4()) << "neither gives the other's block";
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  ASSERT_TRUE(apply(*other, "{id: x, owner: eve, workflow: r2, name: db, serves: [{port: 1}]}"));
+  controller_->on_store_notified(now_);
+  const auto& services = controller_->cluster().world().services;
+  std::set<std::string> vips;
+  for (const auto& [key, service] : services) vips.insert(service.vip4->to_string());
+  EXPECT_THAT(vips, SizeIs(2)) << "nor its VIP";
+  EXPECT_EQ(controller_->revision(), other->revision());
+
+  report(*controller_, n1, "db", n1.welcome->block4().substr(0, 9) + "1");
+  report(*other, n2, "worker", n2.welcome->block4().substr(0, 9) + "1");
+  controller_->on_store_notified(now_);
+  other->on_store_notified(now_);
+  EXPECT_EQ(other->cluster().world().workloads.at("db").remote->node, "n1");
+  EXPECT_EQ(controller_->cluster().world().workloads.at("worker").remote->node, "n2");
+}
+
+TEST_F(ControllerTest, WhoFellFarBehindReadsAllOfIt) {
+  MemoryStore* other_store = nullptr;
+  const auto other = make("c2", other_store);
+  ASSERT_TRUE(apply(*other, "{id: gone, owner: ada}"));
+  other->on_store_notified(now_);
+  controller_->on_store_notified(now_);
+  ASSERT_NE(controller_->cluster().declaration("gone"), nullptr);
+  ASSERT_TRUE(other->forget({Author::Role::kAdmin, "a"}, "gone", false, now_));
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(apply(*other, fmt::format("{{id: n{}, owner: ada}}", i)));
+  memory_->kept = 1;
+  controller_->on_store_notified(now_);
+  EXPECT_EQ(controller_->cluster().declaration("gone"), nullptr);
+  EXPECT_NE(controller_->cluster().declaration("n4"), nullptr);
+  EXPECT_EQ(controller_->revision(), other->revision());
+}
+
+}  // namespace
+}  // namespace meshd::controller
