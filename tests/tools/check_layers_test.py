@@ -34,6 +34,13 @@ class CheckLayersTest(unittest.TestCase):
         self.refuses("netlink/link.h", '"dns/wire.h"', "do not know each other")
         self.refuses("policy/plan.h", '"netlink/link.h"', "do not know each other")
 
+    def test_pki_knows_who_speaks_and_not_what_about(self):
+        self.refuses("pki/issue.cc", '"policy/types.h"', "not what about")
+        self.refuses("policy/compile.cc", '"pki/identity.h"', "not what about")
+        self.refuses("engines/cni.cc", '"pki/identity.h"', "thin clients")
+        self.allows("meshd/controller_link.cc", '"pki/grpc_credentials.h"')
+        self.allows("controller/token.cc", '"pki/secret.h"')
+
     def test_nobody_includes_the_daemon(self):
         self.refuses("meshctl/main.cc", '"meshd/api.h"', "thin client")
         self.refuses("policy/compile.cc", '"meshd/api.h"', "nobody includes the daemon")
@@ -60,6 +67,10 @@ class CheckLayersTest(unittest.TestCase):
         self.refuses("policy/from_proto.cc", "<yaml-cpp/yaml.h>", "strict reader")
         self.refuses("meshd/node.cc", '"proto/node.grpc.pb.h"', "gRPC")
         self.refuses("base/ip.cc", "<spdlog/spdlog.h>", "logger")
+        self.refuses("controller/token.cc", "<openssl/sha.h>", "behind pki")
+        self.refuses("pki/key.h", "<openssl/evp.h>", "behind pki")
+        self.refuses("pki/issue.cc", "<grpcpp/grpcpp.h>", "gRPC")
+        self.allows("pki/issue.cc", "<openssl/x509.h>")
         self.refuses("dns/server.cc", "<boost/asio.hpp>", "not among the libraries")
         self.allows("netlink/link.cc", "<netlink/netlink.h>")
         self.allows("policy/from_proto.cc", '"proto/workload.pb.h"')
