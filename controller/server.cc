@@ -1,0 +1,455 @@
+#include "controller/server.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <grpcpp/grpcpp.h>
+#include <poll.h>
+
+#include <atomic>
+#include <deque>
+#include <thread>
+
+#include "base/log.h"
+#include "controller/peer_address.h"
+#include "policy/from_proto.h"
+#include "proto/controller.grpc.pb.h"
+#include "proto/node.grpc.pb.h"
+
+namespace meshd::controller {
+namespace {
+
+namespace pb = mesh::v1;
+
+// An apply may carry several files of 1 MiB each; a report, 10,000 containers.
+constexpr int kMaxMessageBytes = 32 << 20;
+constexpr int kMaxJoinBytes = 64 << 10;
+// Half-open peers are found within 5 s: a ping after 3 s of silence, 2 s to answer it.
+constexpr int kKeepaliveMs = 3000, kKeepaliveTimeoutMs = 2000;
+// What a node has not read yet, before it is no longer read from.
+constexpr std::size_t kMaxUnread = 256;
+constexpr auto kShutdownLimit = std::chrono::seconds(3);
+
+grpc::Status to_status(const Error& error) {
+  using grpc::StatusCode;
+  switch (error.code) {
+    case ErrorCode::kInvalid:
+      return {StatusCode::INVALID_ARGUMENT, error.what};
+    case ErrorCode::kNotFound:
+      return {StatusCode::NOT_FOUND, error.what};
+    case ErrorCode::kConflict:
+      return {StatusCode::FAILED_PRECONDITION, error.what};
+    case ErrorCode::kUnsupported:
+      return {StatusCode::UNIMPLEMENTED, error.what};
+    case ErrorCode::kExhausted:
+      return {StatusCode::RESOURCE_EXHAUSTED, error.what};
+    case ErrorCode::kNotInForce:
+      return {StatusCode::ABORTED, error.what};
+    case ErrorCode::kSystem:
+      return {StatusCode::UNAVAILABLE, error.what};
+    case ErrorCode::kInternal:
+      break;
+  }
+  return {StatusCode::INTERNAL, error.what};
+}
+
+// What sessions and calls share.
+struct Shared {
+  // A session has at most one read, one write and one end to tell of; a call its start.
+  Mailbox<Server::Job> jobs{4 * Server::kMaxSessions + 2 * Server::kMaxCalls};
+  std::atomic<std::size_t> sessions{0}, calls{0};
+  std::string cluster;
+
+  void post(Server::Job job) {
+    if (!jobs.post(std::move(job))) log::error("server: the job queue is full: a job is lost");
+  }
+};
+
+Result<pki::Peer> peer_of(const grpc::CallbackServerContext& context, const Shared& shared) {
+  const auto authentication = context.auth_context();
+  if (!authentication) return fail(ErrorCode::kInvalid, "no certificate");
+  return pki::peer_of(*authentication, shared.cluster,
+                      std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now()));
+}
+
+// --- sessions ------------------------------------------------------------------------
+
+// Every member is the loop's alone: gRPC's callbacks only post.
+class Session final : public grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>,
+                      public NodeStream {
+ public:
+  explicit Session(Shared& shared) : shared_(shared) {}
+
+  void start(pki::Peer peer) {
+    shared_.post([this, peer = std::move(peer)](Handler& handler) {
+      is_open_ = true;
+      handler.opened(*this, peer);
+      read();
+    });
+  }
+  void refuse(grpc::Status status) { Finish(std::move(status)); }
+
+  void send(pb::ToNode message) override {
+    if (closing_ || !is_open_) return;
+    unread_.push_back(std::move(message));
+    write();
+  }
+  void close() override {
+    if (closing_) return;
+    closing_ = true;
+    finish_if_done();
+  }
+
+  void OnReadDone(bool ok) override {
+    shared_.post([this, ok](Handler& handler) {
+      reading_ = false;
+      if (!ok) return close();
+      if (!closing_) handler.message(*this, message_);
+      read();
+    });
+  }
+  void OnWriteDone(bool ok) override {
+    shared_.post([this, ok](Handler&) {
+      writing_ = false;
+      unread_.pop_front();
+      if (!ok) {
+        unread_.clear();
+        closing_ = true;
+      }
+      write();
+      finish_if_done();
+      read();
+    });
+  }
+  void OnCancel() override {
+    shared_.post([this](Handler&) {
+      if (!writing_) unread_.clear();
+      close();
+    });
+  }
+  void OnDone() override {
+    shared_.sessions.fetch_sub(1);
+    shared_.post([this](Handler& handler) {
+      if (is_open_) handler.closed(*this);
+      delete this;
+    });
+  }
+
+ private:
+  void read() {
+    if (reading_ || closing_ || unread_.size() > kMaxUnread) return;
+    reading_ = true;
+    message_.Clear();
+    StartRead(&message_);
+  }
+  void write() {
+    if (writing_ || finished_ || unread_.empty()) return;
+    writing_ = true;
+    StartWrite(&unread_.front());
+  }
+  // What was said before close() is sent first.
+  void finish_if_done() {
+    if (!closing_ || finished_ || writing_ || !unread_.empty()) return;
+    finished_ = true;
+    Finish(grpc::Status::OK);
+  }
+
+  Shared& shared_;
+  pb::FromNode message_;
+  std::deque<pb::ToNode> unread_;  // the first is being written while writing_
+  bool is_open_ = false, reading_ = false, writing_ = false, closing_ = false, finished_ = false;
+};
+
+// --- calls ---------------------------------------------------------------------------
+
+class Call final : public grpc::ServerUnaryReactor {
+ public:
+  explicit Call(Shared& shared) : shared_(shared) {
+    admitted_ = shared_.calls.fetch_add(1) < Server::kMaxCalls;
+    if (!admitted_) refuse({grpc::StatusCode::RESOURCE_EXHAUSTED, "too many calls in flight"});
+  }
+  [[nodiscard]] bool admitted() const { return admitted_; }
+  void refuse(grpc::Status status) {
+    admitted_ = false;
+    Finish(std::move(status));
+  }
+  template <class Response>
+  Reply<Response> replies_to(Response* response) {
+    return [this, response](Result<Response> result) {
+      if (!result) return Finish(to_status(result.error()));
+      *response = std::move(*result);
+      Finish(grpc::Status::OK);
+    };
+  }
+  void OnDone() override {
+    shared_.calls.fetch_sub(1);
+    delete this;
+  }
+
+ private:
+  Shared& shared_;
+  bool admitted_ = false;
+};
+
+enum class May { kRead, kDeclare };
+
+// Whether people with that certificate may do that.
+bool allows(pki::Role role, May may) {
+  switch (role) {
+    case pki::Role::kAdmin:
+    case pki::Role::kDispatcher:
+      return true;
+    case pki::Role::kReader:
+      return may == May::kRead;
+    case pki::Role::kNode:
+    case pki::Role::kController:
+      return false;
+  }
+  return false;
+}
+
+// A call by somebody who may, or one that is refused already.
+struct Admitted {
+  Call* call = nullptr;
+  std::optional<pki::Peer> peer;
+};
+Admitted admit(const grpc::CallbackServerContext& context, Shared& shared, May may) {
+  auto* const call = new Call(shared);
+  if (!call->admitted()) return {call, {}};
+  auto peer = peer_of(context, shared);
+  if (!peer) {
+    call->refuse({grpc::StatusCode::UNAUTHENTICATED, peer.error().what});
+    return {call, {}};
+  }
+  if (!allows(peer->identity.role, may)) {
+    call->refuse({grpc::StatusCode::PERMISSION_DENIED,
+                  fmt::format("{} may not do that", peer->identity.to_string())});
+    return {call, {}};
+  }
+  return {call, *std::move(peer)};
+}
+
+using Reactor = grpc::ServerUnaryReactor;
+using Context = grpc::CallbackServerContext;
+
+class ClusterService final : public pb::Cluster::CallbackService {
+ public:
+  explicit ClusterService(Shared& shared) : shared_(shared) {}
+
+  grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>* Session(Context* context) override {
+    auto* const session = new controller::Session(shared_);
+    if (shared_.sessions.fetch_add(1) >= Server::kMaxSessions) {
+      session->refuse({grpc::StatusCode::RESOURCE_EXHAUSTED, "too many sessions"});
+      return session;
+    }
+    auto peer = peer_of(*context, shared_);
+    if (!peer) {
+      session->refuse({grpc::StatusCode::UNAUTHENTICATED, peer.error().what});
+    } else if (peer->identity.role != pki::Role::kNode) {
+      session->refuse({grpc::StatusCode::PERMISSION_DENIED, "sessions are for nodes"});
+    } else {
+      session->start(*std::move(peer));
+    }
+    return session;
+  }
+  Reactor* Renew(Context* context, const pb::RenewRequest* q, pb::EnrolReply* r) override {
+    auto* const call = new Call(shared_);
+    if (!call->admitted()) return call;
+    auto peer = peer_of(*context, shared_);
+    if (!peer) {
+      call->refuse({grpc::StatusCode::UNAUTHENTICATED, peer.error().what});
+      return call;
+    }
+    shared_.post([=, peer = *std::move(peer)](Handler& handler) {
+      handler.renew(peer, q->csr(), call->replies_to(r));
+    });
+    return call;
+  }
+
+ private:
+  Shared& shared_;
+};
+
+class JoinService final : public pb::Join::CallbackService {
+ public:
+  explicit JoinService(Shared& shared) : shared_(shared) {}
+
+  Reactor* Enrol(Context* context, const pb::EnrolRequest* q, pb::EnrolReply* r) override {
+    auto* const call = new Call(shared_);
+    if (!call->admitted()) return call;
+    const auto source = peer_address(context->peer());
+    if (!source) {
+      call->refuse({grpc::StatusCode::PERMISSION_DENIED, source.error().what});
+      return call;
+    }
+    shared_.post([=, source = *source](Handler& handler) {
+      handler.enrol(*q, source, call->replies_to(r));
+    });
+    return call;
+  }
+
+ private:
+  Shared& shared_;
+};
+
+class ControlService final : public pb::Control::CallbackService {
+ public:
+  explicit ControlService(Shared& shared) : shared_(shared) {}
+
+  Reactor* Apply(Context* context, const pb::ApplyRequest* q, pb::ApplyReply* r) override {
+    auto [call, peer] = admit(*context, shared_, May::kDeclare);
+    if (!peer) return call;
+    // On gRPC's thread: a file of 1 MiB would hold the loop up for long.
+    std::vector<policy::Declaration> all;
+    for (const auto& file : q->files()) {
+      auto declarations = policy::read_declarations(file.name(), file.text());
+      if (!declarations) {
+        call->refuse(to_status(declarations.error()));
+        return call;
+      }
+      std::ranges::move(*declarations, std::back_inserter(all));
+    }
+    shared_.post([call = call, peer = *std::move(peer), all = std::move(all), r](
+                     Handler& handler) mutable {
+      handler.apply(peer, std::move(all), call->replies_to(r));
+    });
+    return call;
+  }
+  Reactor* Delete(Context* context, const pb::DeleteRequest* q, pb::DetachReply* r) override {
+    return as_job(context, q, r, &Handler::remove);
+  }
+  Reactor* ReleaseName(Context* context, const pb::NameRequest* q, pb::Empty* r) override {
+    return as_job(context, q, r, &Handler::release_name);
+  }
+
+ private:
+  template <class Request, class Response>
+  Reactor* as_job(Context* context, const Request* request, Response* response,
+                  void (Handler::*method)(const pki::Peer&, const Request&, Reply<Response>)) {
+    auto [call, peer] = admit(*context, shared_, May::kDeclare);
+    if (!peer) return call;
+    shared_.post([=, call = call, peer = *std::move(peer)](Handler& handler) {
+      (handler.*method)(peer, *request, call->replies_to(response));
+    });
+    return call;
+  }
+  Shared& shared_;
+};
+
+class StatusService final : public pb::Status::CallbackService {
+ public:
+  explicit StatusService(Shared& shared) : shared_(shared) {}
+
+  Reactor* ListWorkloads(Context* context, const pb::Empty*, pb::WorkloadList* r) override {
+    return as_job(context, r, &Handler::list_workloads);
+  }
+  Reactor* ListServices(Context* context, const pb::Empty*, pb::ServiceList* r) override {
+    return as_job(context, r, &Handler::list_services);
+  }
+  Reactor* ListPublished(Context* context, const pb::Empty*, pb::PublishedList* r) override {
+    return as_job(context, r, &Handler::list_published);
+  }
+  Reactor* ListNodes(Context* context, const pb::Empty*, pb::NodeList* r) override {
+    return as_job(context, r, &Handler::list_nodes);
+  }
+  Reactor* GetStatus(Context* context, const pb::Empty*, pb::StatusReply* r) override {
+    return as_job(context, r, &Handler::get_status);
+  }
+
+ private:
+  template <class Response>
+  Reactor* as_job(Context* context, Response* response,
+                  void (Handler::*method)(Reply<Response>)) {
+    auto [call, peer] = admit(*context, shared_, May::kRead);
+    if (!peer) return call;
+    shared_.post([=, call = call](Handler& handler) {
+      (handler.*method)(call->replies_to(response));
+    });
+    return call;
+  }
+  Shared& shared_;
+};
+
+// --- the servers ---------------------------------------------------------------------
+
+class GrpcServer final : public Server {
+ public:
+  Status serve(const ServerOptions& options) {
+    shared_.cluster = options.cluster;
+    if (!options.listen.empty()) {
+      const auto credentials = TRY(pki::make_server_credentials(options.files));
+      grpc::ServerBuilder builder;
+      builder.RegisterService(&cluster_);
+      builder.RegisterService(&control_);
+      builder.RegisterService(&status_);
+      server_ = start(builder, options.listen, credentials, kMaxMessageBytes, port_);
+      if (!server_) return fail(ErrorCode::kSystem, "listen: cannot bind " + options.listen);
+    }
+    if (!options.join_listen.empty()) {
+      const auto credentials = TRY(pki::make_join_server_credentials(options.files));
+      grpc::ServerBuilder builder;
+      builder.RegisterService(&join_);
+      join_server_ = start(builder, options.join_listen, credentials, kMaxJoinBytes, join_port_);
+      if (!join_server_) {
+        return fail(ErrorCode::kSystem, "join_listen: cannot bind " + options.join_listen);
+      }
+    }
+    return {};
+  }
+
+  Mailbox<Job>& jobs() override { return shared_.jobs; }
+  int port() const override { return port_; }
+  int join_port() const override { return join_port_; }
+
+  void shutdown(Handler& handler) override {
+    // Shutdown() returns when every call has ended, and only jobs on this thread end them.
+    const auto closed = std::make_shared<std::atomic<bool>>(false);
+    std::thread closing([this, closed] {
+      const auto cut = std::chrono::system_clock::now() + kShutdownGrace;
+      if (join_server_) join_server_->Shutdown(cut);
+      if (server_) server_->Shutdown(cut);
+      *closed = true;
+      shared_.post([](Handler&) {});
+    });
+    const auto end = std::chrono::steady_clock::now() + kShutdownLimit;
+    while (!*closed && std::chrono::steady_clock::now() < end) {
+      pollfd wait{shared_.jobs.fd(), POLLIN, 0};
+      poll(&wait, 1, 100);
+      for (auto& job : shared_.jobs.drain()) job(handler);
+    }
+    closing.join();
+    for (auto& job : shared_.jobs.drain()) job(handler);
+  }
+
+ private:
+  static std::unique_ptr<grpc::Server> start(
+      grpc::ServerBuilder& builder, const std::string& address,
+      const std::shared_ptr<grpc::ServerCredentials>& credentials, int max_bytes, int& port) {
+    builder.AddListeningPort(address, credentials, &port);
+    builder.SetMaxReceiveMessageSize(max_bytes);
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // another one there is an error
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1000);
+    return builder.BuildAndStart();
+  }
+
+  Shared shared_;
+  ClusterService cluster_{shared_};
+  JoinService join_{shared_};
+  ControlService control_{shared_};
+  StatusService status_{shared_};
+  std::unique_ptr<grpc::Server> server_, join_server_;
+  int port_ = 0, join_port_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::make(const ServerOptions& options) {
+  auto server = std::make_unique<GrpcServer>();
+  CHECK_OK(server->serve(options));
+  return server;
+}
+
+}  // namespace meshd::controller
