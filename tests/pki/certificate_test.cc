@@ -148,11 +148,11 @@ TEST_F(CertificateTest, WhatIsHugeIsRefusedBeforeItIsRead) {
   EXPECT_FALSE(PrivateKey::parse(std::string(kMaxKeyBytes + 1, '-')));
   std::string many;
   for (std::size_t i = 0; i <= kMaxAuthorities; ++i) many += authority_.certificate.to_pem();
-  EXPECT_EQ(parse_authorities(many).error().what, "more than 8 certificates");
+  EXPECT_EQ(error_of(parse_authorities(many)), "more than 8 certificates");
 }
 
 TEST_F(CertificateTest, WhatFollowsACertificateIsRefused) {
-  EXPECT_EQ(parse_der(node().der + '\0').error().what, "certificate: something follows it");
+  EXPECT_EQ(error_of(parse_der(node().der + '\0')), "certificate: something follows it");
   EXPECT_FALSE(parse_certificate(node().to_pem() + node().to_pem()));
   EXPECT_FALSE(parse_der(""));
   EXPECT_FALSE(parse_certificate(""));
@@ -166,7 +166,7 @@ TEST_F(CertificateTest, HasOneEncoding) {
   ASSERT_EQ(longer.substr(0, 2), "\x30\x82");
   longer[1] = '\x83';
   longer.insert(2, 1, '\0');
-  EXPECT_EQ(parse_der(longer).error().what, "certificate: not in its one encoding");
+  EXPECT_EQ(error_of(parse_der(longer)), "certificate: not in its one encoding");
 }
 
 TEST_F(CertificateTest, AuthoritiesAreOfOneCluster) {
@@ -177,9 +177,9 @@ TEST_F(CertificateTest, AuthoritiesAreOfOneCluster) {
   ASSERT_TRUE(read) << read.error().what;
   EXPECT_EQ(read->cluster, "lab");
   EXPECT_EQ(read->certificates.size(), 2);
-  EXPECT_EQ(parse_authorities(pem + elsewhere.certificate.to_pem()).error().what,
+  EXPECT_EQ(error_of(parse_authorities(pem + elsewhere.certificate.to_pem())),
             "authorities of two clusters, lab and other");
-  EXPECT_EQ(parse_authorities(node().to_pem()).error().what, "not an authority's certificate");
+  EXPECT_EQ(error_of(parse_authorities(node().to_pem())), "not an authority's certificate");
   // While both are there, both are believed.
   const auto certificate = next.give(key_, holder_of("lab", Role::kNode, "n"), kSampleNow).value();
   EXPECT_TRUE(check_certificate(certificate, read->certificates, any_node_, kSampleNow));

@@ -264,9 +264,9 @@ TEST_F(GrpcCredentialsTest, AnAuthorityThatWentIsBelievedNoLonger) {
 TEST_F(GrpcCredentialsTest, FilesThatCannotServeAreSaidAtOnce) {
   auto files = authority_.write(dir_.path(), controller_, real_now());
   files.authorities = dir_ / "nothing";
-  for (const auto& why : {make_server_credentials(files).error().what,
-                          make_join_server_credentials(files).error().what,
-                          make_channel_credentials(files).error().what}) {
+  for (const auto& why :
+       {error_of(make_server_credentials(files)), error_of(make_join_server_credentials(files)),
+        error_of(make_channel_credentials(files))}) {
     EXPECT_THAT(why, HasSubstr("nothing: no such file"));
   }
   EXPECT_FALSE(make_join_channel_credentials({}));

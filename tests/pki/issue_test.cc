@@ -135,7 +135,7 @@ TEST(IssueTest, AnAuthorityIssuesForItsOwnClusterWithItsOwnKey) {
   const SampleAuthority authority;
   EXPECT_FALSE(authority.give(new_key(), holder_of("other", Role::kNode, "a"), kSampleNow));
   const auto csr = make_csr(new_key()).value();
-  EXPECT_EQ(issue(authority.certificate, new_key(), csr, kNode, kSampleNow).error().what,
+  EXPECT_EQ(error_of(issue(authority.certificate, new_key(), csr, kNode, kSampleNow)),
             "the authority's key and certificate do not belong together");
   EXPECT_FALSE(
       issue(authority.certificate, authority.key, csr, kNode, authority.certificate.not_after));
@@ -166,7 +166,7 @@ TEST(IssueTest, AKeyIsReadOnlyWhenItNeedsNoPassword) {
   const KeyPtr rsa(EVP_RSA_gen(2048));
   const BioPtr plain(BIO_new(BIO_s_mem()));
   PEM_write_bio_PKCS8PrivateKey(plain.get(), rsa.get(), nullptr, nullptr, 0, nullptr, nullptr);
-  EXPECT_EQ(PrivateKey::parse(text_of(plain.get())).error().what,
+  EXPECT_EQ(error_of(PrivateKey::parse(text_of(plain.get()))),
             "private key: neither a P-256 nor an Ed25519 key");
 }
 
