@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "policy/from_proto.h"
 #include "policy/truth.h"
 
@@ -68,7 +70,7 @@ Status Cluster::fold(const Write& write, const Moment& now, Touched& touched) {
     case kind::ObjectKind::RESTING:
       return fold_resting(write, now);
     case kind::ObjectKind::TOKEN:
-      return {};  // of the door only (controller/token.h)
+      return fold_token(write);
     default:
       return unreadable(write, "is of a kind that this version does not know");
   }
@@ -181,6 +183,31 @@ Status Cluster::fold_resting(const Write& write, const Moment& now) {
   } else {
     resting_blocks_.erase(*what);
   }
+  return {};
+}
+
+Status Cluster::fold_token(const Write& write) {
+  if (!write.value) {
+    tokens_.erase(write.key);
+    return {};
+  }
+  const auto stored = TRY(parse<mesh::v1::StoredToken>(write));
+  Token token;
+  token.id = write.key;
+  if (stored.secret_hash().size() != token.secret_hash.size()) {
+    return unreadable(write, "has no digest of 32 bytes");
+  }
+  std::ranges::copy(stored.secret_hash(), token.secret_hash.begin());
+  token.terms.expires_at = pki::UtcTime(std::chrono::seconds(stored.expires_at_s()));
+  for (const auto& text : stored.sources()) {
+    token.terms.sources.push_back(*TRY(optional_prefix(write, text)));
+  }
+  if (stored.uses_left() >= 0) {
+    token.terms.uses_left = static_cast<std::uint32_t>(stored.uses_left());
+  }
+  token.terms.name_prefix = stored.name_prefix();
+  token.revoked = stored.revoked();
+  tokens_.insert_or_assign(write.key, std::move(token));
   return {};
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "controller/record.h"
+#include "controller/token.h"
 #include "policy/allocate.h"
 #include "policy/fragment.h"
 #include "policy/types.h"
@@ -50,6 +51,7 @@ class Cluster {
     return resting_blocks_;
   }
   [[nodiscard]] const std::map<std::string, NodeState>& nodes() const { return nodes_; }
+  [[nodiscard]] const std::map<std::string, Token>& tokens() const { return tokens_; }
   [[nodiscard]] const mesh::v1::StoredSettings& settings() const { return settings_; }
   [[nodiscard]] const policy::Declaration* declaration(const std::string& id) const;
   [[nodiscard]] const std::string& author(const std::string& id) const;  // empty: undeclared
@@ -70,6 +72,7 @@ class Cluster {
   [[nodiscard]] Status fold_node(const Write& write, Touched& touched);
   [[nodiscard]] Status fold_endpoint(const Write& write, Touched& touched);
   [[nodiscard]] Status fold_resting(const Write& write, const Moment& now);
+  [[nodiscard]] Status fold_token(const Write& write);
   void place(const std::string& id);
   void index(const policy::Declaration& declaration);
   void unindex(const policy::Declaration& declaration);
@@ -79,6 +82,7 @@ class Cluster {
   policy::Quarantine resting_;
   std::map<Prefix, TimePoint> resting_blocks_;
   std::map<std::string, NodeState> nodes_;
+  std::map<std::string, Token> tokens_;
   std::map<std::string, Origin> origins_;
   std::map<std::string, Placement> placements_;  // also of ids whose declaration is gone
   std::map<std::string, std::set<std::string>> on_node_;

@@ -161,6 +161,19 @@ Status Controller::dismiss(const std::string& node, const Moment& now) {
   return status;
 }
 
+Status Controller::let_in(std::string_view token, const IpAddress& source, const std::string& node,
+                          const Moment& now) {
+  if (sessions_.contains(node)) {
+    return fail(ErrorCode::kConflict, fmt::format("node {} is connected already", node));
+  }
+  const pki::UtcTime wall{std::chrono::seconds(now.wall_ms / 1000)};
+  return carry_out([&] { return spend(cluster_, token, source, node, wall); }, now);
+}
+
+Status Controller::put_token(const Token& token, const Moment& now) {
+  return carry_out([&]() -> Result<Writes> { return Writes{controller::put_token(token)}; }, now);
+}
+
 // --- time ----------------------------------------------------------------------------
 
 void Controller::on_timer(const Moment& now) {

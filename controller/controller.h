@@ -85,6 +85,11 @@ class Controller {
   // A node that will not come back, before its time.
   [[nodiscard]] Status dismiss(const std::string& node, const Moment& now);
 
+  // A machine with a token: counted as its use. Refused while a node of the name is connected.
+  [[nodiscard]] Status let_in(std::string_view token, const IpAddress& source,
+                              const std::string& node, const Moment& now);
+  [[nodiscard]] Status put_token(const Token& token, const Moment& now);
+
   void on_timer(const Moment& now);
   [[nodiscard]] std::optional<TimePoint> next_timer() const { return timer_; }
   void on_store_notified(const Moment& now);

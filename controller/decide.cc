@@ -360,6 +360,29 @@ Judged report(const Cluster& cluster, const std::string& node, const mesh::v1::R
   return judged;
 }
 
+Write put_token(const Token& token) {
+  mesh::v1::StoredToken stored;
+  stored.set_secret_hash(std::string(token.secret_hash.begin(), token.secret_hash.end()));
+  stored.set_expires_at_s(token.terms.expires_at.time_since_epoch().count());
+  for (const auto& source : token.terms.sources) stored.add_sources(source.to_string());
+  stored.set_uses_left(token.terms.uses_left ? std::int64_t{*token.terms.uses_left} : -1);
+  stored.set_name_prefix(token.terms.name_prefix);
+  stored.set_revoked(token.revoked);
+  return put(kind::ObjectKind::TOKEN, token.id, stored);
+}
+
+Result<Writes> spend(const Cluster& cluster, std::string_view token, const IpAddress& source,
+                     const std::string& node, pki::UtcTime now) {
+  const auto presented = TRY(parse_token(token));
+  const auto known = cluster.tokens().find(presented.id);
+  const auto* found = known == cluster.tokens().end() ? nullptr : &known->second;
+  if (auto refusal = check_token(found, presented, source, node, now)) {
+    return std::unexpected(std::move(refusal->for_log));
+  }
+  if (!found->terms.uses_left) return Writes();
+  return Writes{put_token(spent(*found))};
+}
+
 Writes sweep(const Cluster& cluster, const Moment& now) {
   Writes writes;
   for (const auto& [address, until] : cluster.resting()) {

@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "controller/cluster.h"
 #include "controller/record.h"
+#include "controller/token.h"
 
 namespace meshd::controller {
 
@@ -61,6 +62,13 @@ struct Judged {
 };
 [[nodiscard]] Judged report(const Cluster& cluster, const std::string& node,
                             const mesh::v1::Report& report, const Moment& now);
+
+// A machine with a token asks to become the node of that name: the use of the token. The error
+// is for our log; who asks hears kTokenRefused.
+[[nodiscard]] Result<Writes> spend(const Cluster& cluster, std::string_view token,
+                                   const IpAddress& source, const std::string& node,
+                                   pki::UtcTime now);
+[[nodiscard]] Write put_token(const Token& token);
 
 // What has rested.
 [[nodiscard]] Writes sweep(const Cluster& cluster, const Moment& now);

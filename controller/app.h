@@ -1,0 +1,63 @@
+// The controller as a program: what arrives at the server, brought to the Controller and the
+// cluster's authority.
+//
+// Threads:   the loop only.
+// Owns:      nothing but the list of open streams; borrows the controller.
+// Invariant: who may do what is decided by the certificate's role. Every change that somebody
+//            asked for is one line of the audit log: who, what, outcome.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "controller/server.h"
+#include "pki/issue.h"
+
+namespace meshd::controller {
+
+struct Authority {
+  pki::Certificate certificate;
+  pki::PrivateKey key;
+  std::string cluster;
+};
+
+class App final : public Handler {
+ public:
+  using Now = std::function<Moment()>;
+  App(Controller& controller, const Authority& authority, Now now)
+      : controller_(controller), authority_(authority), now_(std::move(now)) {}
+
+  void opened(NodeStream& stream, const pki::Peer& peer) override;
+  void message(NodeStream& stream, const mesh::v1::FromNode& message) override;
+  void closed(NodeStream& stream) override;
+  void renew(const pki::Peer& peer, const std::string& csr,
+             Reply<mesh::v1::EnrolReply> reply) override;
+  void enrol(const mesh::v1::EnrolRequest& request, const IpAddress& source,
+             Reply<mesh::v1::EnrolReply> reply) override;
+  void apply(const pki::Peer& peer, std::vector<policy::Declaration> declarations,
+             Reply<mesh::v1::ApplyReply> reply) override;
+  void remove(const pki::Peer& peer, const mesh::v1::DeleteRequest& request,
+              Reply<mesh::v1::DetachReply> reply) override;
+  void release_name(const pki::Peer& peer, const mesh::v1::NameRequest& request,
+                    Reply<mesh::v1::Empty> reply) override;
+  void list_workloads(Reply<mesh::v1::WorkloadList> reply) override;
+  void list_services(Reply<mesh::v1::ServiceList> reply) override;
+  void list_published(Reply<mesh::v1::PublishedList> reply) override;
+  void list_nodes(Reply<mesh::v1::NodeList> reply) override;
+  void get_status(Reply<mesh::v1::StatusReply> reply) override;
+
+  // Sessions whose certificate has ended meanwhile end too.
+  void end_expired();
+
+ private:
+  [[nodiscard]] Result<mesh::v1::EnrolReply> certify(const std::string& csr,
+                                                     const pki::Holder& holder) const;
+
+  Controller& controller_;
+  const Authority& authority_;
+  const Now now_;
+  std::map<NodeStream*, pki::Peer> streams_;
+};
+
+}  // namespace meshd::controller
