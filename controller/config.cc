@@ -1,0 +1,134 @@
+#include "controller/config.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+
+#include "base/unique_fd.h"
+#include "pki/identity.h"
+#include "pki/join_ticket.h"
+#include "policy/from_text.h"
+#include "policy/limits.h"
+#include "proto/config.pb.h"
+
+namespace meshd::controller {
+namespace {
+
+using mesh::v1::ControllerConfig;
+using Log = mesh::v1::NodeConfig::Log;
+
+// Every error below begins with the field; parse_config() puts file and line in front.
+std::unexpected<Error> wrong(std::string_view field, std::string_view reason) {
+  return fail(ErrorCode::kInvalid, fmt::format("{}: {}", field, reason));
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (gethostname(name.data(), name.size() - 1) != 0) return "controller";
+  std::string text(name.data());
+  return text.substr(0, text.find('.'));
+}
+
+Status take_seconds(std::string_view field, std::uint32_t value, Duration& into) {
+  if (value > kMaxSeconds) {
+    return wrong(field, fmt::format("{} is not between 1 and {}", value, kMaxSeconds));
+  }
+  if (value != 0) into = std::chrono::seconds(value);
+  return {};
+}
+
+void read_log(const Log& from, Config& to) {
+  if (from.level() == Log::Level::DEBUG) to.log_level = log::Level::kDebug;
+  if (from.level() == Log::Level::WARNING) to.log_level = log::Level::kWarning;
+  if (from.level() == Log::Level::ERROR) to.log_level = log::Level::kError;
+  if (from.format() == Log::Format::JSON) to.log_format = log::Format::kJson;
+  const bool under_systemd = std::getenv("JOURNAL_STREAM") != nullptr;
+  if (from.format() == Log::Format::AUTO && under_systemd) to.log_format = log::Format::kJournal;
+}
+
+Status read_listeners(const ControllerConfig& from, Config& to) {
+  if (!from.listen().empty()) to.listen = from.listen();
+  if (!from.join_listen().empty()) to.join_listen = from.join_listen();
+  if (to.join_listen == "off") to.join_listen.clear();
+  if (const auto why = pki::endpoint_problem(to.listen); !why.empty()) {
+    return wrong("listen", why);
+  }
+  if (to.join_listen.empty()) return {};
+  if (const auto why = pki::endpoint_problem(to.join_listen); !why.empty()) {
+    return wrong("join_listen", why);
+  }
+  return {};
+}
+
+Result<Config> to_config(const ControllerConfig& from) {
+  Config config;
+  CHECK_OK(read_listeners(from, config));
+  if (!from.dir().empty()) config.dir = from.dir();
+  if (config.dir.front() != '/') return wrong("dir", "is not an absolute path");
+  config.name = from.name().empty() ? host_name() : from.name();
+  if (const auto why = pki::label_problem(config.name); !why.empty()) return wrong("name", why);
+  config.postgres = from.postgres();
+  config.node_declarations = from.allow_node_declarations();
+  CHECK_OK(take_seconds("stale_after_s", from.stale_after_s(), config.stale_after));
+  CHECK_OK(take_seconds("dismiss_after_s", from.dismiss_after_s(), config.dismiss_after));
+  if (config.dismiss_after <= config.stale_after) {
+    return wrong("dismiss_after_s", "is not after stale_after_s");
+  }
+  read_log(from.log(), config);
+  return config;
+}
+
+Status check_given(const ControllerConfig& from, const policy::ParsedFile& parsed) {
+  const std::array fields = {
+      std::pair{"listen", from.listen().empty()},
+      std::pair{"join_listen", from.join_listen().empty()},
+      std::pair{"dir", from.dir().empty()},
+      std::pair{"name", from.name().empty()},
+      std::pair{"postgres", from.postgres().empty()},
+      std::pair{"stale_after_s", from.stale_after_s() == 0},
+      std::pair{"dismiss_after_s", from.dismiss_after_s() == 0},
+  };
+  for (const auto& [field, unset] : fields) {
+    if (unset && parsed.lines.contains(field)) {
+      return wrong(field, "is empty; leave it out for the default");
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Config> parse_config(std::string_view file, std::string_view text) {
+  ControllerConfig message;
+  const auto parsed = TRY(policy::parse_text(file, text, message));
+  auto status = check_given(message, parsed);
+  auto config = status ? to_config(message) : std::unexpected(std::move(status).error());
+  if (config) return config;
+  const auto& what = config.error().what;
+  return std::unexpected(
+      std::move(config).error().in(parsed.where(what.substr(0, what.find(": ")))));
+}
+
+Result<Config> load_config(const std::string& path, bool required) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) {
+    if (errno == ENOENT && !required) return to_config({});
+    return fail_errno("read " + path, errno);
+  }
+  std::string text(policy::kMaxFileBytes + 1, '\0');
+  std::size_t size = 0;
+  while (size < text.size()) {
+    const auto got = read(fd.get(), text.data() + size, text.size() - size);
+    if (got < 0) return fail_errno("read " + path, errno);
+    if (got == 0) break;
+    size += static_cast<std::size_t>(got);
+  }
+  text.resize(size);
+  return parse_config(path, text);
+}
+
+}  // namespace meshd::controller

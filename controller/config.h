@@ -1,0 +1,36 @@
+// mesh-controller's configuration, checked and with every default filled in.
+//
+// Errors: kInvalid as one line "FILE:LINE: FIELD: REASON"; kSystem when the file cannot be read.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/result.h"
+
+namespace meshd::controller {
+
+inline constexpr const char* kDefaultConfigPath = "/etc/mesh-controller/mesh-controller.yaml";
+inline constexpr std::uint32_t kMaxSeconds = 30 * 24 * 3600;  // longer is for ever
+
+struct Config {
+  std::string listen = "[::]:7443";
+  std::string join_listen = "[::]:7444";  // empty: nobody joins
+  std::string dir = "/var/lib/mesh-controller";
+  std::string name;      // the host's unless given
+  std::string postgres;  // empty: <dir>/controller.db
+  bool node_declarations = false;
+  Duration stale_after = std::chrono::seconds(10);
+  Duration dismiss_after = std::chrono::hours(1);
+  log::Level log_level = log::Level::kInfo;
+  log::Format log_format = log::Format::kText;
+};
+
+[[nodiscard]] Result<Config> parse_config(std::string_view file, std::string_view text);
+// A missing file is an error where it was asked for by name.
+[[nodiscard]] Result<Config> load_config(const std::string& path, bool required);
+
+}  // namespace meshd::controller

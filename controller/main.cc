@@ -1,0 +1,164 @@
+// mesh-controller: the cluster's side of the mesh. See mesh-controller(8).
+#include <fmt/format.h>
+#include <systemd/sd-daemon.h>
+
+#include <charconv>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/log.h"
+#include "controller/config.h"
+#include "controller/serve.h"
+#include "controller/setup.h"
+
+namespace {
+
+using meshd::controller::InitOptions;
+
+constexpr std::string_view kVersion = "0.1.0";
+constexpr std::string_view kHelp = R"(Usage: mesh-controller [--config FILE]
+       mesh-controller init --address HOST:PORT [OPTION]...
+
+The cluster's side of the mesh: collects endpoints from the nodes, gives each node what its
+containers need, owns names, VIPs and address blocks, and lets machines join.
+
+  --config FILE     read this file (default /etc/mesh-controller/mesh-controller.yaml)
+  --check-config    check the configuration and leave: 0 good, 1 not, with the line
+  --version         say the version
+  --help            this text
+
+init makes an authority, a store and a first ticket, which lets nodes join:
+  --address HOST:PORT       where nodes find the controller; may be given several times
+  --join-address HOST:PORT  where they join; default: the same hosts, port 7444
+  --dir DIR                 default /var/lib/mesh-controller
+  --cluster NAME            default mesh
+  --zone ZONE               default mesh.internal
+  --pool4, --pool6, --vip4, --vip6 PREFIX|off
+                            default 10.213.0.0/16, 10.214.0.0/16, two /64 of a random ULA
+  --block4 LENGTH           a node's share of pool4, default 24
+  --ticket-hours N          how long the ticket is good, default 24
+  --ticket-uses N           for how many nodes, default any number
+)";
+
+int usage(const std::string& why) {
+  fmt::print(stderr, "mesh-controller: {}; see mesh-controller --help\n", why);
+  return 2;
+}
+
+int failed(const meshd::Error& error) {
+  fmt::print(stderr, "mesh-controller: {}\n", error.what);
+  return 1;
+}
+
+std::optional<std::uint32_t> number(std::string_view text, std::uint32_t most) {
+  std::uint32_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value >= 1 && value <= most ? std::optional(value) : std::nullopt;
+}
+
+// Takes one option of init; why it cannot, or empty.
+std::string take(InitOptions& options, std::string_view name, const std::string& value) {
+  const std::pair<std::string_view, std::string*> texts[] = {
+      {"--dir", &options.dir},     {"--cluster", &options.cluster}, {"--zone", &options.zone},
+      {"--pool4", &options.pool4}, {"--pool6", &options.pool6},     {"--vip4", &options.vip4},
+      {"--vip6", &options.vip6}};
+  for (const auto& [known, into] : texts) {
+    if (name == known) {
+      *into = value;
+      return {};
+    }
+  }
+  if (name == "--address" || name == "--join-address") {
+    if (const auto why = meshd::pki::endpoint_problem(value); !why.empty()) {
+      return fmt::format("{} {}: {}", name, value, why);
+    }
+    (name == "--address" ? options.addresses : options.join_addresses).push_back(value);
+    return {};
+  }
+  const auto count = number(value, name == "--block4" ? 30 : 1'000'000);
+  if (!count) return fmt::format("{} {}: not a number from 1", name, value);
+  if (name == "--block4") {
+    options.block_bits4 = *count;
+  } else if (name == "--ticket-hours") {
+    options.token_lifetime = std::chrono::hours(*count);
+  } else if (name == "--ticket-uses") {
+    options.token_uses = *count;
+  } else {
+    return fmt::format("unknown option {}", name);
+  }
+  return {};
+}
+
+int init(const std::vector<std::string>& arguments) {
+  InitOptions options;
+  for (std::size_t i = 0; i < arguments.size(); i += 2) {
+    if (i + 1 == arguments.size()) return usage("init: " + arguments[i] + " needs a value");
+    if (const auto why = take(options, arguments[i], arguments[i + 1]); !why.empty()) {
+      return usage("init: " + why);
+    }
+  }
+  if (options.addresses.empty()) return usage("init: --address HOST:PORT is needed");
+  if (options.join_addresses.empty()) {
+    for (const auto& address : options.addresses) {
+      options.join_addresses.push_back(address.substr(0, address.rfind(':')) + ":7444");
+    }
+  }
+  const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(
+      std::chrono::system_clock::now().time_since_epoch());
+  const auto made = meshd::controller::init(options, {meshd::BootClock::now(), now.count()});
+  if (!made) return failed(made.error());
+  fmt::print(
+      "cluster {} is made in {}\n"
+      "  start it:     mesh-controller\n"
+      "  a node joins: copy {} to it, and name it in its meshd.yaml:\n"
+      "                controller: {{join_file: PATH}}\n"
+      "  people use:   meshctl --controller {} --identity {}\n",
+      options.cluster, options.dir, made->ticket_path, options.addresses.front(),
+      made->admin_path);
+  return 0;
+}
+
+int serve(const meshd::controller::Config& config) {
+  meshd::log::init(config.log_level, config.log_format);
+  const auto status = meshd::controller::serve(config, [](int port, int join_port) {
+    meshd::log::info("mesh-controller: ports {} and {}", port, join_port);
+    sd_notify(0, "READY=1");
+  });
+  return status ? 0 : failed(status.error());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  if (!arguments.empty() && arguments[0] == "init") {
+    const std::vector rest(arguments.begin() + 1, arguments.end());
+    if (rest.size() == 1 && rest[0] == "--help") return fmt::print("{}", kHelp), 0;
+    return init(rest);
+  }
+  std::optional<std::string> path;
+  bool check = false;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const auto& argument = arguments[i];
+    if (argument == "--help" || argument == "-h") return fmt::print("{}", kHelp), 0;
+    if (argument == "--version") return fmt::print("mesh-controller {}\n", kVersion), 0;
+    if (argument == "--check-config") {
+      check = true;
+    } else if (argument == "--config" && i + 1 < arguments.size()) {
+      path = arguments[++i];
+    } else {
+      return usage("unknown or incomplete option " + argument);
+    }
+  }
+  const auto config = meshd::controller::load_config(
+      path.value_or(meshd::controller::kDefaultConfigPath), path.has_value());
+  if (!config) return failed(config.error());
+  if (check) {
+    fmt::print("configuration is good\n");
+    return 0;
+  }
+  return serve(*config);
+}

@@ -1,0 +1,104 @@
+#include "controller/serve.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/log.h"
+#include "base/unique_fd.h"
+#include "controller/app.h"
+#include "controller/setup.h"
+
+namespace meshd::controller {
+namespace {
+
+// Certificates end by the second; nothing else needs to be looked at more often.
+constexpr auto kLookAfter = std::chrono::seconds(1);
+
+Moment moment() {
+  return {BootClock::now(), std::chrono::duration_cast<std::chrono::milliseconds>(
+                                std::chrono::system_clock::now().time_since_epoch())
+                                .count()};
+}
+
+Result<UniqueFd> signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : {SIGTERM, SIGINT}) sigaddset(&set, number);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  UniqueFd fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) return fail_errno("signalfd", errno);
+  return fd;
+}
+
+// What is done every second.
+void look_after(const Config& config, const Authority& authority, Controller& controller,
+                App& app) {
+  app.end_expired();
+  const pki::UtcTime utc{std::chrono::seconds(moment().wall_ms / 1000)};
+  const auto status = refresh_identity(config.dir, authority, config.name,
+                                       controller.cluster().settings(), utc);
+  if (!status) log::error("identity: {}", status.error().what);
+}
+
+void run(Controller& controller, Server& server, App& app, int signal_fd,
+         const std::function<void()>& every_second) {
+  auto look_at = BootClock::now();
+  pollfd waits[] = {{server.jobs().fd(), POLLIN, 0},
+                    {signal_fd, POLLIN, 0},
+                    {controller.store().notify_fd(), POLLIN, 0}};
+  while ((waits[1].revents & POLLIN) == 0) {
+    const auto now = BootClock::now();
+    const auto next = std::min(controller.next_timer().value_or(look_at), look_at);
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - now).count();
+    poll(waits, std::size(waits), static_cast<int>(std::clamp<std::int64_t>(left, 0, 10'000)));
+    for (auto& job : server.jobs().drain()) job(app);
+    if ((waits[2].revents & POLLIN) != 0) controller.on_store_notified(moment());
+    const auto after = moment();
+    if (controller.next_timer() && *controller.next_timer() <= after.steady) {
+      controller.on_timer(after);
+    }
+    if (after.steady < look_at) continue;
+    every_second();
+    look_at = after.steady + kLookAfter;
+  }
+}
+
+}  // namespace
+
+Status serve(const Config& config, const std::function<void(int, int)>& ready) {
+  CHECK_OK(pki::require_tls13());
+  const auto signal_fd = TRY(signals());
+  const auto authority = TRY(open_authority(config.dir));
+  auto store = config.postgres.empty() ? open_sqlite_store(config.dir)
+                                       : open_postgres_store(config.postgres);
+  if (!store) return std::unexpected(std::move(store).error());
+  const auto controller = TRY(Controller::make(
+      *std::move(store),
+      {config.name, config.node_declarations, config.stale_after, config.dismiss_after},
+      moment()));
+  const auto& settings = controller->cluster().settings();
+  if (settings.cluster() != authority.cluster) {
+    return fail(ErrorCode::kInvalid, "the store is of cluster \"" + settings.cluster() +
+                                         "\", the authority of \"" + authority.cluster + "\"");
+  }
+  const pki::UtcTime utc{std::chrono::seconds(moment().wall_ms / 1000)};
+  CHECK_OK(refresh_identity(config.dir, authority, config.name, settings, utc));
+  const auto server = TRY(Server::make(
+      {config.listen, config.join_listen, identity_files(config.dir), authority.cluster}));
+  App app(*controller, authority, moment);
+  log::info("mesh-controller {}: serving cluster {}", config.name, authority.cluster);
+  ready(server->port(), server->join_port());
+  run(*controller, *server, app, signal_fd.get(),
+      [&] { look_after(config, authority, *controller, app); });
+  log::info("mesh-controller {}: stopping", config.name);
+  server->shutdown(app);
+  return {};
+}
+
+}  // namespace meshd::controller
