@@ -214,7 +214,7 @@ Result<Store> Store::open(const std::string& path, const StoreOptions& options) 
   StoreOptions chosen = options;
   if (chosen.boot_id.empty()) chosen.boot_id = TRY(this_boot());
   if (chosen.steps.empty()) chosen.steps = schema::kSteps;
-  auto dir = TRY(StateDir::open(path));
+  auto dir = TRY(StateDir::open(path, "meshd"));
   CHECK_OK(dir.make_file(kFile));
   for (const auto* suffix : {"-wal", "-shm", "-journal"}) {
     CHECK_OK(dir.check_file(std::string(kFile) + suffix));

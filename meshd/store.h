@@ -23,7 +23,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "meshd/state_dir.h"
+#include "base/state_dir.h"
 #include "policy/types.h"
 
 struct sqlite3;

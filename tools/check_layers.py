@@ -76,7 +76,7 @@ SYSTEM = re.compile(r"<([a-z0-9_]+|[a-z0-9_]+\.h|fmt/\w+\.h"
                     r"|(sys|linux|net|netinet|arpa|asm)/[\w/-]+\.h)>")
 FREE = ("tests", "bench")  # they see everything
 # docs/decisions/0001: a file more is a decision more.
-BASE = re.compile(r"base/((result|ip|log)\.(h|cc)|(strong|unique_fd|mailbox|published|clock)\.h)")
+BASE = re.compile(r"base/((result|ip|log|state_dir)\.(h|cc)|(strong|unique_fd|mailbox|published|clock)\.h)")
 LOCK = re.compile(r"\bstd::(\w*mutex|condition_variable\w*|\w*lock_guard|unique_lock)\b"
                   r"|\bpthread_(mutex|cond|rwlock|spin)_")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(<[^>\n]+>|"[^"\n]+")', re.MULTILINE)

@@ -103,7 +103,7 @@ class CheckSizeTest(unittest.TestCase):
         self.assertEqual(1, len(check("dns/a.cc", "x" * 101 + "\n")[0]))
 
     def test_refuses_a_base_that_grew(self):
-        self.assertEqual(2, len(check("base/ip.cc", "\n" * 801)[0]))
+        self.assertEqual(2, len(check("base/ip.cc", "\n" * 1051)[0]))
 
 
 if __name__ == "__main__":

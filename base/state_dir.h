@@ -1,4 +1,4 @@
-// The directory that holds the daemon's state: made, checked and locked before anything
+// The directory that holds a daemon's state: made, checked and locked before anything
 // in it is opened. Nobody but its owner can read it or plant a file in it.
 //
 // Owns:   the directory's descriptor, and the lock for as long as the object lives.
@@ -19,8 +19,9 @@ namespace meshd {
 class StateDir {
  public:
   // Missing directories are made, the last one with mode 0700. A directory of ours that
-  // others may read is closed to them; one that others may write to is refused.
-  [[nodiscard]] static Result<StateDir> open(const std::string& path);
+  // others may read is closed to them; one that others may write to is refused. `program` is
+  // who may hold the lock, for the text that says so.
+  [[nodiscard]] static Result<StateDir> open(const std::string& path, std::string_view program);
 
   // Without symbolic links.
   [[nodiscard]] const std::string& path() const { return path_; }
@@ -36,7 +37,7 @@ class StateDir {
 
  private:
   StateDir(std::string path, UniqueFd dir) : path_(std::move(path)), dir_(std::move(dir)) {}
-  [[nodiscard]] Status lock();
+  [[nodiscard]] Status lock(std::string_view program);
 
   std::string path_;
   UniqueFd dir_, lock_;

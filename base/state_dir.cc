@@ -1,4 +1,4 @@
-#include "meshd/state_dir.h"
+#include "base/state_dir.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -64,7 +64,7 @@ Status check_info(const std::string& path, const struct stat& info) {
 
 }  // namespace
 
-Result<StateDir> StateDir::open(const std::string& given) {
+Result<StateDir> StateDir::open(const std::string& given, std::string_view program) {
   // "dir/" would follow a link that "dir" does not.
   const auto path = given.substr(0, given.find_last_not_of('/') + 1);
   CHECK_OK(make_directory(path));
@@ -81,11 +81,11 @@ Result<StateDir> StateDir::open(const std::string& given) {
       std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", dir.get()), error);
   if (error) return fail_errno("find the full path of " + path, error.value());
   StateDir result(real.string(), std::move(dir));
-  CHECK_OK(result.lock());
+  CHECK_OK(result.lock(program));
   return result;
 }
 
-Status StateDir::lock() {
+Status StateDir::lock(std::string_view program) {
   CHECK_OK(make_file(kLockName));
   lock_.reset(openat(dir_.get(), kLockName, O_RDWR | O_NOFOLLOW | O_CLOEXEC));
   if (!lock_) return fail_errno("open " + file(kLockName), errno);
@@ -94,7 +94,7 @@ Status StateDir::lock() {
     if (errno != EWOULDBLOCK) return fail_errno("lock " + file(kLockName), errno);
     const auto size = pread(lock_.get(), pid.data(), pid.size(), 0);
     const std::string_view holder(pid.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
-    return fail(ErrorCode::kConflict, fmt::format("{}: another meshd uses it (pid {})", path_,
+    return fail(ErrorCode::kConflict, fmt::format("{}: another {} uses it (pid {})", path_, program,
                                                   holder.substr(0, holder.find('\n'))));
   }
   // Who holds it, for the message above only: the lock itself decides.
