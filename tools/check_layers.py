@@ -63,6 +63,7 @@ ONLY_IN = [
     (r"<openssl/.*>", ["pki/*.cc", "pki/openssl.h"],
      "OpenSSL stays behind pki's headers, which hold values"),
     (r"<sqlite3\.h>", ["meshd/store*.cc", "controller/store*.cc"], "SQL lives in the store alone"),
+    (r"<libpq-fe\.h>", ["controller/store*.cc"], "SQL lives in the store alone"),
     (r"<systemd/.*>", ["meshd/loop.cc", "meshd/main.cc", "meshd/notify.cc", "controller/main.cc"],
      "the event loop and the service manager stay behind loop.h and notify.h"),
     (r"<spdlog/.*>", ["base/log.cc"], "the logger stays behind base/log.h"),
