@@ -12,6 +12,7 @@
 #include "controller/config.h"
 #include "controller/serve.h"
 #include "controller/setup.h"
+#include "pki/join_ticket.h"
 
 namespace {
 
