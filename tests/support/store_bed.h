@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <ostream>
 #include <string>
 
 #include "controller/store.h"
@@ -13,6 +14,10 @@
 namespace meshd::controller {
 
 enum class Backend : std::uint8_t { kSqlite, kPostgres };
+// As ctest's list shows it.
+inline void PrintTo(Backend backend, std::ostream* out) {
+  *out << (backend == Backend::kSqlite ? "Sqlite" : "Postgres");
+}
 
 class StoreBed {
  public:
