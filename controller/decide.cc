@@ -306,7 +306,8 @@ Result<Writes> start(const Cluster& cluster, const std::string& node, const std:
   }
   const auto& pinned = cluster.pinned(id);
   if (!pinned.empty() && pinned != node) {
-    return fail(ErrorCode::kConflict, fmt::format("attach: {} may run on node {} only", id, pinned));
+    return fail(ErrorCode::kConflict,
+                fmt::format("attach: {} may run on node {} only", id, pinned));
   }
   return Writes{put(kind::ObjectKind::ENDPOINT, id, assigned(node, id))};
 }
