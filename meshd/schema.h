@@ -30,6 +30,9 @@ enum class Table : std::uint8_t {
   kSysctls,
   kIdleNames,
   kLeftNetns,
+  kCluster,
+  kSlice,
+  kConfirmed,
 };
 
 struct TableInfo {
@@ -55,10 +58,14 @@ inline constexpr std::array kTables = {
     TableInfo{Table::kSysctls, "sysctls", "key,value", 1},
     TableInfo{Table::kIdleNames, "idle_names", "name,since", 1},
     TableInfo{Table::kLeftNetns, "left_netns", "id,netns_dev,netns_ino,netns_path", 1},
+    TableInfo{Table::kCluster, "cluster",
+              "name,zone,pool4,pool6,vip4,vip6,block4,block6,revision", 1},
+    TableInfo{Table::kSlice, "slice", "kind,key,value", 2},
+    TableInfo{Table::kConfirmed, "confirmed", "consumer,provider,from4,from6,to4,to6,ranges", 2},
 };
 
 // Foreign keys are checked at commit: the order of changes within one does not matter.
-inline constexpr std::array<std::string_view, 2> kSteps = {
+inline constexpr std::array<std::string_view, 3> kSteps = {
     R"sql(
 CREATE TABLE node (
   only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -142,6 +149,38 @@ CREATE TABLE left_netns (
   netns_ino INTEGER NOT NULL,
   netns_path TEXT NOT NULL,
   sum INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+)sql",
+    R"sql(
+CREATE TABLE cluster (
+  name TEXT PRIMARY KEY,
+  zone TEXT NOT NULL,
+  pool4 TEXT NOT NULL,  -- prefixes; empty: the family is off
+  pool6 TEXT NOT NULL,
+  vip4 TEXT NOT NULL,
+  vip6 TEXT NOT NULL,
+  block4 TEXT NOT NULL,
+  block6 TEXT NOT NULL,
+  revision INTEGER NOT NULL,
+  sum INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE slice (
+  kind INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  value BLOB NOT NULL,  -- as the controller sent it
+  sum INTEGER NOT NULL,
+  PRIMARY KEY (kind, key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE confirmed (
+  consumer TEXT NOT NULL,
+  provider TEXT NOT NULL,
+  from4 BLOB CHECK (length(from4) = 4),
+  from6 BLOB CHECK (length(from6) = 16),
+  to4 BLOB CHECK (length(to4) = 4),
+  to6 BLOB CHECK (length(to6) = 16),
+  ranges TEXT NOT NULL,  -- "6:5432-5432 17:8000-8100"
+  sum INTEGER NOT NULL,
+  PRIMARY KEY (consumer, provider)
 ) STRICT, WITHOUT ROWID;
 )sql",
 };

@@ -15,109 +15,19 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "base/result.h"
 #include "base/state_dir.h"
-#include "policy/types.h"
+#include "meshd/store_changes.h"
 
 struct sqlite3;
 struct sqlite3_stmt;
 
 namespace meshd {
-
-struct PutDeclaration {
-  std::string id;
-  policy::Declaration declaration;
-};
-struct DropDeclaration {  // with all that hangs on it: attachment and node ports
-  std::string id;
-};
-struct PutAttachment {  // not draining, not ready
-  std::string id;
-  policy::Attachment attachment;
-};
-struct DropAttachment {
-  std::string id;
-};
-struct PutDraining {
-  std::string id;
-  bool draining = true;
-};
-struct PutReady {
-  std::string id;
-  bool ready = false;
-  std::map<std::uint16_t, policy::FamilyReady> tcp_ready;
-};
-struct PutService {
-  policy::ServiceKey key;
-  policy::Service service;
-};
-struct DropService {
-  policy::ServiceKey key;
-};
-struct PutNodePort {
-  policy::PublishKey key;
-  std::uint16_t node_port = 0;
-};
-struct DropNodePort {
-  policy::PublishKey key;
-};
-struct PutQuarantine {
-  IpAddress address;
-  TimePoint until{};
-};
-struct DropQuarantine {
-  IpAddress address;
-};
-struct PutIdleName {  // a CLUSTER name that nobody declares
-  std::string name;
-  std::int64_t since_s = 0;  // seconds since 1970: it is counted in days, over reboots
-};
-struct DropIdleName {
-  std::string name;
-};
-// A namespace that `prepare` made, nobody is attached to any more, and the client has not
-// said yet that it removed.
-struct LeftNetns {
-  policy::Netns netns;
-  std::string path;
-  auto operator<=>(const LeftNetns&) const = default;
-};
-struct PutLeftNetns {
-  std::string id;
-  LeftNetns left;
-};
-struct DropLeftNetns {
-  std::string id;
-};
-struct PutSysctl {  // of the node, as it was before us: for --purge
-  std::string key, value;
-};
-struct DropSysctl {
-  std::string key;
-};
-
-using StoreChange = std::variant<PutDeclaration, DropDeclaration, PutAttachment, DropAttachment,
-                                 PutDraining, PutReady, PutService, DropService, PutNodePort,
-                                 DropNodePort, PutQuarantine, DropQuarantine, PutIdleName,
-                                 DropIdleName, PutLeftNetns, DropLeftNetns, PutSysctl, DropSysctl>;
-
-struct StoredState {
-  std::map<std::string, policy::Workload, std::less<>> workloads;
-  std::map<policy::ServiceKey, policy::Service> services;
-  std::map<policy::PublishKey, std::uint16_t> node_ports;
-  policy::Quarantine quarantine;
-  std::map<std::string, std::int64_t> idle_names;  // CLUSTER names, and since when (1970)
-  std::map<std::string, LeftNetns> left_netns;     // by workload id
-  std::map<std::string, std::string> sysctls;      // as they were before us
-  std::uint64_t generation = 0;
-};
 
 // What a start depends on besides the directory.
 struct StoreOptions {
@@ -145,6 +55,7 @@ class Store {
   // Stores what nothing is compiled from: the generation stays as it is.
   [[nodiscard]] Status amend(std::span<const StoreChange> changes);
   [[nodiscard]] std::uint64_t generation() const { return generation_; }
+  [[nodiscard]] const std::string& boot_id() const { return boot_id_; }
   // The node's own /48 of fd00::/8, drawn once (RFC 4193 section 3.2.2).
   [[nodiscard]] const Prefix& ula() const { return ula_; }
 

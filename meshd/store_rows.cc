@@ -37,6 +37,19 @@ std::string ports_text(const std::map<std::uint16_t, FamilyReady>& ports) {
   return text;
 }
 
+Value prefix(const std::optional<Prefix>& range) {
+  return range ? range->to_string() : std::string();
+}
+
+std::string ranges_text(const std::vector<policy::PortRange>& ranges) {
+  std::string text;
+  for (const auto& range : ranges) {
+    text += fmt::format("{}{}:{}-{}", text.empty() ? "" : " ", std::to_underlying(range.proto),
+                        range.first, range.last);
+  }
+  return text;
+}
+
 Row key_row(const policy::ServiceKey& key) {
   return {whole(std::to_underlying(key.scope)), key.workflow, key.name};
 }
@@ -118,6 +131,26 @@ struct ToRows {
   Writes operator()(const DropLeftNetns& c) const { return {drop(Table::kLeftNetns, {c.id})}; }
   Writes operator()(const PutSysctl& c) const { return {put(Table::kSysctls, {c.key, c.value})}; }
   Writes operator()(const DropSysctl& c) const { return {drop(Table::kSysctls, {c.key})}; }
+  Writes operator()(const PutCluster& c) const {
+    const auto& t = c.cluster.terms;
+    return {put(Table::kCluster, {t.cluster, t.zone, prefix(t.pool4), prefix(t.pool6),
+                                  prefix(t.vip4), prefix(t.vip6), prefix(t.block4),
+                                  prefix(t.block6), whole(c.cluster.revision)})};
+  }
+  Writes operator()(const PutSliceItem& c) const {
+    return {put(Table::kSlice, {std::int64_t{c.key.kind}, c.key.key, Blob{c.value}})};
+  }
+  Writes operator()(const DropSliceItem& c) const {
+    return {drop(Table::kSlice, {std::int64_t{c.key.kind}, c.key.key})};
+  }
+  Writes operator()(const PutConfirmation& c) const {
+    const auto& s = c.said;
+    return {put(Table::kConfirmed, {c.consumer, c.provider, address(s.from4), address(s.from6),
+                                    address(s.to4), address(s.to6), ranges_text(s.ranges)})};
+  }
+  Writes operator()(const DropConfirmation& c) const {
+    return {drop(Table::kConfirmed, {c.consumer, c.provider})};
+  }
 };
 
 // --- columns to values ---------------------------------------------------------------
@@ -167,7 +200,16 @@ class Columns {
   policy::Scope scope() {
     return number_up_to<std::uint8_t>(1) == 0 ? policy::Scope::kWorkflow : policy::Scope::kCluster;
   }
+  std::optional<Prefix> maybe_prefix() {
+    const auto written = text();
+    if (written.empty()) return std::nullopt;
+    const auto prefix = Prefix::parse(written);
+    if (prefix) return *prefix;
+    bad();
+    return std::nullopt;
+  }
   std::map<std::uint16_t, FamilyReady> ports();
+  std::vector<policy::PortRange> ranges();
 
   void bad() { bad_ = std::min(bad_, next_); }
   Status finish() {
@@ -216,6 +258,30 @@ std::map<std::uint16_t, FamilyReady> Columns::ports() {
     const std::string_view families(after + 1, stop);
     result[port] = {families.contains('4'), families.contains('6')};
     at = stop == end ? end : stop + 1;
+  }
+  return result;
+}
+
+// "6:5432-5432 17:8000-8100"
+std::vector<policy::PortRange> Columns::ranges() {
+  const auto all = text();
+  std::vector<policy::PortRange> result;
+  const char* at = all.data();
+  const char* const end = at + all.size();
+  const auto number = [&](char stop) {
+    std::uint16_t value = 0;
+    const auto [after, error] = std::from_chars(at, end, value);
+    const bool fits = error == std::errc{} && (after == end ? stop == ' ' : *after == stop);
+    if (!fits) bad();
+    at = !fits || after == end ? end : after + 1;
+    return value;
+  };
+  while (at != end) {
+    const auto proto = number(':');
+    if (proto != 6 && proto != 17) bad();
+    const auto first = number('-');
+    result.push_back({proto == 17 ? Proto::kUdp : Proto::kTcp, first, number(' ')});
+    if (result.back().last < first) bad();
   }
   return result;
 }
@@ -280,6 +346,37 @@ void read_service(Columns& columns, StoredState& into) {
   service.endpoint_lost_at = columns.time();
 }
 
+void read_cluster(Columns& columns, StoredState& into) {
+  if (into.cluster) columns.bad();
+  auto& terms = into.cluster.emplace().terms;
+  terms.cluster = columns.text();
+  terms.zone = columns.text();
+  terms.pool4 = columns.maybe_prefix();
+  terms.pool6 = columns.maybe_prefix();
+  terms.vip4 = columns.maybe_prefix();
+  terms.vip6 = columns.maybe_prefix();
+  terms.block4 = columns.maybe_prefix();
+  terms.block6 = columns.maybe_prefix();
+  into.cluster->revision = columns.number();
+}
+
+void read_slice(Columns& columns, StoredState& into) {
+  SliceKey key;
+  key.kind = columns.number_up_to(std::numeric_limits<int>::max());
+  key.key = columns.text();
+  into.slice[std::move(key)] = columns.blob();
+}
+
+void read_confirmed(Columns& columns, StoredState& into) {
+  auto& of_consumer = into.confirmed[columns.text()];
+  auto& said = of_consumer[columns.text()];
+  said.from4 = columns.maybe_address();
+  said.from6 = columns.maybe_address();
+  said.to4 = columns.maybe_address();
+  said.to6 = columns.maybe_address();
+  said.ranges = columns.ranges();
+}
+
 void read_node_port(Columns& columns, StoredState& into) {
   policy::PublishKey key;
   key.id = columns.text();
@@ -332,6 +429,15 @@ Status read_row(schema::Table table, const Row& row, StoredState& into) {
       left.path = columns.text();
       break;
     }
+    case Table::kCluster:
+      read_cluster(columns, into);
+      break;
+    case Table::kSlice:
+      read_slice(columns, into);
+      break;
+    case Table::kConfirmed:
+      read_confirmed(columns, into);
+      break;
     case Table::kSysctls: {
       auto key = columns.text();
       into.sysctls[std::move(key)] = columns.text();

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "policy/node_ports.h"
+
 namespace meshd::policy {
 namespace {
 
@@ -213,78 +215,12 @@ class Apply {
     return std::nullopt;
   }
 
-  // Who holds which node port, without the workloads of this apply.
-  void read_taken_ports() {
-    for (const auto& [key, port] : world_.node_ports) {
-      if (!after_.contains(key.id)) taken_.emplace(std::pair(key.proto, port), key.id);
-    }
-  }
-
-  Status claim(const PublishKey& key, std::uint16_t port) {
-    const auto [entry, free] = taken_.emplace(std::pair(key.proto, port), key.id);
-    if (!free) {
-      return refuse(ErrorCode::kConflict, key.id,
-                    fmt::format("publish: node_port {}/{} is {}'s", port, proto_name(key.proto),
-                                entry->second));
-    }
-    if (listening_->contains({key.proto, port})) {
-      return refuse(
-          ErrorCode::kConflict, key.id,
-          fmt::format("publish: the node itself listens on {}/{}", port, proto_name(key.proto)));
-    }
-    const auto old = world_.node_ports.find(key);
-    if (old == world_.node_ports.end() || old->second != port) outcome_.node_ports[key] = port;
-    return {};
-  }
-
   Status settle_node_ports() {
-    read_taken_ports();
-    std::vector<PublishKey> open;  // no port declared, none kept
-    // Declared ports first, then those kept, then new choices: a choice never takes what
-    // somebody else in the same apply asks for.
-    for (const auto& [id, declaration] : after_) {
-      for (const auto& publication : declaration.publish) {
-        if (!publication.node_port) continue;
-        CHECK_OK(claim({id, publication.proto, publication.port}, *publication.node_port));
-      }
-    }
-    for (const auto& [id, declaration] : after_) {
-      for (const auto& publication : declaration.publish) {
-        if (publication.node_port) continue;
-        const PublishKey key{id, publication.proto, publication.port};
-        const auto kept = world_.node_ports.find(key);
-        if (kept == world_.node_ports.end() ||
-            !taken_.emplace(std::pair(key.proto, kept->second), id).second) {
-          open.push_back(key);
-        }
-      }
-    }
-    for (const auto& key : open) CHECK_OK(choose(key));
-    drop_unpublished();
+    auto ports = policy::settle_node_ports(world_, after_, *listening_);
+    if (!ports.refused.empty()) return std::unexpected(std::move(ports.refused.front().second));
+    outcome_.node_ports = std::move(ports.given);
+    outcome_.node_ports_gone = std::move(ports.gone);
     return {};
-  }
-
-  Status choose(const PublishKey& key) {
-    const auto& settings = world_.settings;
-    for (std::uint32_t port = settings.publish_first; port <= settings.publish_last; ++port) {
-      const std::pair wanted(key.proto, static_cast<std::uint16_t>(port));
-      if (taken_.contains(wanted) || listening_->contains(wanted)) continue;
-      return claim(key, wanted.second);
-    }
-    return refuse(ErrorCode::kExhausted, key.id,
-                  fmt::format("publish: no node port is free in {}-{}", settings.publish_first,
-                              settings.publish_last));
-  }
-
-  void drop_unpublished() {
-    for (const auto& [key, port] : world_.node_ports) {
-      const auto declaration = after_.find(key.id);
-      if (declaration == after_.end()) continue;
-      const bool kept = std::ranges::any_of(declaration->second.publish, [&](const auto& p) {
-        return p.proto == key.proto && p.port == key.port;
-      });
-      if (!kept) outcome_.node_ports_gone.push_back(key);
-    }
   }
 
   const World& world_;
@@ -292,7 +228,6 @@ class Apply {
   const ListeningPorts* const listening_;
   const Duration rest_;
   std::map<std::string, Declaration, std::less<>> after_;  // everything named in the apply
-  std::map<std::pair<Proto, std::uint16_t>, std::string> taken_;
   std::set<IpAddress> used_vips_[2];
   Outcome outcome_;
 };

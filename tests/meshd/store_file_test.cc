@@ -269,7 +269,8 @@ TEST_F(StoreFileTest, FileThatIsNoDatabaseIsRefused) {
 
 // --- versions ------------------------------------------------------------------------
 
-constexpr std::array<std::string_view, 3> kNewer = {schema::kSteps[0], schema::kSteps[1],
+constexpr std::array<std::string_view, 4> kNewer = {schema::kSteps[0], schema::kSteps[1],
+                                                    schema::kSteps[2],
                                                     "ALTER TABLE quarantine ADD COLUMN note TEXT;"};
 
 TEST_F(StoreFileTest, OlderFileIsMigratedAndACopyKeptForTheWayBack) {
@@ -290,16 +291,41 @@ TEST_F(StoreFileTest, OlderFileIsMigratedAndACopyKeptForTheWayBack) {
   const auto refused = open();
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kInvalid);
-  EXPECT_THAT(refused.error().what, HasSubstr("newer meshd (schema 3, this one knows 2)"));
-  EXPECT_THAT(refused.error().what, HasSubstr("meshd.db.schema-2"));
+  EXPECT_THAT(refused.error().what, HasSubstr("newer meshd (schema 4, this one knows 3)"));
+  EXPECT_THAT(refused.error().what, HasSubstr("meshd.db.schema-3"));
 
   struct stat info{};
-  ASSERT_EQ(stat((file() + ".schema-2").c_str(), &info), 0);
+  ASSERT_EQ(stat((file() + ".schema-3").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 07777, 0600U);
-  fs::rename(file() + ".schema-2", file());
+  fs::rename(file() + ".schema-3", file());
   auto store = open();
   ASSERT_TRUE(store) << store.error().what;
   EXPECT_EQ(dump(store->load().value()), before);
+}
+
+// As a meshd left it that knew of no cluster.
+TEST_F(StoreFileTest, FileOfANodeByItselfIsTaken) {
+  std::string before;
+  {
+    auto store = open();
+    ASSERT_TRUE(store && store->apply(step(1), 1));
+    before = dump(store->load().value());
+  }
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open(file().c_str(), &db), SQLITE_OK);
+  EXPECT_EQ(sqlite3_exec(db,
+                         "DROP TABLE cluster; DROP TABLE slice; DROP TABLE confirmed; "
+                         "PRAGMA user_version=2;",
+                         nullptr, nullptr, nullptr),
+            SQLITE_OK);
+  sqlite3_close(db);
+  auto store = open();
+  ASSERT_TRUE(store) << store.error().what;
+  EXPECT_EQ(dump(store->load().value()), before);
+  EXPECT_FALSE(store->load()->cluster);
+  const StoreChange change[] = {PutSliceItem{{1, "db"}, "value"}};
+  EXPECT_TRUE(store->apply(change, 2));
+  EXPECT_TRUE(fs::exists(file() + ".schema-2"));
 }
 
 // As the first meshd left it: schema 1 had no tables for what came later.
@@ -312,7 +338,9 @@ TEST_F(StoreFileTest, FileOfTheFirstSchemaIsTaken) {
   }
   sqlite3* db = nullptr;
   ASSERT_EQ(sqlite3_open(file().c_str(), &db), SQLITE_OK);
-  EXPECT_EQ(sqlite3_exec(db, "DROP TABLE idle_names; DROP TABLE left_netns; PRAGMA user_version=1;",
+  EXPECT_EQ(sqlite3_exec(db,
+                         "DROP TABLE idle_names; DROP TABLE left_netns; DROP TABLE cluster; "
+                         "DROP TABLE slice; DROP TABLE confirmed; PRAGMA user_version=1;",
                          nullptr, nullptr, nullptr),
             SQLITE_OK);
   sqlite3_close(db);
@@ -329,14 +357,15 @@ TEST_F(StoreFileTest, MigrationThatFailsLeavesTheOldVersion) {
     auto store = open();
     ASSERT_TRUE(store && store->apply(step(1), 1));
   }
-  constexpr std::array<std::string_view, 4> kBroken = {
-      schema::kSteps[0], schema::kSteps[1], "ALTER TABLE quarantine ADD COLUMN note TEXT;",
+  constexpr std::array<std::string_view, 5> kBroken = {
+      schema::kSteps[0], schema::kSteps[1], schema::kSteps[2],
+      "ALTER TABLE quarantine ADD COLUMN note TEXT;",
       "ALTER TABLE nonsense ADD COLUMN note TEXT;"};
   auto broken = options();
   broken.steps = kBroken;
   const auto failed = Store::open(dir_, broken);
   ASSERT_FALSE(failed);
-  EXPECT_THAT(failed.error().what, HasSubstr("schema step 4"));
+  EXPECT_THAT(failed.error().what, HasSubstr("schema step 5"));
   auto store = open();
   ASSERT_TRUE(store) << store.error().what;
   EXPECT_EQ(store->load()->generation, 1U);

@@ -75,6 +75,16 @@ class StoreTest : public testing::Test {
         PutQuarantine{ip("fd00::9"), kNow + seconds(61)},
         PutIdleName{"llm", -7},
         PutLeftNetns{"gone", {{4, 0xffffffff00000002}, "/run/netns/gone"}},
+        PutCluster{{{"c", "mesh.internal", Prefix::parse("10.213.0.0/16").value(), {},
+                     Prefix::parse("10.214.0.0/16").value(), {},
+                     Prefix::parse("10.213.7.0/24").value(), {}},
+                    0xffffffff00000003}},
+        PutSliceItem{{0, "a"}, std::string("\0value", 6)},
+        PutSliceItem{{7, "of a later kind"}, ""},
+        PutConfirmation{"a", "far",
+                        {ip("10.213.7.1"), {}, {}, ip("fd00::5"),
+                         {{Proto::kTcp, 1, 5432}, {Proto::kUdp, 65535, 65535}}}},
+        PutConfirmation{"a", "near", {}},
     };
   }
 
@@ -122,7 +132,14 @@ TEST_F(StoreTest, EverythingComesBackAsItWasPut) {
             "node port a tcp 53: 20000\nnode port a udp 53: 25353\n"
             "resting 10.213.0.9 until 1060000000000\nresting fd00::9 until 1061000000000\n"
             "idle llm since -7\n"
-            "left of gone: 4/18446744069414584322 /run/netns/gone\n");
+            "left of gone: 4/18446744069414584322 /run/netns/gone\n"
+            "cluster c mesh.internal revision 18446744069414584323: 10.213.0.0/16 - "
+            "10.214.0.0/16 - 10.213.7.0/24 -\n" +
+                fmt::format("slice 0 a: 6 bytes, {}\nslice 7 of a later kind: 0 bytes, {}\n",
+                            std::hash<std::string>()(std::string("\0value", 6)),
+                            std::hash<std::string>()("")) +
+                "confirmed a -> far: 10.213.7.1 - - fd00::5 tcp/1-5432 udp/65535-65535\n"
+                "confirmed a -> near: - - - -\n");
 }
 
 TEST_F(StoreTest, WhatIsAmendedKeepsItsGeneration) {

@@ -51,6 +51,29 @@ inline std::string dump(const StoredState& state) {
   for (const auto& [id, left] : state.left_netns) {
     out += fmt::format("left of {}: {}/{} {}\n", id, left.netns.dev, left.netns.ino, left.path);
   }
+  if (state.cluster) {
+    const auto& [terms, revision] = *state.cluster;
+    out += fmt::format("cluster {} {} revision {}:", terms.cluster, terms.zone, revision);
+    for (const auto* range : {&terms.pool4, &terms.pool6, &terms.vip4, &terms.vip6, &terms.block4,
+                              &terms.block6}) {
+      out += *range ? " " + (*range)->to_string() : " -";
+    }
+    out += "\n";
+  }
+  for (const auto& [key, value] : state.slice) {
+    out += fmt::format("slice {} {}: {} bytes, {}\n", key.kind, key.key, value.size(),
+                       std::hash<std::string>()(value));
+  }
+  for (const auto& [consumer, providers] : state.confirmed) {
+    for (const auto& [provider, said] : providers) {
+      out += fmt::format("confirmed {} -> {}: {} {} {} {}", consumer, provider, dump(said.from4),
+                         dump(said.from6), dump(said.to4), dump(said.to6));
+      for (const auto& range : said.ranges) {
+        out += fmt::format(" {}/{}-{}", proto_name(range.proto), range.first, range.last);
+      }
+      out += "\n";
+    }
+  }
   return out;
 }
 
