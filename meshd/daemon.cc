@@ -13,6 +13,7 @@
 #include "dns/name.h"
 #include "meshd/listeners.h"
 #include "meshd/refusal_text.h"
+#include "meshd/slice.h"
 
 namespace meshd {
 namespace {
@@ -65,6 +66,8 @@ Status Daemon::open_store() {
 
 Status Daemon::learn_node() {
   settings_ = TRY(settings_of(config_, store_->ula()));
+  const auto stored = TRY(store_->load());
+  if (stored.cluster) settings_ = with_terms(std::move(settings_), stored.cluster->terms);
   kernel_ = TRY(LinuxKernel::make(settings_));
   auto& topology = kernel_->topology();
   CHECK_OK(
@@ -75,7 +78,7 @@ Status Daemon::learn_node() {
       .forwarding4_was_off = true, .forwarding6_was_off = true, .log_group = kLogGroup};
   kernel_->set_table(settings_, options);
   CHECK_OK(kernel_->check());
-  topology.set_memory(TRY(store_->load()).sysctls,
+  topology.set_memory(stored.sysctls,
                       [this](const auto& old) { return remember(old); });
   CHECK_OK(kernel_->prepare_node());
   auto network = TRY(topology.node_network());
@@ -108,7 +111,7 @@ Status Daemon::start_node() {
 
 dns::ZoneSettings Daemon::zone_settings() const {
   dns::ZoneSettings zone;
-  zone.zone = dns::to_wire(config_.zone).value_or(std::string(1, '\0'));
+  zone.zone = dns::to_wire(settings_.zone).value_or(std::string(1, '\0'));
   zone.engine_prefixes = config_.engine_prefixes.empty() ? bridges_ : config_.engine_prefixes;
   for (const auto& range :
        {settings_.pool4, settings_.pool6, settings_.vip_pool4, settings_.vip_pool6}) {
@@ -225,7 +228,7 @@ Status Daemon::start_api() {
     watchdog_timer_->set(BootClock::now());
   }
   if (const auto told = notify_ready(); !told) log::warning("start: {}", told.error().what);
-  log::info("meshd {} serves {} on node {}: {} workloads, {} attached", kVersion, config_.zone,
+  log::info("meshd {} serves {} on node {}: {} workloads, {} attached", kVersion, settings_.zone,
             config_.node_name, node_->world().workloads.size(), node_->links().size());
   return {};
 }

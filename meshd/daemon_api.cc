@@ -1,6 +1,8 @@
 // The second half of Daemon: what the API's calls do.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/log.h"
@@ -48,6 +50,16 @@ std::string with_owner(const policy::World& world, const std::string& id) {
   const auto found = world.workloads.find(id);
   if (found == world.workloads.end()) return id;
   return fmt::format("{} of {}", id, found->second.declaration.owner);
+}
+
+// Of containers, whoever knows of them.
+Problems problems_of(const Node& node) {
+  auto all = node.problems();
+  if (node.cluster() == nullptr) return all;
+  for (auto& [id, problems] : node.cluster()->problems()) {
+    std::ranges::move(problems, std::back_inserter(all[id]));
+  }
+  return all;
 }
 
 }  // namespace
@@ -125,7 +137,7 @@ void Daemon::release_name(const pb::NameRequest& request, Caller caller, Reply<p
 }
 
 void Daemon::list_workloads(const pb::Empty&, Reply<pb::WorkloadList> reply) {
-  reply(workload_list(node_->world(), node_->problems()));
+  reply(workload_list(node_->world(), problems_of(*node_)));
 }
 void Daemon::list_services(const pb::Empty&, Reply<pb::ServiceList> reply) {
   reply(service_list(node_->world()));
@@ -199,7 +211,9 @@ void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) {
   shown.set_planned(generations.planned);
   shown.set_installed(generations.installed);
   shown.set_named(generations.named);
-  shown.set_reported(generations.named);  // nobody to report to: as good as reported
+  const auto* const cluster = node_->cluster();
+  // With nobody to report to it is as good as reported.
+  shown.set_reported(cluster && cluster->terms() ? cluster->reported() : generations.named);
   const auto add = [&](std::string subject, std::string detail) {
     auto& problem = *answer.add_problems();
     problem.set_subject(std::move(subject));
@@ -207,19 +221,20 @@ void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) {
   };
   if (!node_->behind().empty()) add("rules", node_->behind());
   if (const auto& trouble = node_->store_trouble(); !trouble.empty()) add("store", trouble);
+  if (cluster && !cluster->trouble().empty()) add("cluster", cluster->trouble());
   if (!log_trouble_.empty()) add("refusals", log_trouble_);
   add_upstreams(dns_->upstream_states(), answer);
   answer.set_healthy(answer.problems().empty() && generations.stored == generations.named);
-  for (const auto& [id, problems] : node_->problems()) {
+  for (const auto& [id, problems] : problems_of(*node_)) {
     for (const auto& problem : problems) add(id, problem);  // the container's, not the node's
   }
   answer.set_node(config_.node_name);
   answer.set_version(std::string(kVersion));
-  answer.set_zone(config_.zone);
+  answer.set_zone(settings_.zone);
   answer.set_workloads(static_cast<std::uint32_t>(node_->world().workloads.size()));
   answer.set_attached(static_cast<std::uint32_t>(node_->links().size()));
   answer.set_repairs(node_->repairs());
-  answer.set_controller("none");
+  answer.set_controller(cluster ? cluster->text() : "none");
   answer.set_watching(static_cast<std::uint32_t>(watchers_.size() + refusal_watchers_.size()));
   answer.set_waiting(static_cast<std::uint32_t>(node_->waiting()));
   reply(std::move(answer));

@@ -43,16 +43,6 @@ void append(std::vector<StoreChange>& to, std::vector<StoreChange> more) {
   std::ranges::move(more, std::back_inserter(to));
 }
 
-pb::DetachReply detached(const policy::Attachment& attachment) {
-  pb::DetachReply reply;
-  reply.set_was_attached(true);
-  reply.set_netns(attachment.netns_path);
-  reply.set_prepared(attachment.prepared);
-  reply.set_netns_dev(attachment.netns.dev);
-  reply.set_netns_ino(attachment.netns.ino);
-  return reply;
-}
-
 }  // namespace
 
 Node::Node(policy::Settings settings, Store& store, Kernel& kernel, Names& names, EventSink sink,
@@ -75,12 +65,20 @@ Status Node::load(TimePoint now) {
   idle_names_ = std::move(stored.idle_names);
   left_netns_ = std::move(stored.left_netns);
   world_.now = now;
+  if (options_.cluster || stored.cluster) {
+    cluster_ = std::make_unique<ClusterPart>(*this, options_.cluster.value_or(ClusterOptions()));
+    cluster_->load(stored);
+    world_.settings = cluster_->overlay(std::move(world_.settings));
+  }
   for (auto& [id, workload] : world_.workloads) {
+    if (workload.remote) continue;
     workload.ready |= is_ready(workload);
     if (workload.attachment) note_addresses(id, *workload.attachment);
   }
   generations_.stored = generations_.planned = stored.generation;
-  if (const auto idle = missing_idle(world_, idle_names_, wall_s()); !idle.empty()) {
+  if (in_cluster()) {
+    // Names are the controller's.
+  } else if (const auto idle = missing_idle(world_, idle_names_, wall_s()); !idle.empty()) {
     note_store(store_.amend(idle));
     note_idle(idle_names_, idle);
   }
@@ -143,7 +141,8 @@ Status Node::converge(TimePoint now) {
 
 void Node::set_settings(policy::Settings settings, TimePoint now) {
   world_.now = now;
-  world_.settings = std::move(settings);
+  world_.settings = cluster_ ? cluster_->overlay(std::move(settings)) : std::move(settings);
+  if (cluster_) cluster_->note_all();
   bring_in_force(compiler_.rebuild(world_), now);
 }
 
@@ -200,6 +199,7 @@ Result<policy::Attachment> Node::pick_address() {
 
 void Node::attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply) {
   world_.now = now;
+  if (cluster_ && cluster_->must_ask(spec.id)) return cluster_->await(spec, now, std::move(reply));
   if (auto status = check_attach(spec); !status) {
     return reply(std::unexpected(std::move(status).error()));
   }
@@ -267,7 +267,7 @@ void Node::detach(const std::string& id, TimePoint now, Reply<pb::DetachReply> r
   auto answer = left_netns(id);  // an earlier one, of which the client has not come to an end
   Status stored;
   if (found->second.attachment) {
-    answer = detached(*found->second.attachment);
+    answer = detach_reply(*found->second.attachment);
     stored = drop_attachment(id, now);
   } else if (!unstored_.empty()) {
     stored = store_kept(now);
@@ -337,6 +337,7 @@ void Node::drain(const std::string& id, TimePoint now, Reply<pb::Empty> reply) {
 
 void Node::remove(const std::string& id, bool force, TimePoint now, Reply<pb::DetachReply> reply) {
   world_.now = now;
+  if (in_cluster()) return cluster_->remove(id, force, now, std::move(reply));
   const auto found = world_.workloads.find(id);
   auto answer = left_netns(id);
   if (found == world_.workloads.end()) {
@@ -351,7 +352,7 @@ void Node::remove(const std::string& id, bool force, TimePoint now, Reply<pb::De
   const auto before = found->second;
   std::vector<StoreChange> changes;
   if (before.attachment) {
-    answer = detached(*before.attachment);
+    answer = detach_reply(*before.attachment);
     changes = leave(id, *before.attachment, now);
   }
   // A forced delete is one change: refused, it has not even detached.

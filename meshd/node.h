@@ -24,6 +24,7 @@
 #include "meshd/idle_names.h"
 #include "meshd/kernel.h"
 #include "meshd/names.h"
+#include "meshd/node_cluster.h"
 #include "meshd/node_types.h"
 #include "meshd/room.h"
 #include "meshd/store.h"
@@ -41,8 +42,8 @@ class Node {
   Node(policy::Settings settings, Store& store, Kernel& kernel, Names& names, EventSink sink,
        NodeOptions options = {});
 
-  // Reads the store, compiles, and publishes the names of the stored generation: the
-  // kernel still has their rules. Nothing is written to the kernel yet.
+  // Reads the store, compiles, and publishes the names of the stored generation: the kernel
+  // still has their rules. Nothing is written to the kernel yet.
   [[nodiscard]] Status load(TimePoint now);
   // The node's own facts changed (its addresses): everything is compiled anew.
   void set_settings(policy::Settings settings, TimePoint now);
@@ -55,9 +56,8 @@ class Node {
       std::vector<policy::Declaration> declarations, TimePoint now);
   void attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply);
   void detach(const std::string& id, TimePoint now, Reply<mesh::v1::DetachReply> reply);
-  // What an earlier detach of `id` has left to its client to remove.
+  // What a detach of `id` has left to its client to remove.
   [[nodiscard]] mesh::v1::DetachReply left_netns(const std::string& id) const;
-  // The client has removed the namespace of that inode.
   void forget_netns(const std::string& id, std::uint64_t ino, TimePoint now,
                     Reply<mesh::v1::DetachReply> reply);
   void drain(const std::string& id, TimePoint now, Reply<mesh::v1::Empty> reply);
@@ -100,16 +100,19 @@ class Node {
                                                     std::uint16_t port, TimePoint now);
   [[nodiscard]] std::uint32_t mtu() const { return mtu_; }
   void set_mtu(std::uint32_t mtu) { mtu_ = mtu; }
+  [[nodiscard]] ClusterPart* cluster() const { return cluster_.get(); }  // null: by itself
 
  private:
+  friend class ClusterPart;
+  friend class SliceChangeover;
+  [[nodiscard]] bool in_cluster() const { return cluster_ && cluster_->governs(); }
   // Stores `changes` as the next generation: what is compiled from them comes in force next.
   [[nodiscard]] Status persist(std::vector<StoreChange> changes);
   // The same for what has happened already: what the store does not take now is kept, in
   // order, and goes in front of the next change.
   Status persist_or_keep(std::vector<StoreChange> changes, TimePoint now);
   [[nodiscard]] Status store_kept(TimePoint now);
-  // Stores what nothing is compiled from.
-  [[nodiscard]] Status amend(std::vector<StoreChange> changes);
+  [[nodiscard]] Status amend(std::vector<StoreChange> changes);  // nothing is compiled from it
   void follow_stored();
   void note_store(const Status& status);
   void drop_doubles(TimePoint now);
@@ -127,8 +130,6 @@ class Node {
   void release_idle_names(TimePoint now);
   void sweep_quarantine(TimePoint now);
   [[nodiscard]] std::int64_t wall_s() const;
-  // Compiles what `touched` names and brings it in force, or falls behind.
-  void bring_in_force(const policy::Touched& touched, TimePoint now);
   void bring_in_force(policy::PlanDelta delta, TimePoint now);
   void catch_up(TimePoint now);
   void fall_behind(const Error& error, TimePoint now);
@@ -194,6 +195,7 @@ class Node {
   std::uint64_t repairs_ = 0;
   std::uint32_t mtu_ = 1500;
   std::uint64_t last_index_ = 0;  // of the address given out last
+  std::unique_ptr<ClusterPart> cluster_;
 };
 
 }  // namespace meshd

@@ -55,7 +55,12 @@ Status check_egress(const policy::World& world,
 
 Compiled Node::compile(Touched touched, TimePoint now) {
   Compiled compiled;
-  compiled.delta = compiler_.update(world_, touched);
+  compiled.touched = std::move(touched);
+  if (cluster_) {
+    cluster_->prune(compiled);
+    cluster_->note(compiled.touched.workloads);
+  }
+  compiled.delta = compiler_.update(world_, compiled.touched);
   Touched held;
   for (const auto& key : lost_endpoints(world_, compiler_, compiled.delta.elements)) {
     auto& service = world_.services.at(key);
@@ -63,14 +68,14 @@ Compiled Node::compile(Touched touched, TimePoint now) {
     service.endpoint_lost_at = now;
     compiled.changes.push_back(PutService{key, service});
     held.services.insert(key);
-    touched.services.insert(key);
+    compiled.touched.services.insert(key);
   }
   if (!held.services.empty()) merge(compiled.delta, compiler_.update(world_, held));
-  compiled.touched = std::move(touched);
   return compiled;
 }
 
 void Node::take_back(const Compiled& compiled) {
+  if (cluster_) cluster_->take_back(compiled);
   for (const auto& [key, service] : compiled.services) {
     const auto found = world_.services.find(key);
     if (found != world_.services.end()) found->second = service;
@@ -91,6 +96,7 @@ Trial Node::try_out(policy::Outcome outcome, TimePoint now) {
   trial.touched = std::move(compiled.touched);
   trial.delta = std::move(compiled.delta);
   trial.services = std::move(compiled.services);
+  trial.confirmed = std::move(compiled.confirmed);
   return trial;
 }
 
@@ -131,6 +137,7 @@ Result<std::vector<policy::Change>> Node::describe(const policy::Outcome& outcom
 void Node::apply(std::vector<policy::Declaration> declarations, TimePoint now,
                  Reply<pb::ApplyReply> reply) {
   world_.now = now;
+  if (in_cluster()) return cluster_->declare(declarations, now, std::move(reply));
   auto outcome = declare(std::move(declarations));
   if (!outcome) return reply(std::unexpected(std::move(outcome).error()));
   auto human = describe(*outcome);
@@ -170,6 +177,9 @@ void Node::apply(std::vector<policy::Declaration> declarations, TimePoint now,
 Result<std::vector<policy::Change>> Node::plan(std::vector<policy::Declaration> declarations,
                                                TimePoint now) {
   world_.now = now;
+  if (in_cluster()) {
+    return fail(ErrorCode::kUnsupported, "plan: in a cluster the controller decides");
+  }
   auto outcome = TRY(declare(std::move(declarations)));
   auto human = TRY(describe(outcome));
   // A plan fails where the apply would.
@@ -197,6 +207,7 @@ Status Node::give_up_name(const std::string& name, TimePoint now) {
 
 void Node::release_name(const std::string& name, TimePoint now, Reply<pb::Empty> reply) {
   world_.now = now;
+  if (in_cluster()) return cluster_->release(name, now, std::move(reply));
   if (auto status = give_up_name(name, now); !status) {
     return reply(std::unexpected(std::move(status).error()));
   }
@@ -205,7 +216,7 @@ void Node::release_name(const std::string& name, TimePoint now, Reply<pb::Empty>
 }
 
 void Node::release_idle_names(TimePoint now) {
-  if (now < idle_not_before_) return;
+  if (now < idle_not_before_ || in_cluster()) return;
   for (const auto& name : idle_for(idle_names_, options_.idle_release, wall_s())) {
     if (auto status = give_up_name(name, now); !status) {
       note_store(status);

@@ -103,13 +103,14 @@ void Node::on_timer(TimePoint now) {
   if (retry_at_ && *retry_at_ <= now) catch_up(now);
   if (drift_at_ && *drift_at_ <= now) on_drift(now);
   if (const auto deadline = compiler_.next_deadline(); deadline && *deadline <= now) {
-    bring_in_force(compiler_.due(now), now);
+    bring_in_force(compiler_.update(world_, compiler_.due(now)), now);
   }
   if (store_again_at_ && *store_again_at_ <= now) {
     [[maybe_unused]] const auto kept = store_kept(now);
   }
   if (sweep_at_ && *sweep_at_ <= now) sweep_quarantine(now);
   release_idle_names(now);
+  if (cluster_) cluster_->on_timer(now);
   while (!waiting_.empty() && waiting_.front().deadline <= now) {
     auto late = std::move(waiting_.front());
     waiting_.pop_front();
@@ -143,6 +144,7 @@ std::optional<TimePoint> Node::next_timer() const {
   sooner(compiler_.next_deadline());
   sooner(sweep_at_);
   sooner(store_again_at_);
+  if (cluster_) sooner(cluster_->next_timer());
   if (const auto end = next_idle_end(idle_names_, options_.idle_release)) {
     const auto left = std::chrono::seconds(std::max<std::int64_t>(0, *end - wall_s()));
     sooner(std::max(world_.now + left, idle_not_before_));
@@ -205,10 +207,6 @@ Error Node::plainly(Error error) const {
   if (error.sys_errno != ENFILE && error.sys_errno != ENOSPC) return error;
   const auto room = check_room({}, planned_now(compiler_));
   return std::move(error).in(room ? "a set of the kernel is full" : room.error().what);
-}
-
-void Node::bring_in_force(const Touched& touched, TimePoint now) {
-  bring_in_force(compiler_.update(world_, touched), now);
 }
 
 void Node::bring_in_force(policy::PlanDelta delta, TimePoint now) {
@@ -278,6 +276,7 @@ void Node::installed(TimePoint now) {
     done({});
   }
   answer_waiters(now);
+  if (cluster_) cluster_->on_installed();
 }
 
 void Node::when_in_force(TimePoint now, std::move_only_function<void(Status)> done) {

@@ -52,6 +52,17 @@ struct AttachSpec {
   std::string netns_path, ifname;
   bool default_route = true;
   bool prepared = false;
+  TimePoint deadline = TimePoint::max();  // nobody waits for the answer any longer
+};
+
+// Of a node that is to be part of a cluster.
+struct ClusterOptions {
+  std::string version;                  // of meshd, for people
+  std::vector<IpAddress> underlay = {};  // by which other nodes reach this one
+  // How long an attach waits for its declaration; a caller's own deadline may be sooner.
+  Duration declaration_limit = std::chrono::seconds(30);
+  // The shell makes room for the cluster (table, names); refused, the node stays out of it.
+  std::function<Status(const policy::Settings&)> adopt = {};
 };
 
 struct NodeGenerations {
@@ -63,6 +74,7 @@ struct NodeOptions {
   std::chrono::days idle_release{0};
   std::function<std::chrono::system_clock::time_point()> wall_clock =
       std::chrono::system_clock::now;
+  std::optional<ClusterOptions> cluster = {};  // absent: a node by itself, unless stored otherwise
 };
 
 // --- of Node alone ---------------------------------------------------------------------
@@ -89,6 +101,8 @@ struct Compiled {
   policy::PlanDelta delta;
   std::vector<StoreChange> changes;                        // what follows for the store
   std::map<policy::ServiceKey, policy::Service> services;  // as they were, of those
+  // Consumer, provider: as they were, of those that say less now.
+  std::map<std::pair<std::string, std::string>, policy::Confirmation> confirmed;
 };
 struct Trial : Compiled {  // of an outcome
   policy::Outcome back;

@@ -98,6 +98,7 @@ void Node::give_up_waiting(std::string_view why) {
     command.done(
         fail(ErrorCode::kNotInForce, fmt::format("stored, not in force: {}; {}", behind_, why)));
   }
+  if (cluster_) cluster_->give_up(why);
   for (auto& waiter : std::exchange(ready_waiters_, {})) {
     waiter.reply(fail(ErrorCode::kNotInForce, fmt::format("wait {}: {}", waiter.text, why)));
   }
@@ -108,6 +109,10 @@ void Node::refresh_ready(const std::string& id, TimePoint now) {
   if (found == world_.workloads.end() || found->second.ready || !is_ready(found->second)) return;
   found->second.ready = true;
   emit(pb::Event::Kind::READY, id);
+  if (cluster_) {
+    cluster_->note({id});
+    cluster_->on_installed();
+  }
   answer_waiters(now);
 }
 

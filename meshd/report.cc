@@ -22,11 +22,15 @@ pb::Protocol::Value protocol(Proto proto) {
   return proto == Proto::kTcp ? pb::Protocol::TCP : pb::Protocol::UDP;
 }
 
-void add_addresses(const policy::Attachment& attachment,
+void add_addresses(const policy::Workload& workload,
                    google::protobuf::RepeatedPtrField<std::string>& to) {
   for (const auto family : kFamilies) {
-    if (attachment.address(family)) *to.Add() = attachment.address(family)->to_string();
+    if (workload.address(family)) *to.Add() = workload.address(family)->to_string();
   }
+}
+
+const std::string& node_of(const World& world, const policy::Workload& workload) {
+  return workload.remote ? workload.remote->node : world.settings.node_name;
 }
 
 // The same list in the same order: what Change::Kind says is what the message says.
@@ -144,10 +148,35 @@ std::vector<Prefix> admitted_sources(const policy::Settings& settings,
   return publication.http ? std::vector<Prefix>() : settings.publish_allow_from;
 }
 
+pb::PublishedInfo published_info(const World& world, const std::string& id,
+                                 const policy::Workload& workload,
+                                 const policy::Publication& publication) {
+  pb::PublishedInfo info;
+  info.set_id(id);
+  info.set_name(workload.declaration.name);
+  info.set_port(publication.port);
+  info.set_protocol(protocol(publication.proto));
+  for (const auto& address : world.settings.publish_addresses) {
+    if (!world.settings.pool(address.family())) continue;  // leads to no container
+    info.add_node_addresses(address.to_string());
+  }
+  const auto port = world.node_ports.find({id, publication.proto, publication.port});
+  if (port != world.node_ports.end()) info.set_node_port(port->second);
+  info.set_http(publication.http);
+  for (const auto& source : admitted_sources(world.settings, publication)) {
+    info.add_allow_from(source.to_string());
+  }
+  info.set_access(policy::to_proto(publication.access));
+  info.set_label(publication.label);
+  info.set_path(publication.path);
+  info.set_ready(publication_ready(workload, publication));
+  return info;
+}
+
 }  // namespace
 
 pb::WorkloadState::Value state_of(const policy::Workload& workload) {
-  if (!workload.attachment) return pb::WorkloadState::DECLARED;
+  if (!workload.is_placed()) return pb::WorkloadState::DECLARED;
   if (workload.draining) return pb::WorkloadState::DRAINING;
   return workload.ready ? pb::WorkloadState::READY : pb::WorkloadState::ATTACHED;
 }
@@ -185,7 +214,7 @@ pb::AttachReply attach_reply(const World& world, const std::string& id, std::uin
   reply.set_ifname(attachment.ifname);
   reply.set_host_ifname(attachment.host_ifname);
   reply.set_mac(attachment.mac.to_string());
-  add_addresses(attachment, *reply.mutable_addresses());
+  add_addresses(workload, *reply.mutable_addresses());
   if (attachment.v4) {
     reply.add_gateways("169.254.1.1");
     reply.add_resolvers(world.settings.resolver4[0].to_string());
@@ -201,19 +230,31 @@ pb::AttachReply attach_reply(const World& world, const std::string& id, std::uin
   return reply;
 }
 
+pb::DetachReply detach_reply(const policy::Attachment& attachment) {
+  pb::DetachReply reply;
+  reply.set_was_attached(true);
+  reply.set_netns(attachment.netns_path);
+  reply.set_prepared(attachment.prepared);
+  reply.set_netns_dev(attachment.netns.dev);
+  reply.set_netns_ino(attachment.netns.ino);
+  return reply;
+}
+
 pb::WorkloadList workload_list(const World& world, const Problems& problems) {
   pb::WorkloadList list;
   for (const auto& [id, workload] : world.workloads) {
     auto& info = *list.add_workloads();
     *info.mutable_declaration() = policy::to_proto(workload.declaration);
     info.set_state(state_of(workload));
+    if (workload.is_placed()) {
+      info.mutable_attachment()->set_node(node_of(world, workload));
+      add_addresses(workload, *info.mutable_attachment()->mutable_addresses());
+    }
     if (workload.attachment) {
       auto& attachment = *info.mutable_attachment();
-      attachment.set_node(world.settings.node_name);
       attachment.set_netns(workload.attachment->netns_path);
       attachment.set_ifname(workload.attachment->ifname);
       attachment.set_host_ifname(workload.attachment->host_ifname);
-      add_addresses(*workload.attachment, *attachment.mutable_addresses());
     }
     const auto found = problems.find(id);
     if (found == problems.end()) continue;
@@ -235,11 +276,11 @@ pb::ServiceList service_list(const World& world) {
     }
     for (const auto& id : policy::members(world, key)) {
       const auto& workload = world.workloads.find(id)->second;
-      if (!workload.attachment) continue;
+      if (!workload.is_placed()) continue;
       auto& endpoint = *info.add_endpoints();
       endpoint.set_id(id);
-      endpoint.set_node(world.settings.node_name);
-      add_addresses(*workload.attachment, *endpoint.mutable_addresses());
+      endpoint.set_node(node_of(world, workload));
+      add_addresses(workload, *endpoint.mutable_addresses());
       endpoint.set_ready(workload.ready && !workload.draining);
     }
   }
@@ -250,28 +291,29 @@ pb::PublishedList published_list(const World& world) {
   pb::PublishedList list;
   for (const auto& [id, workload] : world.workloads) {
     for (const auto& publication : workload.declaration.publish) {
-      auto& info = *list.add_published();
-      info.set_id(id);
-      info.set_name(workload.declaration.name);
-      info.set_port(publication.port);
-      info.set_protocol(protocol(publication.proto));
-      for (const auto& address : world.settings.publish_addresses) {
-        if (!world.settings.pool(address.family())) continue;  // leads to no container
-        info.add_node_addresses(address.to_string());
-      }
-      const auto port = world.node_ports.find({id, publication.proto, publication.port});
-      if (port != world.node_ports.end()) info.set_node_port(port->second);
-      info.set_http(publication.http);
-      for (const auto& source : admitted_sources(world.settings, publication)) {
-        info.add_allow_from(source.to_string());
-      }
-      info.set_access(policy::to_proto(publication.access));
-      info.set_label(publication.label);
-      info.set_path(publication.path);
-      info.set_ready(publication_ready(workload, publication));
+      *list.add_published() = published_info(world, id, workload, publication);
     }
   }
   return list;
+}
+
+pb::NodeEndpoint node_endpoint(const World& world, const std::string& id) {
+  const auto& workload = world.workloads.find(id)->second;
+  pb::NodeEndpoint endpoint;
+  endpoint.set_id(id);
+  add_addresses(workload, *endpoint.mutable_addresses());
+  endpoint.set_draining(workload.draining);
+  endpoint.set_ready(workload.ready);
+  for (const auto& [port, families] : workload.tcp_ready) {
+    auto& ready = *endpoint.add_ready_ports();
+    ready.set_port(port);
+    ready.set_v4(families.v4);
+    ready.set_v6(families.v6);
+  }
+  for (const auto& publication : workload.declaration.publish) {
+    *endpoint.add_published() = published_info(world, id, workload, publication);
+  }
+  return endpoint;
 }
 
 namespace {

@@ -12,6 +12,7 @@
 #include "policy/changes.h"
 #include "policy/plan.h"
 #include "policy/types.h"
+#include "proto/controller.pb.h"
 #include "proto/node.pb.h"
 
 namespace meshd {
@@ -20,10 +21,14 @@ using Problems = std::map<std::string, std::vector<std::string>>;  // by workloa
 
 [[nodiscard]] mesh::v1::AttachReply attach_reply(const policy::World& world, const std::string& id,
                                                  std::uint32_t mtu);
+[[nodiscard]] mesh::v1::DetachReply detach_reply(const policy::Attachment& attachment);
 [[nodiscard]] mesh::v1::WorkloadList workload_list(const policy::World& world,
                                                    const Problems& problems);
 [[nodiscard]] mesh::v1::ServiceList service_list(const policy::World& world);
 [[nodiscard]] mesh::v1::PublishedList published_list(const policy::World& world);
+// One that is attached here, as the controller is told of it.
+[[nodiscard]] mesh::v1::NodeEndpoint node_endpoint(const policy::World& world,
+                                                   const std::string& id);
 // Flows between attached workloads, publications and egress, with what their elements
 // have counted. `counts` holds the elements of every set
 // that counts.

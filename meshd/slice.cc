@@ -293,6 +293,18 @@ Result<ClusterTerms> read_terms(const pb::Welcome& welcome) {
   return terms;
 }
 
+policy::Settings with_terms(policy::Settings settings, const ClusterTerms& terms) {
+  settings.in_cluster = true;
+  settings.zone = terms.zone;
+  settings.pool4 = terms.pool4;
+  settings.pool6 = terms.pool6;
+  settings.vip_pool4 = terms.vip4;
+  settings.vip_pool6 = terms.vip6;
+  settings.block4 = terms.block4;
+  settings.block6 = terms.block6;
+  return settings;
+}
+
 std::string slice_key_text(const SliceKey& key) {
   const auto text = is_plain(key.key) && key.key.size() <= kMaxKeyBytes ? key.key : quote(key.key);
   switch (key.kind) {

@@ -29,6 +29,8 @@ inline constexpr int kMaxConfirmedRanges = 4096;
 inline constexpr int kMaxNodeAddresses = 64;
 
 [[nodiscard]] Result<ClusterTerms> read_terms(const mesh::v1::Welcome& welcome);
+// The settings of a node with these terms.
+[[nodiscard]] policy::Settings with_terms(policy::Settings settings, const ClusterTerms& terms);
 
 struct SliceUpdate {
   std::uint64_t revision = 0;

@@ -362,7 +362,7 @@ void read_cluster(Columns& columns, StoredState& into) {
 
 void read_slice(Columns& columns, StoredState& into) {
   SliceKey key;
-  key.kind = columns.number_up_to(std::numeric_limits<int>::max());
+  key.kind = static_cast<int>(columns.number_up_to<std::uint32_t>(0x7fffffff));
   key.key = columns.text();
   into.slice[std::move(key)] = columns.blob();
 }

@@ -1,0 +1,268 @@
+// A controller and nodes in one process, for tests of what they come to together: real Nodes on
+// real stores and kernels in memory, a real Controller on a store in memory, and between them
+// queues that the test lets run or holds up. Time stands still unless the test moves it.
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "controller/controller.h"
+#include "dns/name.h"
+#include "meshd/node.h"
+#include "meshd/node_cluster.h"
+#include "policy/from_proto.h"
+#include "policy/render.h"
+#include "tests/controller/memory_store.h"
+#include "tests/support/fake_kernel.h"
+#include "tests/support/node_fixture.h"
+#include "tests/support/temp_dir.h"
+
+namespace meshd {
+
+// One machine: its kernel and its disk outlive the daemon.
+class ClusterNode final : public ClusterLink, public controller::NodeStream {
+ public:
+  ClusterNode(std::string node, const TimePoint& now) : name(std::move(node)), now_(now) {}
+
+  // The daemon begins, on what the one before left: kill -9 is start() again.
+  void start() {
+    process.reset();
+    store_.reset();
+    StoreOptions options;
+    options.boot_id = boot;
+    options.now = now_;
+    options.vfs = vfs;
+    auto opened = Store::open(temp_ / "state", options);
+    ASSERT_TRUE(opened) << opened.error().what;
+    store_ = std::make_unique<Store>(*std::move(opened));
+    dns::ZoneSettings zone;
+    zone.zone = dns::to_wire("mesh.internal").value();
+    names_ = std::make_unique<Names>(zone);
+    policy::Settings settings;
+    settings.node_name = name;
+    settings.publish_addresses = {IpAddress::parse("192.0.2.1").value()};
+    NodeOptions node_options;
+    node_options.cluster = ClusterOptions{.version = "test"};
+    process = std::make_unique<Node>(
+        settings, *store_, kernel, *names_,
+        [this](mesh::v1::Event event) { events.push_back(std::move(event)); },
+        std::move(node_options));
+    const auto loaded = process->load(now_);
+    ASSERT_TRUE(loaded) << loaded.error().what;
+    const auto status = process->converge(now_);
+    ASSERT_TRUE(status) << status.error().what;
+  }
+  [[nodiscard]] ClusterPart& part() const { return *process->cluster(); }
+
+  // ClusterLink, and the controller's end of the same stream.
+  void send(mesh::v1::FromNode message) override { up.push_back(std::move(message)); }
+  void send(mesh::v1::ToNode message) override { down.push_back(std::move(message)); }
+  void close() override { closed = true; }
+
+  Answer attach(const std::string& id, TimePoint deadline = TimePoint::max()) {
+    auto answer = std::make_shared<std::optional<Status>>();
+    AttachSpec spec;
+    spec.id = id;
+    spec.netns = {4, std::hash<std::string>{}(id) | 1};
+    spec.netns_path = "/run/netns/" + id;
+    spec.ifname = "eth0";
+    spec.deadline = deadline;
+    process->attach(spec, now_, into<policy::Attachment>(answer));
+    return answer;
+  }
+  Answer detach(const std::string& id) {
+    auto answer = std::make_shared<std::optional<Status>>();
+    process->detach(id, now_, into<mesh::v1::DetachReply>(answer));
+    return answer;
+  }
+  template <class T>
+  static Reply<T> into(const Answer& answer) {
+    return [answer](Result<T> result) {
+      EXPECT_FALSE(answer->has_value()) << "answered twice";
+      *answer = result ? Status() : Status(std::unexpected(result.error()));
+    };
+  }
+  [[nodiscard]] std::string address(const std::string& id, Family family = Family::kV4) const {
+    const auto& workloads = process->world().workloads;
+    const auto found = workloads.find(id);
+    if (found == workloads.end() || !found->second.address(family)) return "nowhere";
+    return found->second.address(family)->to_string();
+  }
+  [[nodiscard]] bool attached(const std::string& id) const {
+    const auto& workloads = process->world().workloads;
+    const auto found = workloads.find(id);
+    return found != workloads.end() && found->second.attachment.has_value();
+  }
+  // In the kernel, of sets whose names begin so: "allow4 10.213.1.1 . 10.213.0.1 . tcp . 1".
+  [[nodiscard]] std::vector<std::string> elements(std::string_view set = "") const {
+    std::vector<std::string> lines;
+    for (const auto& element : kernel.elements()) {
+      const auto text = std::string(set_name(element.set)) + " " + element_text(element);
+      if (text.starts_with(set)) lines.push_back(text);
+    }
+    return lines;
+  }
+
+  const std::string name;
+  std::string boot = "boot-1", vfs;  // of the next start()
+  FakeKernel kernel;
+  std::unique_ptr<Node> process;
+  std::vector<mesh::v1::Event> events;
+  std::deque<mesh::v1::FromNode> up;
+  std::deque<mesh::v1::ToNode> down;
+  std::vector<mesh::v1::FromNode> said;  // what has reached the controller
+  bool connected = false, closed = false;
+  bool deaf = false;  // what is said to it waits
+  bool mute = false;  // what it says waits
+
+ private:
+  const TimePoint& now_;
+  TempDir temp_{TempDir::memory()};
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Names> names_;
+};
+
+class ClusterNodesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    mesh::v1::StoredSettings settings;
+    settings.set_cluster("test");
+    settings.set_zone("mesh.internal");
+    settings.set_pool4("10.213.0.0/16");
+    settings.set_pool6("fd00:1::/64");
+    settings.set_vip4("10.214.0.0/16");
+    settings.set_vip6("fd00:2::/64");
+    settings.set_block_bits4(24);
+    settings.set_block_bits6(112);
+    controller::MemoryStore store(memory_);
+    ASSERT_TRUE(store.commit(
+        0, {controller::put(mesh::v1::ObjectKind::SETTINGS, "", settings)}));
+    new_controller("c1");
+    add("n1");
+    add("n2");
+  }
+  void add(const std::string& name) {
+    nodes_.emplace(name, std::make_unique<ClusterNode>(name, now_.steady));
+    node(name).start();
+    connect(name);
+    pump();
+  }
+  [[nodiscard]] ClusterNode& node(const std::string& name) { return *nodes_.at(name); }
+
+  // Another one, which knows what is stored and nothing else; every session ends.
+  void new_controller(const std::string& name, bool node_declarations = true) {
+    for (auto& [node_name, one] : nodes_) disconnect(node_name);
+    auto made = controller::Controller::make(
+        std::make_unique<controller::MemoryStore>(memory_),
+        {.name = name, .node_declarations = node_declarations}, now_);
+    ASSERT_TRUE(made) << made.error().what;
+    controller_ = *std::move(made);
+  }
+  void connect(const std::string& name) {
+    auto& one = node(name);
+    one.connected = true;
+    one.closed = false;
+    one.part().on_connected(one, now_.steady);
+    mesh::v1::FromNode message;
+    *message.mutable_hello() = one.part().hello();
+    one.up.push_front(std::move(message));
+  }
+  void disconnect(const std::string& name) {
+    auto& one = node(name);
+    if (!one.connected) return;
+    one.connected = false;
+    one.up.clear();
+    one.down.clear();
+    if (controller_) controller_->on_closed(one, now_);
+    one.part().on_disconnected("cut", now_.steady);
+  }
+  void connect_all() {
+    for (auto& [name, one] : nodes_) connect(name);
+    pump();
+  }
+  bool pump_once() {
+    bool more = false;
+    for (auto& [name, one] : nodes_) {
+      if (one->connected && !one->mute && !one->up.empty()) {
+        auto message = std::move(one->up.front());
+        one->up.pop_front();
+        one->said.push_back(message);
+        controller_->on_message(name, *one, message, now_);
+        more = true;
+      }
+      if (one->connected && !one->deaf && !one->down.empty()) {
+        auto message = std::move(one->down.front());
+        one->down.pop_front();
+        one->part().on_message(message, now_.steady);
+        more = true;
+      }
+      if (one->connected && one->closed && one->down.empty()) disconnect(name);
+    }
+    return more;
+  }
+  // Until nobody has anything to say.
+  void pump() {
+    constexpr int kFarMore = 10'000;
+    for (int step = 0; pump_once(); ++step) ASSERT_LT(step, kFarMore) << "they never come to rest";
+  }
+  // A little at a time, as the loops would.
+  void pass(Duration time) {
+    const auto end = now_.steady + time;
+    const auto step = std::chrono::milliseconds(100);
+    while (now_.steady < end) {
+      now_.steady += step;
+      now_.wall_ms += step.count();
+      for (auto& [name, one] : nodes_) {
+        const auto next = one->process->next_timer();
+        if (next && *next <= now_.steady) one->process->on_timer(now_.steady);
+      }
+      const auto next = controller_->next_timer();
+      if (next && *next <= now_.steady) controller_->on_timer(now_);
+      pump();
+    }
+  }
+
+  // Workloads in flow style, separated by commas.
+  void declare(const std::string& workloads) {
+    auto read = policy::read_declarations("test", "workloads: [" + workloads + "]");
+    ASSERT_TRUE(read) << read.error().what;
+    const auto status = controller_->declare({controller::Author::Role::kDispatcher, "d"},
+                                             *std::move(read), "", now_);
+    ASSERT_TRUE(status) << status.error().what;
+    pump();
+  }
+  void forget(const std::string& id) {
+    const auto status =
+        controller_->forget({controller::Author::Role::kAdmin, "a"}, id, true, now_);
+    ASSERT_TRUE(status) << status.error().what;
+    pump();
+  }
+  void attach(const std::string& name, const std::string& id) {
+    const auto answer = node(name).attach(id);
+    pump();
+    ASSERT_EQ(told(answer), "OK");
+  }
+  void listens(const std::string& name, const std::string& id, std::uint16_t port) {
+    node(name).process->on_listening(id, {{port, {true, true}}}, {}, now_.steady);
+    pump();
+  }
+  void expect_hashes_agree() {
+    for (const auto& [name, one] : nodes_) {
+      EXPECT_EQ(one->part().hash(), controller_->slices().hash(name)) << name;
+    }
+  }
+
+  std::shared_ptr<controller::Memory> memory_ = std::make_shared<controller::Memory>();
+  controller::Moment now_{TimePoint(std::chrono::hours(1)), 1'000'000'000};
+  std::unique_ptr<controller::Controller> controller_;
+  std::map<std::string, std::unique_ptr<ClusterNode>> nodes_;
+};
+
+}  // namespace meshd
