@@ -78,8 +78,7 @@ Status Daemon::learn_node() {
       .forwarding4_was_off = true, .forwarding6_was_off = true, .log_group = kLogGroup};
   kernel_->set_table(settings_, options);
   CHECK_OK(kernel_->check());
-  topology.set_memory(stored.sysctls,
-                      [this](const auto& old) { return remember(old); });
+  topology.set_memory(stored.sysctls, [this](const auto& old) { return remember(old); });
   CHECK_OK(kernel_->prepare_node());
   auto network = TRY(topology.node_network());
   settings_.node_addresses = std::move(network.addresses);

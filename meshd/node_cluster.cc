@@ -97,6 +97,7 @@ void ClusterPart::on_connected(ClusterLink& link, TimePoint now) {
   named_.reset();
   in_force_ = 0;
   why_away_.clear();
+  turned_down_.reset();
 }
 
 void ClusterPart::on_disconnected(const std::string& why, TimePoint now) {
@@ -123,6 +124,8 @@ void ClusterPart::on_message(const pb::ToNode& message, TimePoint now) {
       return on_welcome(message.welcome(), now);
     case pb::ToNode::kSlice: {
       const auto revision = message.slice().revision();
+      // It comes again and again: by now the node may be as it has to be.
+      if (turned_down_) on_welcome(mesh::v1::Welcome(*turned_down_), now);
       return on_slice(message.slice(), now,
                       [this, revision, session = session_](Result<std::uint64_t> outcome) {
                         if (session == session_) answer_slice(revision, std::move(outcome));
@@ -150,9 +153,11 @@ void ClusterPart::on_welcome(const pb::Welcome& welcome, TimePoint now) {
       node_.emit(pb::Event::Kind::PROBLEM, {}, "cluster: " + status.error().what);
     }
     trouble_ = status.error().what;
+    turned_down_ = welcome;
     return;
   }
   trouble_.clear();
+  turned_down_.reset();
   welcome_ = true;
   controller_ = welcome.controller();
   may_declare_ = welcome.allow_node_declarations();
@@ -169,8 +174,8 @@ void ClusterPart::on_welcome(const pb::Welcome& welcome, TimePoint now) {
 Status ClusterPart::check_join(const ClusterTerms& terms) const {
   if (terms_ && terms_->cluster != terms.cluster) {
     return fail(ErrorCode::kConflict,
-                fmt::format("this node is of cluster {}, and the controller of {}; `meshd --purge` "
-                            "takes it out",
+                fmt::format("this node is of cluster {}, and the controller of {}: to take it out, "
+                            "purge it and remove its state_dir",
                             terms_->cluster, terms.cluster));
   }
   std::size_t attached = 0;
@@ -242,9 +247,8 @@ void ClusterPart::answer_slice(std::uint64_t revision, Result<std::uint64_t> out
 
 void ClusterPart::in_force(std::uint64_t revision) {
   in_force_ = std::max(in_force_, revision);
-  auto answered = take_if(asked_, [&](const Asked& asked) {
-    return asked.revision && *asked.revision <= in_force_;
-  });
+  auto answered = take_if(
+      asked_, [&](const Asked& asked) { return asked.revision && *asked.revision <= in_force_; });
   // What came with it may wait for the kernel.
   for (auto& asked : answered) node_.when_in_force(node_.world_.now, std::move(asked.done));
 }
@@ -270,9 +274,7 @@ void ClusterPart::on_in_sync(const pb::InSync& in_sync, TimePoint now) {
 
 bool ClusterPart::governs() const { return terms_ || node_.world_.workloads.empty(); }
 
-bool ClusterPart::must_ask(const std::string& id) const {
-  return governs() && !own_.contains(id);
-}
+bool ClusterPart::must_ask(const std::string& id) const { return governs() && !own_.contains(id); }
 
 void ClusterPart::await(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply) {
   if (awaited_.size() >= kMaxAsked) {
@@ -280,8 +282,8 @@ void ClusterPart::await(const AttachSpec& spec, TimePoint now, Reply<policy::Att
                       fmt::format("attach {}: {} others wait for their declaration already",
                                   spec.id, awaited_.size())));
   }
-  Awaited awaited{spec, {}, std::min(spec.deadline, now + options_.declaration_limit),
-                  std::move(reply)};
+  Awaited awaited{
+      spec, {}, std::min(spec.deadline, now + options_.declaration_limit), std::move(reply)};
   if (spec.netns_fd >= 0) {
     awaited.netns = UniqueFd(fcntl(spec.netns_fd, F_DUPFD_CLOEXEC, 0));
     if (!awaited.netns) {
@@ -308,8 +310,8 @@ void ClusterPart::on_started(const pb::StartedReply& started) {
 }
 
 void ClusterPart::serve_awaited(TimePoint now) {
-  auto here = take_if(awaited_,
-                      [&](const Awaited& awaited) { return own_.contains(awaited.spec.id); });
+  auto here =
+      take_if(awaited_, [&](const Awaited& awaited) { return own_.contains(awaited.spec.id); });
   for (auto& awaited : here) node_.attach(awaited.spec, now, std::move(awaited.reply));
 }
 
@@ -318,9 +320,9 @@ void ClusterPart::serve_awaited(TimePoint now) {
 void ClusterPart::ask(pb::Declare request, Asked asked) {
   if (!welcome_) return asked.done(std::unexpected(away(asked.what)));
   if (!may_declare_) {
-    return asked.done(fail(ErrorCode::kConflict,
-                           asked.what + ": nodes of this cluster do not declare "
-                                        "(allow_node_declarations)"));
+    return asked.done(fail(ErrorCode::kConflict, asked.what +
+                                                     ": nodes of this cluster do not declare "
+                                                     "(allow_node_declarations)"));
   }
   if (asked_.size() >= kMaxAsked) {
     return asked.done(fail(ErrorCode::kExhausted, asked.what + ": too many wait already"));
@@ -351,14 +353,15 @@ void ClusterPart::declare(const std::vector<policy::Declaration>& declarations, 
   for (const auto& declaration : declarations) {
     *request.add_workloads() = policy::to_proto(declaration);
   }
-  ask(std::move(request),
-      {"apply", now + options_.declaration_limit, {},
-       [this, reply = std::move(reply)](Status status) mutable {
-         if (!status) return reply(std::unexpected(std::move(status).error()));
-         pb::ApplyReply answer;
-         answer.set_generation(node_.generations_.installed);
-         reply(std::move(answer));
-       }});
+  ask(std::move(request), {"apply",
+                           now + options_.declaration_limit,
+                           {},
+                           [this, reply = std::move(reply)](Status status) mutable {
+                             if (!status) return reply(std::unexpected(std::move(status).error()));
+                             pb::ApplyReply answer;
+                             answer.set_generation(node_.generations_.installed);
+                             reply(std::move(answer));
+                           }});
 }
 
 void ClusterPart::remove(const std::string& id, bool force, TimePoint now,
@@ -373,7 +376,9 @@ void ClusterPart::remove(const std::string& id, bool force, TimePoint now,
   pb::Declare request;
   request.set_forget(id);
   ask(std::move(request),
-      {"delete " + id, now + options_.declaration_limit, {},
+      {"delete " + id,
+       now + options_.declaration_limit,
+       {},
        [answer = std::move(answer), reply = std::move(reply)](Status status) mutable {
          if (!status) return reply(std::unexpected(std::move(status).error()));
          reply(std::move(answer));
@@ -383,7 +388,9 @@ void ClusterPart::remove(const std::string& id, bool force, TimePoint now,
 void ClusterPart::release(const std::string& name, TimePoint now, Reply<pb::Empty> reply) {
   pb::Declare request;
   request.set_release(name);
-  ask(std::move(request), {"name release " + name, now + options_.declaration_limit, {},
+  ask(std::move(request), {"name release " + name,
+                           now + options_.declaration_limit,
+                           {},
                            [reply = std::move(reply)](Status status) mutable {
                              if (!status) return reply(std::unexpected(std::move(status).error()));
                              reply(pb::Empty{});

@@ -76,8 +76,7 @@ class ClusterPart {
   void await(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply);
   void declare(const std::vector<policy::Declaration>& declarations, TimePoint now,
                Reply<mesh::v1::ApplyReply> reply);
-  void remove(const std::string& id, bool force, TimePoint now,
-              Reply<mesh::v1::DetachReply> reply);
+  void remove(const std::string& id, bool force, TimePoint now, Reply<mesh::v1::DetachReply> reply);
   void release(const std::string& name, TimePoint now, Reply<mesh::v1::Empty> reply);
   // Confirmations of what `compiled` touches that say nothing any more.
   void prune(Compiled& compiled);
@@ -97,7 +96,7 @@ class ClusterPart {
     TimePoint deadline;
     Reply<policy::Attachment> reply;
   };
-  struct Asked {  // of the controller
+  struct Asked {       // of the controller
     std::string what;  // "apply"
     TimePoint deadline;
     std::optional<std::uint64_t> revision;  // answered: done once that is in force
@@ -127,13 +126,14 @@ class ClusterPart {
   std::uint64_t revision_ = 0;
   std::set<std::string> own_;  // workloads assigned to this node
   std::map<std::string, std::vector<std::string>> port_problems_;  // by id
-  std::optional<std::set<SliceKey>> named_;  // by the snapshot that is coming
+  std::optional<std::set<SliceKey>> named_;                        // by the snapshot that is coming
 
   ClusterLink* link_ = nullptr;
   std::uint64_t session_ = 0;
   bool welcome_ = false;  // in this session, and accepted
   bool may_declare_ = false;
   std::string controller_, trouble_, why_away_;
+  std::optional<mesh::v1::Welcome> turned_down_;  // because of the trouble
   std::string away_since_;
   std::uint64_t in_force_ = 0;  // revision, of this session
   Reporter reporter_;
@@ -146,8 +146,9 @@ class ClusterPart {
 void set_confirmed(policy::World& world, const std::string& consumer, const std::string& provider,
                    const std::optional<policy::Confirmation>& said);
 // What of a confirmation holds in this world; nothing: it says nothing any more.
-[[nodiscard]] std::optional<policy::Confirmation> still_confirmed(
-    const policy::World& world, const std::string& consumer, const std::string& provider,
-    const policy::Confirmation& said);
+[[nodiscard]] std::optional<policy::Confirmation> still_confirmed(const policy::World& world,
+                                                                  const std::string& consumer,
+                                                                  const std::string& provider,
+                                                                  const policy::Confirmation& said);
 
 }  // namespace meshd

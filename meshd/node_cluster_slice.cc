@@ -37,7 +37,8 @@ std::optional<policy::Confirmation> still_confirmed(const policy::World& world,
   kept.ranges = policy::without(granted, policy::without(granted, said.ranges));
   if (kept.ranges.empty()) return std::nullopt;
   const auto same = [&](Family family) {
-    return said.from(family) && said.to(family) && said.from(family) == from->second.address(family) &&
+    return said.from(family) && said.to(family) &&
+           said.from(family) == from->second.address(family) &&
            said.to(family) == to->second.address(family);
   };
   if (!same(Family::kV4)) kept.from4 = kept.to4 = std::nullopt;
@@ -104,11 +105,11 @@ void ClusterPart::on_slice(const pb::SliceChange& change, TimePoint now,
     named_.reset();  // all of it comes again
     return reply(std::unexpected(std::move(status).error()));
   }
-  node_.when_in_force(now, [revision = change.revision(), reply = std::move(reply)](
-                               Status status) mutable {
-    if (!status) return reply(std::unexpected(std::move(status).error()));
-    reply(revision);
-  });
+  node_.when_in_force(
+      now, [revision = change.revision(), reply = std::move(reply)](Status status) mutable {
+        if (!status) return reply(std::unexpected(std::move(status).error()));
+        reply(revision);
+      });
   serve_awaited(now);
 }
 

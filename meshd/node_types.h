@@ -57,7 +57,7 @@ struct AttachSpec {
 
 // Of a node that is to be part of a cluster.
 struct ClusterOptions {
-  std::string version;                  // of meshd, for people
+  std::string version;                   // of meshd, for people
   std::vector<IpAddress> underlay = {};  // by which other nodes reach this one
   // How long an attach waits for its declaration; a caller's own deadline may be sooner.
   Duration declaration_limit = std::chrono::seconds(30);

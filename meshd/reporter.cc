@@ -13,8 +13,7 @@ void Reporter::begin() {
   number_ = taken_ = 0;
 }
 
-void Reporter::check(const policy::World& world, const std::string& id,
-                     mesh::v1::Report& report) {
+void Reporter::check(const policy::World& world, const std::string& id, mesh::v1::Report& report) {
   const auto found = world.workloads.find(id);
   if (found == world.workloads.end() || !found->second.attachment) {
     refused_.erase(id);

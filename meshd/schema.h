@@ -58,8 +58,8 @@ inline constexpr std::array kTables = {
     TableInfo{Table::kSysctls, "sysctls", "key,value", 1},
     TableInfo{Table::kIdleNames, "idle_names", "name,since", 1},
     TableInfo{Table::kLeftNetns, "left_netns", "id,netns_dev,netns_ino,netns_path", 1},
-    TableInfo{Table::kCluster, "cluster",
-              "name,zone,pool4,pool6,vip4,vip6,block4,block6,revision", 1},
+    TableInfo{Table::kCluster, "cluster", "name,zone,pool4,pool6,vip4,vip6,block4,block6,revision",
+              1},
     TableInfo{Table::kSlice, "slice", "kind,key,value", 2},
     TableInfo{Table::kConfirmed, "confirmed", "consumer,provider,from4,from6,to4,to6,ranges", 2},
 };

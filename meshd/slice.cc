@@ -366,8 +366,7 @@ Result<SliceUpdate> SliceReader::change(const pb::SliceChange& message) const {
   }
   for (const auto& gone : message.gone()) {
     const auto key = key_of(gone);
-    if (update.bytes.contains(key) ||
-        std::ranges::find(update.gone, key) != update.gone.end()) {
+    if (update.bytes.contains(key) || std::ranges::find(update.gone, key) != update.gone.end()) {
       return refuse(slice_key_text(key), "key: is named twice");
     }
     update.gone.push_back(key);

@@ -52,8 +52,7 @@ struct SliceReader {
 
   [[nodiscard]] Result<SliceUpdate> change(const mesh::v1::SliceChange& change) const;
   // Adds one item, as it came or was stored; of a service without its ages.
-  [[nodiscard]] Status item(const SliceKey& key, const std::string& value,
-                            SliceUpdate& into) const;
+  [[nodiscard]] Status item(const SliceKey& key, const std::string& value, SliceUpdate& into) const;
 };
 
 // For people: "SERVICE r1/db".

@@ -57,8 +57,12 @@ void join(std::vector<StoreChange>& to, std::vector<StoreChange> more) {
 class SliceChangeover {
  public:
   SliceChangeover(ClusterPart& part, SliceUpdate update, TimePoint now)
-      : part_(part), node_(part.node_), world_(part.node_.world_), update_(std::move(update)),
-        now_(now), own_(part.own_) {}
+      : part_(part),
+        node_(part.node_),
+        world_(part.node_.world_),
+        update_(std::move(update)),
+        now_(now),
+        own_(part.own_) {}
 
   Status run() {
     CHECK_OK(ask_kernel());
@@ -82,9 +86,8 @@ class SliceChangeover {
  private:
   // What can fail before anything is another.
   Status ask_kernel() {
-    const bool publishes = std::ranges::any_of(update_.own, [](const auto& entry) {
-      return !entry.second.publish.empty();
-    });
+    const bool publishes = std::ranges::any_of(
+        update_.own, [](const auto& entry) { return !entry.second.publish.empty(); });
     const bool waits = std::ranges::any_of(own_, [&](const std::string& id) {
       return is_unsettled(world_, world_.workloads.find(id)->second.declaration);
     });
@@ -297,8 +300,7 @@ class SliceChangeover {
       valid->ranges = policy::normalise(std::move(valid->ranges));
     }
     if (is_known && known == *valid) return;
-    confirmed_.try_emplace({consumer, provider},
-                           is_known ? std::optional(known) : std::nullopt);
+    confirmed_.try_emplace({consumer, provider}, is_known ? std::optional(known) : std::nullopt);
     set_confirmed(world_, consumer, provider, valid);
     changes_.push_back(PutConfirmation{consumer, provider, *std::move(valid)});
     touched_.workloads.insert(consumer);

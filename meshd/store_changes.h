@@ -106,12 +106,12 @@ struct DropConfirmation {
   std::string consumer, provider;
 };
 
-using StoreChange = std::variant<PutDeclaration, DropDeclaration, PutAttachment, DropAttachment,
-                                 PutDraining, PutReady, PutService, DropService, PutNodePort,
-                                 DropNodePort, PutQuarantine, DropQuarantine, PutIdleName,
-                                 DropIdleName, PutLeftNetns, DropLeftNetns, PutSysctl, DropSysctl,
-                                 PutCluster, PutSliceItem, DropSliceItem, PutConfirmation,
-                                 DropConfirmation>;
+using StoreChange =
+    std::variant<PutDeclaration, DropDeclaration, PutAttachment, DropAttachment, PutDraining,
+                 PutReady, PutService, DropService, PutNodePort, DropNodePort, PutQuarantine,
+                 DropQuarantine, PutIdleName, DropIdleName, PutLeftNetns, DropLeftNetns, PutSysctl,
+                 DropSysctl, PutCluster, PutSliceItem, DropSliceItem, PutConfirmation,
+                 DropConfirmation>;
 
 struct StoredState {
   std::map<std::string, policy::Workload, std::less<>> workloads;

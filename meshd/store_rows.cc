@@ -133,9 +133,9 @@ struct ToRows {
   Writes operator()(const DropSysctl& c) const { return {drop(Table::kSysctls, {c.key})}; }
   Writes operator()(const PutCluster& c) const {
     const auto& t = c.cluster.terms;
-    return {put(Table::kCluster, {t.cluster, t.zone, prefix(t.pool4), prefix(t.pool6),
-                                  prefix(t.vip4), prefix(t.vip6), prefix(t.block4),
-                                  prefix(t.block6), whole(c.cluster.revision)})};
+    return {put(Table::kCluster,
+                {t.cluster, t.zone, prefix(t.pool4), prefix(t.pool6), prefix(t.vip4),
+                 prefix(t.vip6), prefix(t.block4), prefix(t.block6), whole(c.cluster.revision)})};
   }
   Writes operator()(const PutSliceItem& c) const {
     return {put(Table::kSlice, {std::int64_t{c.key.kind}, c.key.key, Blob{c.value}})};

@@ -65,15 +65,14 @@ class Settlement {
   void claim(const PublishKey& key, std::uint16_t port) {
     const auto [entry, free] = taken_.emplace(std::pair(key.proto, port), key.id);
     if (!free) {
-      return refuse(ErrorCode::kConflict, key,
-                    fmt::format("node_port {}/{} is {}'s", port, proto_name(key.proto),
-                                entry->second));
+      return refuse(
+          ErrorCode::kConflict, key,
+          fmt::format("node_port {}/{} is {}'s", port, proto_name(key.proto), entry->second));
     }
     if (listening_.contains({key.proto, port})) {
       taken_.erase(entry);
-      return refuse(
-          ErrorCode::kConflict, key,
-          fmt::format("the node itself listens on {}/{}", port, proto_name(key.proto)));
+      return refuse(ErrorCode::kConflict, key,
+                    fmt::format("the node itself listens on {}/{}", port, proto_name(key.proto)));
     }
     if (!has(key, port)) result_.given[key] = port;
   }

@@ -171,8 +171,7 @@ TEST_F(NodeClusterTest, AnotherAddressIsAnotherFlow) {
 TEST_F(NodeClusterTest, WhatGrowsIsHeldAndWhatWasConfirmedGoesOn) {
   run_pair();
   node("n1").mute = true;
-  declare(
-      "{id: db, owner: ada, workflow: r1, name: db, serves: [{port: 5432}, {port: 9000}]}");
+  declare("{id: db, owner: ada, workflow: r1, name: db, serves: [{port: 5432}, {port: 9000}]}");
   EXPECT_THAT(node("n2").elements("allow4"), ElementsAre(flow("allow4", "worker", "db")));
   EXPECT_THAT(node("n2").elements("hold4"), Contains(HasSubstr("tcp . 9000")));
   node("n1").mute = false;

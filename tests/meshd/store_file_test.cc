@@ -359,8 +359,7 @@ TEST_F(StoreFileTest, MigrationThatFailsLeavesTheOldVersion) {
   }
   constexpr std::array<std::string_view, 5> kBroken = {
       schema::kSteps[0], schema::kSteps[1], schema::kSteps[2],
-      "ALTER TABLE quarantine ADD COLUMN note TEXT;",
-      "ALTER TABLE nonsense ADD COLUMN note TEXT;"};
+      "ALTER TABLE quarantine ADD COLUMN note TEXT;", "ALTER TABLE nonsense ADD COLUMN note TEXT;"};
   auto broken = options();
   broken.steps = kBroken;
   const auto failed = Store::open(dir_, broken);

@@ -54,8 +54,8 @@ inline std::string dump(const StoredState& state) {
   if (state.cluster) {
     const auto& [terms, revision] = *state.cluster;
     out += fmt::format("cluster {} {} revision {}:", terms.cluster, terms.zone, revision);
-    for (const auto* range : {&terms.pool4, &terms.pool6, &terms.vip4, &terms.vip6, &terms.block4,
-                              &terms.block6}) {
+    for (const auto* range :
+         {&terms.pool4, &terms.pool6, &terms.vip4, &terms.vip6, &terms.block4, &terms.block6}) {
       out += *range ? " " + (*range)->to_string() : " -";
     }
     out += "\n";
