@@ -14,6 +14,8 @@
 #include <limits>
 
 #include "base/unique_fd.h"
+#include "pki/identity.h"
+#include "pki/join_ticket.h"
 #include "policy/from_text.h"
 #include "policy/limits.h"
 #include "policy/name.h"
@@ -23,6 +25,8 @@ namespace meshd {
 namespace {
 
 using mesh::v1::NodeConfig;
+
+constexpr std::size_t kMaxPathBytes = 1024;  // well below PATH_MAX with our file names behind
 
 // Every error below begins with the field; read() puts file and line in front.
 std::unexpected<Error> wrong(std::string_view field, std::string_view reason) {
@@ -212,8 +216,7 @@ Status read_path(std::string_view field, const std::string& text, std::size_t lo
 }
 
 Status read_paths(const NodeConfig& from, Config& to) {
-  constexpr std::size_t kLongest = 1024;  // well below PATH_MAX with our file names behind
-  CHECK_OK(read_path("state_dir", from.state_dir(), kLongest, to.state_dir));
+  CHECK_OK(read_path("state_dir", from.state_dir(), kMaxPathBytes, to.state_dir));
   // As meshctl finds the sockets: what the configuration says comes first here.
   if (const char* const variable = std::getenv("MESHD_RUN_DIR"); variable != nullptr) {
     CHECK_OK(read_path("MESHD_RUN_DIR", variable, kMaxRunDirBytes, to.run_dir));
@@ -223,6 +226,42 @@ Status read_paths(const NodeConfig& from, Config& to) {
     return wrong(from.run_dir().empty() ? "state_dir" : "run_dir",
                  "state_dir and run_dir are the same, and run_dir does not outlive a stop");
   }
+  return {};
+}
+
+Status read_controller(const NodeConfig::Controller& from, Config& to) {
+  ControllerSettings settings;
+  settings.addresses = TRY(parse_list<std::string>(
+      "controller.addresses", from.addresses(), [](const std::string& text) -> Result<std::string> {
+        const auto why = pki::endpoint_problem(text);
+        if (!why.empty()) return fail(ErrorCode::kInvalid, fmt::format("'{}' {}", text, why));
+        return text;
+      }));
+  if (settings.addresses.size() > pki::kMaxTicketAddresses) {
+    return wrong("controller.addresses",
+                 fmt::format("{} controllers, at most {} are tried", settings.addresses.size(),
+                             pki::kMaxTicketAddresses));
+  }
+  CHECK_OK(read_path("controller.join_file", from.join_file(), kMaxPathBytes, settings.join_file));
+  CHECK_OK(read_path("controller.authorities_file", from.authorities_file(), kMaxPathBytes,
+                     settings.authorities_file));
+  CHECK_OK(read_path("controller.identity_file", from.identity_file(), kMaxPathBytes,
+                     settings.identity_file));
+  if (settings.join_file.empty()) {
+    if (settings.identity_file.empty() || settings.authorities_file.empty() ||
+        settings.addresses.empty()) {
+      return wrong("controller",
+                   "needs join_file, or addresses, identity_file and authorities_file");
+    }
+  } else if (!settings.identity_file.empty() || !settings.authorities_file.empty()) {
+    return wrong("controller.join_file",
+                 "identity_file and authorities_file are for nodes that do not join");
+  }
+  // It stands in a certificate, whose rules for names are the narrower ones.
+  if (const auto why = pki::label_problem(to.node_name); !why.empty()) {
+    return wrong("node.name", why);
+  }
+  to.controller = std::move(settings);
   return {};
 }
 
@@ -262,6 +301,9 @@ Status check_given(const NodeConfig& from, const policy::ParsedFile& parsed) {
       std::pair{"publish.ports", from.publish().ports().empty()},
       std::pair{"state_dir", from.state_dir().empty()},
       std::pair{"run_dir", from.run_dir().empty()},
+      std::pair{"controller.join_file", from.controller().join_file().empty()},
+      std::pair{"controller.authorities_file", from.controller().authorities_file().empty()},
+      std::pair{"controller.identity_file", from.controller().identity_file().empty()},
   };
   for (const auto& [field, unset] : fields) {
     if (unset && parsed.lines.contains(field)) {
@@ -282,6 +324,7 @@ Result<Config> to_config(const NodeConfig& from) {
   CHECK_OK(read_names(from.names(), config));
   CHECK_OK(read_paths(from, config));
   read_log(from.log(), config);
+  if (from.has_controller()) CHECK_OK(read_controller(from.controller(), config));
   return config;
 }
 

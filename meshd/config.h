@@ -32,6 +32,13 @@ inline constexpr std::uint32_t kMaxClientRate = 1'000'000;  // what one socket c
 
 inline constexpr std::uint32_t kMaxIdleDays = 36'500;  // a century: as good as never
 
+// How the node gets to controllers: with a ticket, or with an identity from elsewhere.
+struct ControllerSettings {
+  std::vector<std::string> addresses;  // empty: the ticket's
+  std::string join_file;               // empty: the two below
+  std::string authorities_file, identity_file;
+};
+
 struct Config {
   std::string node_name;                  // the host's unless given
   std::vector<std::uint32_t> allow_uids;  // sorted, without 0, which always may
@@ -54,7 +61,8 @@ struct Config {
   std::string state_dir = "/var/lib/meshd";
   std::string run_dir = "/run/meshd";
   log::Level log_level = log::Level::kInfo;
-  std::optional<log::Format> log_format;  // absent: journal_or_text()
+  std::optional<log::Format> log_format;         // absent: journal_or_text()
+  std::optional<ControllerSettings> controller;  // absent: a single node
 };
 
 // `file` is for messages only.

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "meshd/config.h"
 #include "meshd/daemon.h"
+#include "pki/grpc_credentials.h"
 
 namespace {
 
@@ -44,6 +45,10 @@ int failed(const meshd::Error& error) {
 }
 
 int serve(meshd::Config config) {
+  // Before any thread: it sets an environment variable.
+  if (config.controller) {
+    if (const auto status = meshd::pki::require_tls13(); !status) return failed(status.error());
+  }
   // In every thread to come: the loop takes them from a descriptor.
   sigset_t signals;
   sigemptyset(&signals);

@@ -107,6 +107,37 @@ log: {level: DEBUG, format: JSON}
   EXPECT_EQ(config->log_format, log::Format::kJson);
 }
 
+TEST(ConfigTest, ANodeJoinsWithATicketOrBringsItsIdentity) {
+  EXPECT_FALSE(default_config()->controller);
+  const auto joins = parse_config("m.yaml", "controller: {join_file: /etc/meshd/ticket}");
+  ASSERT_TRUE(joins) << joins.error().what;
+  EXPECT_EQ(joins->controller->join_file, "/etc/meshd/ticket");
+  EXPECT_THAT(joins->controller->addresses, testing::IsEmpty());
+  const auto own = parse_config("m.yaml", R"(
+controller:
+  addresses: ["c1.example.org:7443", "[2001:db8::1]:7443"]
+  authorities_file: /etc/meshd/ca.pem
+  identity_file: /etc/meshd/own.pem
+)");
+  ASSERT_TRUE(own) << own.error().what;
+  EXPECT_THAT(own->controller->addresses, ElementsAre("c1.example.org:7443", "[2001:db8::1]:7443"));
+  EXPECT_EQ(own->controller->authorities_file, "/etc/meshd/ca.pem");
+  EXPECT_EQ(own->controller->identity_file, "/etc/meshd/own.pem");
+}
+
+TEST(ConfigTest, HalfAControllerIsRefused) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"controller: {}", "controller: needs join_file, or addresses"},
+      {"controller: {addresses: ['c:1']}", "controller: needs join_file, or addresses"},
+      {"controller: {join_file: ''}", "controller.join_file: is empty"},
+      {"controller: {join_file: ticket}", "controller.join_file: must be an absolute path"},
+      {"controller: {join_file: /t, addresses: [c1]}",
+       "controller.addresses[0]: 'c1' does not end"},
+      {"controller: {join_file: /t, identity_file: /i}", "are for nodes that do not join"},
+  };
+  for (const auto& [text, why] : cases) EXPECT_THAT(refusal(text), HasSubstr(why)) << text;
+}
+
 TEST(ConfigTest, ErrorNamesFileLineFieldAndReason) {
   EXPECT_EQ(refusal("zone: mesh.internal\ndns:\n  upstreams:\n  - 192.0.2.1\n  - 192.0.2.1:0\n"),
             "m.yaml:5: dns.upstreams[1]: '0' is not a port");

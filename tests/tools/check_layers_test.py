@@ -38,7 +38,7 @@ class CheckLayersTest(unittest.TestCase):
         self.refuses("pki/issue.cc", '"policy/types.h"', "not what about")
         self.refuses("policy/compile.cc", '"pki/identity.h"', "not what about")
         self.refuses("engines/cni.cc", '"pki/identity.h"', "thin clients")
-        self.allows("meshd/controller_link.cc", '"pki/grpc_credentials.h"')
+        self.allows("meshd/controller_link_rpc.cc", '"pki/grpc_credentials.h"')
         self.allows("controller/token.cc", '"pki/secret.h"')
 
     def test_nobody_includes_the_daemon(self):
