@@ -47,6 +47,7 @@ Result<std::unique_ptr<Daemon>> Daemon::start(Config config) {
   }
   CHECK_OK(daemon->watch_table());
   CHECK_OK(daemon->start_api());
+  CHECK_OK(daemon->start_controller());
   daemon->settle();
   malloc_trim(0);  // the first plan of everything took memory that is not needed again
   return daemon;
@@ -74,9 +75,9 @@ Status Daemon::learn_node() {
       check_routes({settings_.pool4, settings_.pool6, settings_.vip_pool4, settings_.vip_pool6},
                    TRY(topology.routes())));
   // Nothing of the node is changed before it is known that this can be a mesh node.
-  policy::TableOptions options{
+  table_options_ = {
       .forwarding4_was_off = true, .forwarding6_was_off = true, .log_group = kLogGroup};
-  kernel_->set_table(settings_, options);
+  kernel_->set_table(settings_, table_options_);
   CHECK_OK(kernel_->check());
   topology.set_memory(stored.sysctls, [this](const auto& old) { return remember(old); });
   CHECK_OK(kernel_->prepare_node());
@@ -85,9 +86,9 @@ Status Daemon::learn_node() {
   settings_.publish_addresses = config_.publish_addresses;
   if (config_.publish_addresses.empty()) settings_.publish_addresses = std::move(network.global);
   bridges_ = std::move(network.bridges);
-  options.forwarding4_was_off = topology.forwarding_was_off(Family::kV4);
-  options.forwarding6_was_off = topology.forwarding_was_off(Family::kV6);
-  kernel_->set_table(settings_, options);
+  table_options_.forwarding4_was_off = topology.forwarding_was_off(Family::kV4);
+  table_options_.forwarding6_was_off = topology.forwarding_was_off(Family::kV6);
+  kernel_->set_table(settings_, table_options_);
   return {};
 }
 
@@ -100,10 +101,15 @@ Status Daemon::remember(const std::vector<OldSysctl>& old) {
 
 Status Daemon::start_node() {
   names_ = std::make_unique<Names>(zone_settings());
+  NodeOptions options{std::chrono::days(config_.idle_release_days)};
+  if (config_.controller) {
+    options.cluster = ClusterOptions{
+        .version = std::string(kVersion),
+        .adopt = [this](const policy::Settings& settings) { return adopt(settings); }};
+  }
   node_ = std::make_unique<Node>(
       settings_, *store_, *kernel_, *names_,
-      [this](mesh::v1::Event event) { on_event(std::move(event)); },
-      NodeOptions{std::chrono::days(config_.idle_release_days)});
+      [this](mesh::v1::Event event) { on_event(std::move(event)); }, std::move(options));
   node_->set_mtu(TRY(kernel_->topology().uplink_mtu()));
   return node_->load(BootClock::now());
 }
@@ -232,11 +238,36 @@ Status Daemon::start_api() {
   return {};
 }
 
+Status Daemon::start_controller() {
+  if (!config_.controller) return {};
+  controller_ = std::make_unique<ControllerSession>(link_options(config_), *node_);
+  sources_.push_back(TRY(loop_->on_readable(controller_->link().fd(), [this] {
+    controller_->link().on_readable(BootClock::now());
+    settle();
+  })));
+  controller_timer_ = TRY(loop_->make_timer([this] {
+    controller_->link().on_timer(BootClock::now());
+    settle();
+  }));
+  return {};
+}
+
+Status Daemon::adopt(const policy::Settings& settings) {
+  CHECK_OK(check_routes({settings.pool4, settings.pool6, settings.vip_pool4, settings.vip_pool6},
+                        TRY(kernel_->topology().routes())));
+  settings_ = settings;
+  kernel_->topology().set_settings(settings_);
+  kernel_->set_table(settings_, table_options_);
+  names_->set_settings(zone_settings());
+  return {};
+}
+
 // --- events --------------------------------------------------------------------------
 
 void Daemon::settle() {
   ready_->refresh(BootClock::now());
   node_timer_->set(node_->next_timer());
+  if (controller_timer_) controller_timer_->set(controller_->link().next_timer());
 }
 
 void Daemon::on_jobs() {

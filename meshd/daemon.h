@@ -17,6 +17,7 @@
 #include "meshd/admin.h"
 #include "meshd/api.h"
 #include "meshd/config.h"
+#include "meshd/controller_session.h"
 #include "meshd/linux_kernel.h"
 #include "meshd/loop.h"
 #include "meshd/names.h"
@@ -72,10 +73,13 @@ class Daemon final : public Api {
   [[nodiscard]] Status start_events();
   [[nodiscard]] Status watch_table();
   [[nodiscard]] Status start_api();
+  [[nodiscard]] Status start_controller();
 
   [[nodiscard]] Status remember(const std::vector<OldSysctl>& old);
   [[nodiscard]] dns::ZoneSettings zone_settings() const;
   [[nodiscard]] std::vector<dns::UpstreamAddress> upstreams() const;
+  // The node becomes one of a cluster: table and names are made for that.
+  [[nodiscard]] Status adopt(const policy::Settings& settings);
 
   void on_jobs();
   void on_table_events();
@@ -105,6 +109,8 @@ class Daemon final : public Api {
   std::vector<dns::Listener> listeners_;
   std::unique_ptr<dns::Server> dns_;
   std::unique_ptr<Node> node_;
+  policy::TableOptions table_options_;
+  std::unique_ptr<ControllerSession> controller_;
   std::unique_ptr<ReadyWatch> ready_;
   std::unique_ptr<Admin> admin_;
   std::unique_ptr<netlink::NftMonitor> nft_monitor_;
@@ -118,7 +124,7 @@ class Daemon final : public Api {
   std::set<std::string> why_changed_;
   std::vector<std::shared_ptr<EventStream>> watchers_;
   std::vector<std::shared_ptr<EventStream>> refusal_watchers_;
-  std::unique_ptr<Timer> node_timer_, audit_timer_, why_timer_, watchdog_timer_;
+  std::unique_ptr<Timer> node_timer_, audit_timer_, why_timer_, watchdog_timer_, controller_timer_;
   std::vector<std::unique_ptr<Source>> sources_;
 };
 

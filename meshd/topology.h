@@ -59,6 +59,8 @@ struct NodeNetwork {
 class Topology {
  public:
   [[nodiscard]] static Result<Topology> make(const policy::Settings& settings);
+  // The next audit brings the node's own addresses and routes after it.
+  void set_settings(const policy::Settings& settings) { settings_ = settings; }
 
   // `known`: what earlier runs found. `remember` hears of each sysctl before its first
   // change.
