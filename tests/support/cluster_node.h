@@ -64,6 +64,10 @@ class ClusterNode final : public ClusterLink, public controller::NodeStream {
     settings.resolver4[0] = IpAddress::parse("169.254.77.53").value();
     settings.publish_addresses = {IpAddress::parse("192.0.2.1").value()};
     NodeOptions node_options;
+    node_options.wall_clock = [this] {
+      return std::chrono::system_clock::time_point(
+          std::chrono::floor<std::chrono::seconds>(now_.time_since_epoch()));
+    };
     if (with_controller) node_options.cluster = ClusterOptions{.version = "test"};
     process = std::make_unique<Node>(
         settings, *store_, kernel, *names_,
