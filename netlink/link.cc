@@ -83,6 +83,23 @@ void decode_inet6(ByteView settings, Link& link) {
   link.disable_ipv6 = setting(values, DEVCONF_DISABLE_IPV6);
 }
 
+Vxlan decode_vxlan(ByteView data) {
+  const Attributes<IFLA_VXLAN_MAX + 1> attributes(data);
+  Vxlan vxlan;
+  vxlan.id = attributes.host32(IFLA_VXLAN_ID);
+  vxlan.port = attributes.be16(IFLA_VXLAN_PORT);
+  vxlan.local = read_address(
+      attributes.bytes(attributes.has(IFLA_VXLAN_LOCAL) ? IFLA_VXLAN_LOCAL : IFLA_VXLAN_LOCAL6));
+  vxlan.remote = read_address(
+      attributes.bytes(attributes.has(IFLA_VXLAN_GROUP) ? IFLA_VXLAN_GROUP : IFLA_VXLAN_GROUP6));
+  const auto is_set = [&attributes](std::size_t which) {
+    return read_host<std::uint8_t>(attributes.bytes(which)).value_or(0) != 0;
+  };
+  vxlan.learning = is_set(IFLA_VXLAN_LEARNING);
+  vxlan.external = is_set(IFLA_VXLAN_COLLECT_METADATA);
+  return vxlan;
+}
+
 Result<std::optional<Link>> get_link(Channel& channel, Message message, const std::string& what) {
   std::optional<Link> link;
   const bool found =
@@ -193,6 +210,7 @@ std::optional<Link> decode_link(ByteView content) {
   link.loopback = (header->ifi_flags & IFF_LOOPBACK) != 0;
   const Attributes<8> info(attributes.bytes(IFLA_LINKINFO));
   link.kind = info.text(IFLA_INFO_KIND);
+  if (link.kind == "vxlan") link.vxlan = decode_vxlan(info.bytes(IFLA_INFO_DATA));
   link.peer_index = static_cast<int>(attributes.host32(IFLA_LINK));
   if (attributes.has(IFLA_LINK_NETNSID)) {
     link.peer_netnsid = static_cast<int>(attributes.host32(IFLA_LINK_NETNSID));

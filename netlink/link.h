@@ -23,6 +23,17 @@ namespace meshd::netlink {
 inline constexpr std::size_t kMaxLinkName = 15;
 inline constexpr int kLoopbackIndex = 1;  // LOOPBACK_IFINDEX: the same in every namespace
 
+// What a VXLAN device was made with.
+struct Vxlan {
+  std::uint32_t id = 0;
+  std::uint16_t port = 0;                // UDP, of all ends
+  std::optional<IpAddress> local = {};   // the source of what it sends; also says the family
+  std::optional<IpAddress> remote = {};  // where unknown destinations go
+  bool learning = false;                 // the ends of others from what they send
+  bool external = false;                 // a number for each packet
+  bool operator==(const Vxlan&) const = default;
+};
+
 struct Link {
   int index = 0;
   std::string name;
@@ -41,6 +52,7 @@ struct Link {
   // both ends are in one namespace).
   int peer_index = 0;
   std::optional<int> peer_netnsid = {};
+  std::optional<Vxlan> vxlan = {};
   // Settings (sysctls) that the kernel reports with the link; IPv6's are absent where it is
   // off.
   std::optional<int> rp_filter = {}, send_redirects = {}, accept_redirects4 = {};

@@ -11,12 +11,13 @@
 #include "netlink/link_monitor.h"
 #include "netlink/nflog.h"
 #include "netlink/sock_diag.h"
+#include "netlink/vxlan.h"
 
 namespace meshd::netlink {
 namespace {
 
 void decode_by(std::uint8_t choice, ByteView content) {
-  switch (choice % 9) {
+  switch (choice % 10) {
     case 0:
       (void)decode_link(content);
       break;
@@ -40,6 +41,9 @@ void decode_by(std::uint8_t choice, ByteView content) {
       break;
     case 7:
       (void)decode_log_packet(content);
+      break;
+    case 9:
+      if (const auto entry = decode_fdb(content)) (void)entry->to_string();
       break;
     default: {
       std::vector<LinkEvent> events;
