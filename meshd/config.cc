@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "base/unique_fd.h"
+#include "netlink/link.h"
 #include "pki/identity.h"
 #include "pki/join_ticket.h"
 #include "policy/from_text.h"
@@ -201,6 +202,48 @@ Status read_names(const NodeConfig::Names& from, Config& to) {
                      to.idle_release_days);
 }
 
+// Others must be able to send to it, from wherever they are.
+Result<IpAddress> parse_underlay_address(const std::string& text) {
+  const auto address = TRY(IpAddress::parse(text));
+  for (const auto* range : {"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/127",
+                            "fe80::/10", "::ffff:0.0.0.0/96", "ff00::/8"}) {
+    if (!Prefix::parse(range).value().contains(address)) continue;
+    return fail(ErrorCode::kInvalid, fmt::format("{} is no address that others can send to", text));
+  }
+  return address;
+}
+
+// After the pools: a way to other nodes cannot lead through the mesh.
+Status read_underlay(const NodeConfig::Underlay& from, Config& to) {
+  using Mode = NodeConfig::Underlay::Mode;
+  if (from.mode() == Mode::ROUTED) to.underlay.mode = UnderlayMode::kRouted;
+  if (from.mode() == Mode::VXLAN) to.underlay.mode = UnderlayMode::kVxlan;
+  to.underlay.addresses =
+      TRY(parse_list<IpAddress>("underlay.addresses", from.addresses(), parse_underlay_address));
+  const auto& addresses = to.underlay.addresses;
+  if (addresses.size() > kMaxUnderlayAddresses) {
+    return wrong("underlay.addresses", fmt::format("{} addresses, at most {} are told to others",
+                                                   addresses.size(), kMaxUnderlayAddresses));
+  }
+  for (std::size_t i = 0; i < addresses.size(); ++i) {
+    const auto field = fmt::format("underlay.addresses[{}]", i);
+    const auto text = addresses[i].to_string();
+    if (std::ranges::count(addresses, addresses[i]) > 1)
+      return wrong(field, text + " is twice there");
+    for (const auto* pool : {&to.pools.ipv4, &to.pools.ipv6, &to.pools.vip4, &to.pools.vip6}) {
+      if (!pool->prefix || !pool->prefix->contains(addresses[i])) continue;
+      return wrong(field, fmt::format("{} is within the mesh's own range {}", text,
+                                      pool->prefix->to_string()));
+    }
+  }
+  const auto& device = from.device();
+  if (!device.empty() && (!netlink::valid_link_name(device) || device == kTunnelName)) {
+    return wrong("underlay.device", fmt::format("'{}' is no name of a link beneath", device));
+  }
+  to.underlay.device = device;
+  return {};
+}
+
 Status read_path(std::string_view field, const std::string& text, std::size_t longest,
                  std::string& into) {
   if (text.empty()) return {};
@@ -304,6 +347,7 @@ Status check_given(const NodeConfig& from, const policy::ParsedFile& parsed) {
       std::pair{"controller.join_file", from.controller().join_file().empty()},
       std::pair{"controller.authorities_file", from.controller().authorities_file().empty()},
       std::pair{"controller.identity_file", from.controller().identity_file().empty()},
+      std::pair{"underlay.device", from.underlay().device().empty()},
   };
   for (const auto& [field, unset] : fields) {
     if (unset && parsed.lines.contains(field)) {
@@ -322,6 +366,7 @@ Result<Config> to_config(const NodeConfig& from) {
   CHECK_OK(read_dns(from.dns(), config));
   CHECK_OK(read_publish(from.publish(), config));
   CHECK_OK(read_names(from.names(), config));
+  CHECK_OK(read_underlay(from.underlay(), config));
   CHECK_OK(read_paths(from, config));
   read_log(from.log(), config);
   if (from.has_controller()) CHECK_OK(read_controller(from.controller(), config));

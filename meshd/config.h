@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "meshd/pools.h"
+#include "meshd/underlay_plan.h"
 #include "meshd/upstreams.h"
 #include "policy/types.h"
 
@@ -58,6 +59,7 @@ struct Config {
 
   std::vector<std::string> reserved_names;  // sorted
   std::uint32_t idle_release_days = 0;      // 0: never
+  UnderlayConfig underlay;
   std::string state_dir = "/var/lib/meshd";
   std::string run_dir = "/run/meshd";
   log::Level log_level = log::Level::kInfo;

@@ -38,6 +38,8 @@ TEST(ConfigTest, NothingNeedsToBeConfigured) {
   EXPECT_EQ(config->state_dir, "/var/lib/meshd");
   EXPECT_EQ(config->run_dir, "/run/meshd");
   EXPECT_FALSE(config->log_format);
+  EXPECT_EQ(config->underlay.mode, UnderlayMode::kAuto);
+  EXPECT_TRUE(config->underlay.addresses.empty() && config->underlay.device.empty());
 }
 
 TEST(ConfigTest, RunDirIsTheVariablesUnlessConfigured) {
@@ -77,6 +79,7 @@ publish:
   allow_from: [192.0.2.0/24]
   proxies: [192.0.2.8]
 names: {reserved: [www, api], idle_release_days: 30}
+underlay: {mode: VXLAN, addresses: ["192.0.2.7", "2001:db8::7"], device: eth1}
 state_dir: /srv/m/state/
 run_dir: /srv/m/run
 log: {level: DEBUG, format: JSON}
@@ -103,6 +106,9 @@ log: {level: DEBUG, format: JSON}
   EXPECT_EQ(config->state_dir, "/srv/m/state");
   EXPECT_EQ(config->idle_release_days, 30U);
   EXPECT_EQ(config->run_dir, "/srv/m/run");
+  EXPECT_EQ(config->underlay.mode, UnderlayMode::kVxlan);
+  EXPECT_THAT(config->underlay.addresses, ElementsAre(ip("192.0.2.7"), ip("2001:db8::7")));
+  EXPECT_EQ(config->underlay.device, "eth1");
   EXPECT_EQ(config->log_level, log::Level::kDebug);
   EXPECT_EQ(config->log_format, log::Format::kJson);
 }
@@ -183,6 +189,16 @@ TEST(ConfigTest, MistakesAreRefusedWithTheReason) {
       {"publish: {ports: 3000-2000}", "1024-65535"},
       {"publish: {addresses: [192.0.2.0/24]}", "publish.addresses[0]: "},
       {"names: {reserved: [UPPER]}", "names.reserved[0]: "},
+      {"underlay: {mode: MAGIC}", "underlay.mode"},
+      {"underlay: {addresses: [127.0.0.1]}", "underlay.addresses[0]: 127.0.0.1 is no address"},
+      {"underlay: {addresses: [192.0.2.1, 'fe80::1']}", "underlay.addresses[1]: fe80::1 is no"},
+      {"underlay: {addresses: [224.0.0.5]}", "no address that others can send to"},
+      {"underlay: {addresses: [192.0.2.1, 192.0.2.1]}", "[0]: 192.0.2.1 is twice there"},
+      {"{pool: {ipv4: 10.1.0.0/16}, underlay: {addresses: [10.1.2.3]}}",
+       "underlay.addresses[0]: 10.1.2.3 is within the mesh's own range 10.1.0.0/16"},
+      {"underlay: {device: mesh0}", "underlay.device: 'mesh0' is no name of a link beneath"},
+      {"underlay: {device: eth0/1}", "underlay.device: "},
+      {"underlay: {device: ''}", "underlay.device: is empty"},
       {"state_dir: var/lib", "state_dir: must be an absolute path"},
       {"state_dir: /", "root directory"},
       {"state_dir: /a/../b", "'..'"},
@@ -196,6 +212,12 @@ TEST(ConfigTest, MistakesAreRefusedWithTheReason) {
     EXPECT_THAT(refusal(text), HasSubstr(reason)) << text;
     EXPECT_THAT(refusal(text), testing::StartsWith("m.yaml:1: ")) << text;
   }
+}
+
+TEST(ConfigTest, OthersAreToldOfAFewUnderlayAddresses) {
+  std::string text = "underlay: {addresses: [";
+  for (int i = 1; i <= 9; ++i) text += fmt::format("192.0.2.{}, ", i);
+  EXPECT_THAT(refusal(text + "]}"), HasSubstr("underlay.addresses: 9 addresses, at most 8"));
 }
 
 TEST(ConfigTest, RunDirLeavesRoomForTheSocketsName) {
