@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "meshd/underlay_plan.h"
 #include "policy/allocate.h"
 #include "policy/changes.h"
 #include "policy/ruleset.h"
@@ -86,8 +87,13 @@ class Kernel {
   // Makes the table equal to `wanted`, whatever it is now; writes nothing when it is.
   [[nodiscard]] virtual Result<Repairs> converge(const std::vector<policy::Element>& wanted) = 0;
   // The same for links, routes, neighbours, addresses and sysctls of ours: what belongs to
-  // none of `links` is removed, what is missing on the node's side is put back.
+  // none of `links` is removed, what is missing on the node's side is put back. Ways to other
+  // nodes that cannot be made are no error: nothing else waits for them.
   [[nodiscard]] virtual Result<Repairs> audit(const std::vector<LinkPlan>& links) = 0;
+  // The ways to other nodes, whole: kept, and made so at once. Until the first call there are
+  // to be none: it comes before the first audit(), which sweeps what an earlier process made.
+  // What failed is tried again by audit().
+  [[nodiscard]] virtual Status set_underlay(const UnderlayPlan& plan) = 0;
 
   // Ports on which processes of the node listen: never given to a publication.
   [[nodiscard]] virtual Result<policy::ListeningPorts> listening() = 0;

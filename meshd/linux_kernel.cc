@@ -64,10 +64,11 @@ bool is_profile_interval(const policy::Element& element) {
 
 Result<std::unique_ptr<LinuxKernel>> LinuxKernel::make(const policy::Settings& settings) {
   auto topology = TRY(Topology::make(settings));
+  auto underlay = TRY(Underlay::make());
   auto nft = TRY(netlink::Socket::open());
   auto conntrack = TRY(netlink::Conntrack::open());
-  return std::unique_ptr<LinuxKernel>(
-      new LinuxKernel(std::move(topology), std::move(nft), std::move(conntrack)));
+  return std::unique_ptr<LinuxKernel>(new LinuxKernel(std::move(topology), std::move(underlay),
+                                                      std::move(nft), std::move(conntrack)));
 }
 
 Status LinuxKernel::prepare_node() {
@@ -198,8 +199,13 @@ Result<Repairs> LinuxKernel::converge(const std::vector<policy::Element>& wanted
 Result<bool> LinuxKernel::is_settled() { return TRY(netlink::read_generation(nft_)) == settled_; }
 
 Result<Repairs> LinuxKernel::audit(const std::vector<LinkPlan>& links) {
-  return topology_.audit(links);
+  auto repairs = TRY(topology_.audit(links));
+  auto further = underlay_.audit();
+  std::ranges::move(further.what, std::back_inserter(repairs.what));
+  return repairs;
 }
+
+Status LinuxKernel::set_underlay(const UnderlayPlan& plan) { return underlay_.apply(plan); }
 
 Result<policy::ListeningPorts> LinuxKernel::listening() {
   const auto own = TRY(netlink::Netns::own());

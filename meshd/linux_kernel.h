@@ -1,4 +1,5 @@
-// The real Kernel: Topology for links and routes, one nftables table, conntrack.
+// The real Kernel: Topology for links and routes, Underlay for those to other nodes, one nftables
+// table, conntrack.
 //
 // Threads:    the main loop only.
 // Owns:       the netlink sockets.
@@ -13,6 +14,7 @@
 
 #include "meshd/kernel.h"
 #include "meshd/topology.h"
+#include "meshd/underlay.h"
 #include "netlink/conntrack.h"
 #include "netlink/nft_dump.h"
 #include "netlink/socket.h"
@@ -41,6 +43,7 @@ class LinuxKernel final : public Kernel {
   [[nodiscard]] Status check();
   [[nodiscard]] std::uint32_t nft_port() const { return nft_.port_id(); }
   [[nodiscard]] Topology& topology() { return topology_; }
+  [[nodiscard]] Underlay& underlay() { return underlay_; }
 
   Status connect(const LinkPlan& plan, int netns_fd) override;
   Status disconnect(const std::string& host_ifname) override;
@@ -52,6 +55,7 @@ class LinuxKernel final : public Kernel {
   // False: somebody, or commit(), changed the node's ruleset since the last converge().
   [[nodiscard]] Result<bool> is_settled();
   Result<Repairs> audit(const std::vector<LinkPlan>& links) override;
+  Status set_underlay(const UnderlayPlan& plan) override;
   Result<policy::ListeningPorts> listening() override;
   Result<Connections> connections() override;
   Status erase_conntrack(const EraseRequest& request) override;
@@ -67,14 +71,19 @@ class LinuxKernel final : public Kernel {
                                               std::uint32_t& generation);
   [[nodiscard]] Result<Repairs> repair(std::optional<netlink::NftDump> dump,
                                        std::span<const policy::Element> wanted);
-  LinuxKernel(Topology topology, netlink::Socket nft, netlink::Conntrack conntrack)
-      : topology_(std::move(topology)), nft_(std::move(nft)), conntrack_(std::move(conntrack)) {}
+  LinuxKernel(Topology topology, Underlay underlay, netlink::Socket nft,
+              netlink::Conntrack conntrack)
+      : topology_(std::move(topology)),
+        underlay_(std::move(underlay)),
+        nft_(std::move(nft)),
+        conntrack_(std::move(conntrack)) {}
   // One transaction.
   [[nodiscard]] Status send(const policy::Delta& delta);
   // Tables in which earlier versions tried the kernel, should one have died over it.
   [[nodiscard]] static Status sweep_probes(netlink::Socket& socket);
 
   Topology topology_;
+  Underlay underlay_;
   netlink::Socket nft_;
   netlink::Conntrack conntrack_;
   policy::Table table_;

@@ -11,8 +11,10 @@
 #include "meshd/pools.h"
 #include "meshd/topology.h"
 #include "meshd/topology_parts.h"
+#include "meshd/underlay.h"
 #include "netlink/netns.h"
 #include "netlink/uplink.h"
+#include "policy/base_table.h"
 
 namespace meshd {
 
@@ -165,7 +167,8 @@ Status Topology::repair_links(const std::vector<LinkPlan>& links, const std::vec
   return sweep_routes(routes, repairs);
 }
 
-// Routes with our number that lead where nobody is any more.
+// Routes with our number that lead where nobody is any more. Those to other nodes are not of
+// this part (underlay.h).
 Status Topology::sweep_routes(const std::vector<nl::Route>& wanted, Repairs& repairs) {
   nl::RouteFilter filter;
   filter.protocol = nl::kOurProtocol;
@@ -173,6 +176,7 @@ Status Topology::sweep_routes(const std::vector<nl::Route>& wanted, Repairs& rep
   std::multimap<Prefix, nl::Route> known;
   for (const auto& want : wanted) known.emplace(want.destination, nl::canonical(want));
   for (const auto& route : TRY(nl::list_routes(channel_, filter))) {
+    if (is_underlay_route(route)) continue;
     const auto [first, last] = known.equal_range(route.destination);
     const bool is_known =
         std::any_of(first, last, [&](const auto& want) { return want.second == route; });
@@ -206,10 +210,13 @@ Status Topology::purge(const std::vector<OldSysctl>& restore,
     if (!failures.empty()) failures += "; ";
     failures += outcome.error().what;
   };
-  const auto links = nl::list_links(channel, kLinkGroup);
+  const auto links = nl::list_links(channel);
   note(links);
   if (links) {
-    for (const auto& link : *links) note(nl::delete_link(channel, link.index));
+    for (const auto& link : *links) {
+      const bool is_ours = link.group == kLinkGroup || link.group == policy::kTunnelGroup;
+      if (is_ours) note(nl::delete_link(channel, link.index));
+    }
   }
   const auto routes = nl::list_routes(channel, {.protocol = nl::kOurProtocol});
   note(routes);

@@ -1,6 +1,6 @@
 // A kernel in memory that is as strict as the real one and fails when told to.
 //
-// Invariant: a failed call changed nothing, as kernel.h promises.
+// Invariant: a failed call changed nothing, as kernel.h promises; set_underlay() keeps the plan.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -27,6 +27,7 @@ class FakeKernel : public Kernel {
     kConverge,
     kTransaction,
     kAudit,
+    kUnderlay,
     kListening,
     kErase,
     kConnections
@@ -54,6 +55,7 @@ class FakeKernel : public Kernel {
     return n;
   }
   [[nodiscard]] const std::map<std::string, LinkPlan>& links() const { return links_; }
+  [[nodiscard]] const UnderlayPlan& underlay() const { return underlay_; }
   [[nodiscard]] int writes() const { return writes_; }
 
   std::function<void(const policy::Delta&)> on_commit = [](const policy::Delta&) {};
@@ -130,6 +132,12 @@ class FakeKernel : public Kernel {
     }));
     return repairs;
   }
+  Status set_underlay(const UnderlayPlan& plan) override {
+    underlay_ = plan;  // a refused one, too: the next audit tries again
+    if (fails(Call::kUnderlay)) return refused("underlay");
+    ++writes_;
+    return {};
+  }
   Result<policy::ListeningPorts> listening() override {
     if (fails(Call::kListening)) return refused("sock_diag");
     return listening_ports;
@@ -175,6 +183,7 @@ class FakeKernel : public Kernel {
   std::map<Call, int> failures_;
   std::map<Key, policy::Element> elements_;
   std::map<std::string, LinkPlan> links_;
+  UnderlayPlan underlay_;
   int writes_ = 0;
 };
 
