@@ -315,6 +315,7 @@ void Daemon::on_link_events() {
     if (event.kind == Kind::kUnknown || event.kind == Kind::kAddress) addresses = audit = true;
     if (event.kind == Kind::kLink && event.removed) {
       gone.insert(event.name);
+      audit |= event.name == kTunnelName;
       if (event.ours || is_attached(event.name)) node_->on_link_gone(event.name, now);
     }
     if (event.ours && event.removed && event.kind != Kind::kLink) audit = true;
@@ -368,8 +369,7 @@ void Daemon::on_audit() {
   audit_at_ = TimePoint::max();
   audit_by(BootClock::now() + kAuditEvery);
   follow_addresses();
-  // For containers to come; the others' packets find out by themselves (path MTU).
-  if (const auto mtu = kernel_->topology().uplink_mtu()) node_->set_mtu(*mtu);
+  follow_underlay(node_->world().nodes);
   open_log();
   // resolv.conf changes under a daemon: leases, VPNs, an administrator.
   if (auto now = upstreams(); now != upstreams_) {

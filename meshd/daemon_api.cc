@@ -224,6 +224,7 @@ void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) {
   if (cluster && !cluster->trouble().empty()) add("cluster", cluster->trouble());
   if (!log_trouble_.empty()) add("refusals", log_trouble_);
   add_upstreams(dns_->upstream_states(), answer);
+  for (const auto& trouble : underlay_trouble_) add("underlay", trouble);
   answer.set_healthy(answer.problems().empty() && generations.stored == generations.named);
   for (const auto& [id, problems] : problems_of(*node_)) {
     for (const auto& problem : problems) add(id, problem);  // the container's, not the node's
