@@ -11,14 +11,6 @@
 namespace meshd::controller {
 namespace {
 
-pki::UtcTime utc(const Moment& now) {
-  return pki::UtcTime(std::chrono::seconds(now.wall_ms / 1000));
-}
-
-std::string who(const pki::Peer& peer) {
-  return fmt::format("{}/{}", pki::role_name(peer.identity.role), peer.identity.name);
-}
-
 // The roles that the server lets declare.
 Author author_of(const pki::Peer& peer) {
   return {peer.identity.role == pki::Role::kAdmin ? Author::Role::kAdmin
@@ -26,11 +18,19 @@ Author author_of(const pki::Peer& peer) {
           peer.identity.name};
 }
 
+}  // namespace
+
+std::string audit_name(const pki::Peer& peer) {
+  return fmt::format("{}/{}", pki::role_name(peer.identity.role), peer.identity.name);
+}
+
 void audit(const std::string& subject, const std::string& what, const Status& outcome) {
   log::info("audit: {}: {}: {}", subject, what, outcome ? "done" : outcome.error().what);
 }
 
-}  // namespace
+pki::UtcTime App::utc() const {
+  return pki::UtcTime(std::chrono::seconds(now_().wall_ms / 1000));
+}
 
 void App::opened(NodeStream& stream, const pki::Peer& peer) {
   streams_.insert_or_assign(&stream, peer);
@@ -48,7 +48,7 @@ void App::closed(NodeStream& stream) {
 }
 
 void App::end_expired() {
-  const auto now = utc(now_());
+  const auto now = utc();
   for (const auto& [stream, peer] : streams_) {
     if (peer.until > now) continue;
     log::warning("node {}: its certificate has ended", peer.identity.name);
@@ -56,10 +56,10 @@ void App::end_expired() {
   }
 }
 
-Result<mesh::v1::EnrolReply> App::certify(const std::string& csr,
-                                          const pki::Holder& holder) const {
+Result<mesh::v1::EnrolReply> App::issue(const std::string& csr,
+                                        const pki::Holder& holder) const {
   const auto certificate =
-      TRY(pki::issue(authority_.certificate, authority_.key, csr, holder, utc(now_())));
+      TRY(pki::issue(authority_.certificate, authority_.key, csr, holder, utc()));
   mesh::v1::EnrolReply reply;
   reply.set_certificate(certificate.to_pem());
   reply.set_ca(authority_.certificate.to_pem());
@@ -71,8 +71,8 @@ void App::renew(const pki::Peer& peer, const std::string& csr,
   if (peer.identity.role != pki::Role::kNode) {
     return reply(fail(ErrorCode::kConflict, "renew: for nodes only"));
   }
-  auto certificate = certify(csr, {.identity = peer.identity});
-  audit(who(peer), "renew", certificate ? Status() : std::unexpected(certificate.error()));
+  auto certificate = issue(csr, {.identity = peer.identity});
+  audit(audit_name(peer), "renew", certificate ? Status() : std::unexpected(certificate.error()));
   reply(std::move(certificate));
 }
 
@@ -94,8 +94,8 @@ void App::enrol(const mesh::v1::EnrolRequest& request, const IpAddress& source,
     return reply(fail(store_away ? ErrorCode::kSystem : ErrorCode::kConflict,
                       store_away ? "join: the store is away" : std::string(kTokenRefused)));
   }
-  reply(certify(request.csr(),
-                {.identity = {authority_.cluster, pki::Role::kNode, request.name()}}));
+  reply(issue(request.csr(),
+              {.identity = {authority_.cluster, pki::Role::kNode, request.name()}}));
 }
 
 void App::apply(const pki::Peer& peer, std::vector<policy::Declaration> declarations,
@@ -116,7 +116,7 @@ void App::apply(const pki::Peer& peer, std::vector<policy::Declaration> declarat
   const auto count = declarations.size();
   const auto status =
       controller_.declare(author_of(peer), std::move(declarations), "", now_());
-  audit(who(peer), fmt::format("apply {} workloads", count), status);
+  audit(audit_name(peer), fmt::format("apply {} workloads", count), status);
   if (!status) return reply(std::unexpected(status.error()));
   answer.set_generation(controller_.revision());
   reply(std::move(answer));
@@ -129,7 +129,7 @@ void App::remove(const pki::Peer& peer, const mesh::v1::DeleteRequest& request,
   answer.set_was_attached(placement != nullptr && !placement->reported.addresses().empty());
   const auto status =
       controller_.forget(author_of(peer), request.id(), request.force(), now_());
-  audit(who(peer), "delete " + request.id(), status);
+  audit(audit_name(peer), "delete " + request.id(), status);
   if (!status) return reply(std::unexpected(status.error()));
   reply(std::move(answer));
 }
@@ -137,7 +137,7 @@ void App::remove(const pki::Peer& peer, const mesh::v1::DeleteRequest& request,
 void App::release_name(const pki::Peer& peer, const mesh::v1::NameRequest& request,
                        Reply<mesh::v1::Empty> reply) {
   const auto status = controller_.release(author_of(peer), request.name(), now_());
-  audit(who(peer), "name release " + request.name(), status);
+  audit(audit_name(peer), "name release " + request.name(), status);
   if (!status) return reply(std::unexpected(status.error()));
   reply(mesh::v1::Empty());
 }

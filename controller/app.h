@@ -7,6 +7,7 @@
 //            asked for is one line of the audit log: who, what, outcome.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <string>
@@ -15,6 +16,10 @@
 #include "pki/issue.h"
 
 namespace meshd::controller {
+
+// How long a token may let machines in: whoever needs it for longer makes another one.
+inline constexpr std::chrono::seconds kMaxTokenLifetime = std::chrono::days(365);
+inline constexpr std::chrono::seconds kDefaultTokenLifetime = std::chrono::days(1);
 
 struct Authority {
   pki::Certificate certificate;
@@ -46,18 +51,35 @@ class App final : public Handler {
   void list_published(Reply<mesh::v1::PublishedList> reply) override;
   void list_nodes(Reply<mesh::v1::NodeList> reply) override;
   void get_status(Reply<mesh::v1::StatusReply> reply) override;
+  // In app_admin.cc.
+  void create_token(const pki::Peer& peer, const mesh::v1::TokenRequest& request,
+                    Reply<mesh::v1::TokenReply> reply) override;
+  void list_tokens(Reply<mesh::v1::TokenList> reply) override;
+  void revoke_token(const pki::Peer& peer, const mesh::v1::TokenName& request,
+                    Reply<mesh::v1::Empty> reply) override;
+  void dismiss_node(const pki::Peer& peer, const mesh::v1::NodeName& request,
+                    Reply<mesh::v1::Empty> reply) override;
+  void backup(const pki::Peer& peer, const mesh::v1::BackupRequest& request,
+              Reply<mesh::v1::Empty> reply) override;
+  void certify(const pki::Peer& peer, const mesh::v1::CertifyRequest& request,
+               Reply<mesh::v1::EnrolReply> reply) override;
 
   // Sessions whose certificate has ended meanwhile end too.
   void end_expired();
 
  private:
-  [[nodiscard]] Result<mesh::v1::EnrolReply> certify(const std::string& csr,
-                                                     const pki::Holder& holder) const;
+  [[nodiscard]] pki::UtcTime utc() const;
+  [[nodiscard]] Result<mesh::v1::EnrolReply> issue(const std::string& csr,
+                                                   const pki::Holder& holder) const;
 
   Controller& controller_;
   const Authority& authority_;
   const Now now_;
   std::map<NodeStream*, pki::Peer> streams_;
 };
+
+// A line of the audit log: who did what, and how it ended.
+[[nodiscard]] std::string audit_name(const pki::Peer& peer);  // "admin/ada"
+void audit(const std::string& subject, const std::string& what, const Status& outcome);
 
 }  // namespace meshd::controller

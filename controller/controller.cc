@@ -174,6 +174,22 @@ Status Controller::put_token(const Token& token, const Moment& now) {
   return carry_out([&]() -> Result<Writes> { return Writes{controller::put_token(token)}; }, now);
 }
 
+Status Controller::revoke_token(const std::string& id, const Moment& now) {
+  return carry_out(
+      [&]() -> Result<Writes> {
+        // Looked up in each attempt: another controller may have counted a use meanwhile.
+        const auto found = cluster_.tokens().find(id);
+        if (found == cluster_.tokens().end()) {
+          return fail(ErrorCode::kNotFound, "token revoke: there is none of that id");
+        }
+        if (found->second.revoked) return Writes();
+        auto token = found->second;
+        token.revoked = true;
+        return Writes{controller::put_token(token)};
+      },
+      now);
+}
+
 // --- time ----------------------------------------------------------------------------
 
 void Controller::on_timer(const Moment& now) {

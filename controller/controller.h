@@ -89,6 +89,7 @@ class Controller {
   [[nodiscard]] Status let_in(std::string_view token, const IpAddress& source,
                               const std::string& node, const Moment& now);
   [[nodiscard]] Status put_token(const Token& token, const Moment& now);
+  [[nodiscard]] Status revoke_token(const std::string& id, const Moment& now);
 
   void on_timer(const Moment& now);
   [[nodiscard]] std::optional<TimePoint> next_timer() const { return timer_; }
@@ -98,6 +99,7 @@ class Controller {
   [[nodiscard]] const Cluster& cluster() const { return cluster_; }
   [[nodiscard]] const Slices& slices() const { return slices_; }
   [[nodiscard]] std::uint64_t revision() const { return revision_; }
+  [[nodiscard]] const std::string& name() const { return options_.name; }
   [[nodiscard]] std::vector<NodeStatus> node_status() const;
   [[nodiscard]] const std::string& store_trouble() const { return store_trouble_; }
 

@@ -9,9 +9,12 @@
 #include <vector>
 
 #include "base/log.h"
+#include "controller/admin_client.h"
+#include "controller/cli.h"
 #include "controller/config.h"
 #include "controller/serve.h"
 #include "controller/setup.h"
+#include "pki/grpc_credentials.h"
 #include "pki/join_ticket.h"
 
 namespace {
@@ -21,6 +24,7 @@ using meshd::controller::InitOptions;
 constexpr std::string_view kVersion = "0.1.0";
 constexpr std::string_view kHelp = R"(Usage: mesh-controller [--config FILE]
        mesh-controller init --address HOST:PORT [OPTION]...
+       mesh-controller token create|list|revoke | node dismiss | backup | certify
 
 The cluster's side of the mesh: collects endpoints from the nodes, gives each node what its
 containers need, owns names, VIPs and address blocks, and lets machines join.
@@ -41,6 +45,19 @@ init makes an authority, a store and a first ticket, which lets nodes join:
   --block4 LENGTH           a node's share of pool4, default 24
   --ticket-hours N          how long the ticket is good, default 24
   --ticket-uses N           for how many nodes, default any number
+
+Of a controller that runs, an administrator asks:
+  token create [--hours N] [--uses N] [--source PREFIX]... [--name-prefix P]
+                            print a ticket that lets nodes join; good for 24 hours unless said
+  token list, token revoke ID
+                            what tokens there are; let no more nodes in with one
+  node dismiss NAME         a node that does not come back: free its containers' names and block
+  backup PATH               copy the store into a new file where the controller runs
+  certify ROLE NAME [--days N] -o FILE
+                            make a key and a certificate for a dispatcher, an admin or a reader
+  --dir DIR                 its directory, with admin.pem; default: the configuration's
+  --controller HOST:PORT    where it is; default: this machine, the port of the configuration
+  --identity FILE           who asks, in place of admin.pem; --authorities FILE: whom to trust
 )";
 
 int usage(const std::string& why) {
@@ -117,8 +134,24 @@ int init(const std::vector<std::string>& arguments) {
       "  a node joins: copy {} to it, and name it in its meshd.yaml:\n"
       "                controller: {{join_file: PATH}}\n"
       "  people use:   meshctl --controller {} --identity {}\n",
-      options.cluster, options.dir, made->ticket_path, options.addresses.front(),
-      made->admin_path);
+      options.cluster, options.dir, made->ticket_path, options.addresses.front(), made->admin_path);
+  return 0;
+}
+
+int administrate(const std::vector<std::string>& arguments) {
+  const auto command = meshd::controller::parse_admin(arguments);
+  if (!command) return usage(command.error().what);
+  if (std::holds_alternative<meshd::controller::AdminHelp>(command->action)) {
+    return fmt::print("{}", kHelp), 0;
+  }
+  if (const auto status = meshd::pki::require_tls13(); !status) return failed(status.error());
+  const auto output = meshd::controller::run_admin(*command);
+  if (!output) {
+    fmt::print(stderr, "mesh-controller: {}\n", meshd::log::printable(output.error().what));
+    return output.error().exit;
+  }
+  fmt::print("{}", output->text);
+  fmt::print(stderr, "{}", output->note);
   return 0;
 }
 
@@ -139,6 +172,9 @@ int main(int argc, char** argv) {
     const std::vector rest(arguments.begin() + 1, arguments.end());
     if (rest.size() == 1 && rest[0] == "--help") return fmt::print("{}", kHelp), 0;
     return init(rest);
+  }
+  if (!arguments.empty() && meshd::controller::is_admin_command(arguments[0])) {
+    return administrate(arguments);
   }
   std::optional<std::string> path;
   bool check = false;

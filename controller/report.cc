@@ -110,6 +110,7 @@ pb::StatusReply status_reply(const Controller& controller) {
     if (!node.trouble.empty()) problem("node " + node.name, "refused its slice: " + node.trouble);
   }
   reply.set_healthy(reply.problems().empty());
+  reply.set_controller(controller.name());
   reply.mutable_generations()->set_stored(controller.revision());
   const auto& world = controller.cluster().world();
   reply.set_zone(world.settings.zone);

@@ -9,7 +9,8 @@
 #include <deque>
 #include <thread>
 
-#include "base/log.h"
+#include "controller/admin_service.h"
+#include "controller/calls.h"
 #include "controller/peer_address.h"
 #include "policy/from_proto.h"
 #include "proto/controller.grpc.pb.h"
@@ -28,48 +29,6 @@ constexpr int kKeepaliveMs = 3000, kKeepaliveTimeoutMs = 2000;
 // What a node has not read yet, before it is no longer read from.
 constexpr std::size_t kMaxUnread = 256;
 constexpr auto kShutdownLimit = std::chrono::seconds(3);
-
-grpc::Status to_status(const Error& error) {
-  using grpc::StatusCode;
-  switch (error.code) {
-    case ErrorCode::kInvalid:
-      return {StatusCode::INVALID_ARGUMENT, error.what};
-    case ErrorCode::kNotFound:
-      return {StatusCode::NOT_FOUND, error.what};
-    case ErrorCode::kConflict:
-      return {StatusCode::FAILED_PRECONDITION, error.what};
-    case ErrorCode::kUnsupported:
-      return {StatusCode::UNIMPLEMENTED, error.what};
-    case ErrorCode::kExhausted:
-      return {StatusCode::RESOURCE_EXHAUSTED, error.what};
-    case ErrorCode::kNotInForce:
-      return {StatusCode::ABORTED, error.what};
-    case ErrorCode::kSystem:
-      return {StatusCode::UNAVAILABLE, error.what};
-    case ErrorCode::kInternal:
-      break;
-  }
-  return {StatusCode::INTERNAL, error.what};
-}
-
-// What sessions and calls share.
-struct Shared {
-  // A session has at most one read, one write and one end to tell of; a call its start.
-  Mailbox<Server::Job> jobs{4 * Server::kMaxSessions + 2 * Server::kMaxCalls};
-  std::atomic<std::size_t> sessions{0}, calls{0};
-  std::string cluster;
-
-  void post(Server::Job job) {
-    if (!jobs.post(std::move(job))) log::error("server: the job queue is full: a job is lost");
-  }
-};
-
-Result<pki::Peer> peer_of(const grpc::CallbackServerContext& context, const Shared& shared) {
-  const auto authentication = context.auth_context();
-  if (!authentication) return fail(ErrorCode::kInvalid, "no certificate");
-  return pki::peer_of(*authentication, shared.cluster,
-                      std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now()));
-}
 
 // --- sessions ------------------------------------------------------------------------
 
@@ -161,76 +120,6 @@ class Session final : public grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>,
 
 // --- calls ---------------------------------------------------------------------------
 
-class Call final : public grpc::ServerUnaryReactor {
- public:
-  explicit Call(Shared& shared) : shared_(shared) {
-    admitted_ = shared_.calls.fetch_add(1) < Server::kMaxCalls;
-    if (!admitted_) refuse({grpc::StatusCode::RESOURCE_EXHAUSTED, "too many calls in flight"});
-  }
-  [[nodiscard]] bool admitted() const { return admitted_; }
-  void refuse(grpc::Status status) {
-    admitted_ = false;
-    Finish(std::move(status));
-  }
-  template <class Response>
-  Reply<Response> replies_to(Response* response) {
-    return [this, response](Result<Response> result) {
-      if (!result) return Finish(to_status(result.error()));
-      *response = std::move(*result);
-      Finish(grpc::Status::OK);
-    };
-  }
-  void OnDone() override {
-    shared_.calls.fetch_sub(1);
-    delete this;
-  }
-
- private:
-  Shared& shared_;
-  bool admitted_ = false;
-};
-
-enum class May { kRead, kDeclare };
-
-// Whether people with that certificate may do that.
-bool allows(pki::Role role, May may) {
-  switch (role) {
-    case pki::Role::kAdmin:
-    case pki::Role::kDispatcher:
-      return true;
-    case pki::Role::kReader:
-      return may == May::kRead;
-    case pki::Role::kNode:
-    case pki::Role::kController:
-      return false;
-  }
-  return false;
-}
-
-// A call by somebody who may, or one that is refused already.
-struct Admitted {
-  Call* call = nullptr;
-  std::optional<pki::Peer> peer;
-};
-Admitted admit(const grpc::CallbackServerContext& context, Shared& shared, May may) {
-  auto* const call = new Call(shared);
-  if (!call->admitted()) return {call, {}};
-  auto peer = peer_of(context, shared);
-  if (!peer) {
-    call->refuse({grpc::StatusCode::UNAUTHENTICATED, peer.error().what});
-    return {call, {}};
-  }
-  if (!allows(peer->identity.role, may)) {
-    call->refuse({grpc::StatusCode::PERMISSION_DENIED,
-                  fmt::format("{} may not do that", peer->identity.to_string())});
-    return {call, {}};
-  }
-  return {call, *std::move(peer)};
-}
-
-using Reactor = grpc::ServerUnaryReactor;
-using Context = grpc::CallbackServerContext;
-
 class ClusterService final : public pb::Cluster::CallbackService {
  public:
   explicit ClusterService(Shared& shared) : shared_(shared) {}
@@ -315,23 +204,13 @@ class ControlService final : public pb::Control::CallbackService {
     return call;
   }
   Reactor* Delete(Context* context, const pb::DeleteRequest* q, pb::DetachReply* r) override {
-    return as_job(context, q, r, &Handler::remove);
+    return as_job(shared_, *context, May::kDeclare, q, r, &Handler::remove);
   }
   Reactor* ReleaseName(Context* context, const pb::NameRequest* q, pb::Empty* r) override {
-    return as_job(context, q, r, &Handler::release_name);
+    return as_job(shared_, *context, May::kDeclare, q, r, &Handler::release_name);
   }
 
  private:
-  template <class Request, class Response>
-  Reactor* as_job(Context* context, const Request* request, Response* response,
-                  void (Handler::*method)(const pki::Peer&, const Request&, Reply<Response>)) {
-    auto [call, peer] = admit(*context, shared_, May::kDeclare);
-    if (!peer) return call;
-    shared_.post([=, call = call, peer = *std::move(peer)](Handler& handler) {
-      (handler.*method)(peer, *request, call->replies_to(response));
-    });
-    return call;
-  }
   Shared& shared_;
 };
 
@@ -340,32 +219,22 @@ class StatusService final : public pb::Status::CallbackService {
   explicit StatusService(Shared& shared) : shared_(shared) {}
 
   Reactor* ListWorkloads(Context* context, const pb::Empty*, pb::WorkloadList* r) override {
-    return as_job(context, r, &Handler::list_workloads);
+    return as_job(shared_, *context, May::kRead, r, &Handler::list_workloads);
   }
   Reactor* ListServices(Context* context, const pb::Empty*, pb::ServiceList* r) override {
-    return as_job(context, r, &Handler::list_services);
+    return as_job(shared_, *context, May::kRead, r, &Handler::list_services);
   }
   Reactor* ListPublished(Context* context, const pb::Empty*, pb::PublishedList* r) override {
-    return as_job(context, r, &Handler::list_published);
+    return as_job(shared_, *context, May::kRead, r, &Handler::list_published);
   }
   Reactor* ListNodes(Context* context, const pb::Empty*, pb::NodeList* r) override {
-    return as_job(context, r, &Handler::list_nodes);
+    return as_job(shared_, *context, May::kRead, r, &Handler::list_nodes);
   }
   Reactor* GetStatus(Context* context, const pb::Empty*, pb::StatusReply* r) override {
-    return as_job(context, r, &Handler::get_status);
+    return as_job(shared_, *context, May::kRead, r, &Handler::get_status);
   }
 
  private:
-  template <class Response>
-  Reactor* as_job(Context* context, Response* response,
-                  void (Handler::*method)(Reply<Response>)) {
-    auto [call, peer] = admit(*context, shared_, May::kRead);
-    if (!peer) return call;
-    shared_.post([=, call = call](Handler& handler) {
-      (handler.*method)(call->replies_to(response));
-    });
-    return call;
-  }
   Shared& shared_;
 };
 
@@ -381,6 +250,7 @@ class GrpcServer final : public Server {
       builder.RegisterService(&cluster_);
       builder.RegisterService(&control_);
       builder.RegisterService(&status_);
+      builder.RegisterService(admin_.get());
       server_ = start(builder, options.listen, credentials, kMaxMessageBytes, port_);
       if (!server_) return fail(ErrorCode::kSystem, "listen: cannot bind " + options.listen);
     }
@@ -440,6 +310,7 @@ class GrpcServer final : public Server {
   JoinService join_{shared_};
   ControlService control_{shared_};
   StatusService status_{shared_};
+  const std::unique_ptr<grpc::Service> admin_ = make_admin_service(shared_);
   std::unique_ptr<grpc::Server> server_, join_server_;
   int port_ = 0, join_port_ = 0;
 };

@@ -47,6 +47,18 @@ class Handler {
   virtual void list_published(Reply<mesh::v1::PublishedList> reply) = 0;
   virtual void list_nodes(Reply<mesh::v1::NodeList> reply) = 0;
   virtual void get_status(Reply<mesh::v1::StatusReply> reply) = 0;
+  // Of the service Admin.
+  virtual void create_token(const pki::Peer& peer, const mesh::v1::TokenRequest& request,
+                            Reply<mesh::v1::TokenReply> reply) = 0;
+  virtual void list_tokens(Reply<mesh::v1::TokenList> reply) = 0;
+  virtual void revoke_token(const pki::Peer& peer, const mesh::v1::TokenName& request,
+                            Reply<mesh::v1::Empty> reply) = 0;
+  virtual void dismiss_node(const pki::Peer& peer, const mesh::v1::NodeName& request,
+                            Reply<mesh::v1::Empty> reply) = 0;
+  virtual void backup(const pki::Peer& peer, const mesh::v1::BackupRequest& request,
+                      Reply<mesh::v1::Empty> reply) = 0;
+  virtual void certify(const pki::Peer& peer, const mesh::v1::CertifyRequest& request,
+                       Reply<mesh::v1::EnrolReply> reply) = 0;
 };
 
 struct ServerOptions {

@@ -10,7 +10,7 @@
 
 #include "base/unique_fd.h"
 #include "controller/decide.h"
-#include "pki/join_ticket.h"
+#include "controller/ticket.h"
 #include "policy/name.h"
 
 namespace meshd::controller {
@@ -204,24 +204,6 @@ Status refresh_identity(const std::string& dir, const Authority& authority,
                      .lifetime = kControllerLifetime};
   add_hosts(settings, holder);
   return write_holder(files.identity, authority, holder, now);
-}
-
-Result<std::string> make_ticket(const Authority& authority,
-                                const mesh::v1::StoredSettings& settings,
-                                const std::string& token) {
-  pki::JoinTicket ticket;
-  ticket.addresses.assign(settings.addresses().begin(), settings.addresses().end());
-  ticket.join_addresses.assign(settings.join_addresses().begin(),
-                               settings.join_addresses().end());
-  ticket.authorities = {{authority.certificate}, authority.cluster};
-  ticket.token = token;
-  return pki::encode_ticket(ticket);
-}
-
-Result<MadeToken> draw_token(TokenTerms terms) {
-  TokenRandomness randomness{};
-  CHECK_OK(pki::fill_random(randomness));
-  return make_token(std::move(terms), randomness);
 }
 
 }  // namespace meshd::controller

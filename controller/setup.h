@@ -18,7 +18,6 @@
 #include "controller/app.h"
 #include "controller/record.h"
 #include "controller/store.h"
-#include "controller/token.h"
 #include "pki/files.h"
 
 namespace meshd::controller {
@@ -51,10 +50,5 @@ struct Initialised {
 [[nodiscard]] Status refresh_identity(const std::string& dir, const Authority& authority,
                                       const std::string& name,
                                       const mesh::v1::StoredSettings& settings, pki::UtcTime now);
-// One line that lets machines join.
-[[nodiscard]] Result<std::string> make_ticket(const Authority& authority,
-                                              const mesh::v1::StoredSettings& settings,
-                                              const std::string& token);
-[[nodiscard]] Result<MadeToken> draw_token(TokenTerms terms);
 
 }  // namespace meshd::controller

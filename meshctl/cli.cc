@@ -10,6 +10,7 @@
 
 #include "meshctl/help.h"
 #include "meshctl/io.h"
+#include "pki/controller_channel.h"
 
 namespace meshd::ctl {
 namespace {
@@ -20,6 +21,7 @@ struct Line {
   std::vector<std::string> words;  // the command's name first
   std::vector<std::string> files;
   std::string run_dir, output, netns, pid, ifname, resolv_conf, timeout, as;
+  std::string controller, identity, authorities;
   bool no_default_route = false;
   bool force = false;
   bool refused = false;
@@ -43,6 +45,9 @@ void define(CLI::App& app, Line& line) {
   app.add_option("-f,--file", line.files)->allow_extra_args(false);
   // An alias may set these, so a later one wins. Twice is a mistake for all others.
   app.add_option("--run-dir", line.run_dir)->take_last();
+  app.add_option("--controller", line.controller)->take_last();
+  app.add_option("--identity", line.identity)->take_last();
+  app.add_option("--authorities", line.authorities)->take_last();
   app.add_option("-o,--output", line.output)->take_last();
   app.add_option("--netns", line.netns);
   app.add_option("--pid", line.pid);
@@ -158,7 +163,9 @@ Outcome<Action> take_list(const Line& line) {
   if (what == "services") return List{Listing::kServices};
   if (what == "flows") return List{Listing::kFlows};
   if (what == "published") return List{Listing::kPublished};
-  return usage("list", fmt::format("'{}' is none of workloads, services, flows, published", what));
+  if (what == "nodes") return List{Listing::kNodes};
+  return usage("list",
+               fmt::format("'{}' is none of workloads, services, flows, published, nodes", what));
 }
 
 Outcome<Action> take_explain(const Line& line) {
@@ -241,8 +248,8 @@ const std::vector<Rule>& rules() {
 }
 
 Status check_options(const Rule& rule, const Line& line) {
-  static constexpr std::array<std::string_view, 4> kCommon = {"run-dir", "output", "help",
-                                                              "version"};
+  static constexpr std::array<std::string_view, 7> kCommon = {
+      "run-dir", "controller", "identity", "authorities", "output", "help", "version"};
   for (const auto& option : line.given) {
     const bool known = std::ranges::find(kCommon, option) != kCommon.end() ||
                        std::ranges::find(rule.options, option) != rule.options.end();
@@ -280,6 +287,62 @@ Outcome<Action> to_action(const Line& line) {
   return rule->take(line);
 }
 
+bool is_given(const Line& line, std::string_view option) {
+  return std::ranges::find(line.given, option) != line.given.end();
+}
+
+// Absent: this node's meshd. What stands on the line comes before the environment: --run-dir
+// means this node whatever MESHD_CONTROLLER says.
+Outcome<std::optional<Controller>> take_controller(const Line& line, const Variables& variables) {
+  const bool given = is_given(line, "controller");
+  if (given && is_given(line, "run-dir")) {
+    return usage("", "--controller and --run-dir: one of them");
+  }
+  const auto addresses = given ? std::string_view(line.controller) : variables.controller;
+  if (addresses.empty() || (!given && is_given(line, "run-dir"))) {
+    if (given) return usage("", "--controller: empty; HOST:PORT[,HOST:PORT]");
+    for (const std::string_view option : {"identity", "authorities"}) {
+      if (is_given(line, option)) {
+        return usage("", fmt::format("--{}: goes with --controller", option));
+      }
+    }
+    return std::nullopt;
+  }
+  const auto source = given ? "--controller" : "MESHD_CONTROLLER";
+  auto parsed = pki::parse_controllers(addresses);
+  if (!parsed) return usage("", fmt::format("{}: {}", source, parsed.error().what));
+  Controller controller{*std::move(parsed), {}};
+  controller.files.identity =
+      is_given(line, "identity") ? line.identity : std::string(variables.identity);
+  if (controller.files.identity.empty()) {
+    return usage("", fmt::format("{}: say who you are with --identity FILE", source));
+  }
+  controller.files.authorities = is_given(line, "authorities")
+                                     ? line.authorities
+                                     : pki::authorities_beside(controller.files.identity);
+  return controller;
+}
+
+// A controller knows what nodes report; what happens on a node, only the node.
+struct Offered {
+  bool operator()(const Apply&) const { return true; }
+  bool operator()(const Delete&) const { return true; }
+  bool operator()(const ReleaseName&) const { return true; }
+  bool operator()(const ShowStatus&) const { return true; }
+  bool operator()(const List& list) const { return list.what != Listing::kFlows; }
+  bool operator()(const auto&) const { return false; }
+};
+
+Outcome<void> check_offered(const Line& line, const Action& action) {
+  if (std::visit(Offered(), action)) return {};
+  const auto what = std::holds_alternative<List>(action) ? "flows are not known to a controller"
+                                                         : "a controller does not offer it";
+  // Whoever has only the variable does not see what sends them there.
+  const auto how = is_given(line, "controller") ? "without --controller"
+                                                : "with --run-dir, or without MESHD_CONTROLLER";
+  return usage(line.words[0], fmt::format("{}: ask meshd on the node, {}", what, how));
+}
+
 }  // namespace
 
 Outcome<std::chrono::milliseconds> parse_duration(std::string_view text) {
@@ -306,11 +369,11 @@ Outcome<std::chrono::milliseconds> parse_duration(std::string_view text) {
   return time;
 }
 
-Outcome<Command> parse(std::span<const std::string> args, std::string_view run_dir_variable) {
+Outcome<Command> parse(std::span<const std::string> args, const Variables& variables) {
   const auto line = TRY(read_line(args));
   Command command;
-  if (!run_dir_variable.empty()) command.run_dir = run_dir_variable;
-  if (std::ranges::find(line.given, "run-dir") != line.given.end()) command.run_dir = line.run_dir;
+  if (!variables.run_dir.empty()) command.run_dir = variables.run_dir;
+  if (is_given(line, "run-dir")) command.run_dir = line.run_dir;
   if (command.run_dir.empty()) return usage("", "--run-dir: an empty path");
   if (line.output == "json") {
     command.output = Output::kJson;
@@ -318,6 +381,13 @@ Outcome<Command> parse(std::span<const std::string> args, std::string_view run_d
     return usage("", fmt::format("-o: '{}' is none of json, table", line.output));
   }
   command.action = TRY(to_action(line));
+  // Help is given whatever the environment says.
+  if (std::holds_alternative<ShowHelp>(command.action) ||
+      std::holds_alternative<ShowVersion>(command.action)) {
+    return command;
+  }
+  command.controller = TRY(take_controller(line, variables));
+  if (command.controller) CHECK_OK(check_offered(line, command.action));
   return command;
 }
 

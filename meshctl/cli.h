@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "base/ip.h"
+#include "meshctl/controller.h"
 #include "meshctl/failure.h"
 
 namespace meshd::ctl {
@@ -61,7 +63,7 @@ struct Wait {
   std::string target;
   std::chrono::milliseconds timeout = kDefaultWait;
 };
-enum class Listing { kWorkloads, kServices, kFlows, kPublished };
+enum class Listing { kWorkloads, kServices, kFlows, kPublished, kNodes };
 struct List {
   Listing what = Listing::kWorkloads;
 };
@@ -89,13 +91,20 @@ using Action = std::variant<ShowHelp, ShowVersion, Apply, Plan, Attach, Prepare,
 
 struct Command {
   std::string run_dir{kDefaultRunDir};
+  std::optional<Controller> controller;  // to be spoken with, in place of this node's meshd
   Output output = Output::kTable;
   Action action;
 };
 
-// `args` without the program's name; `run_dir_variable` is MESHD_RUN_DIR's value or empty.
-[[nodiscard]] Outcome<Command> parse(std::span<const std::string> args,
-                                     std::string_view run_dir_variable);
+// What the environment says where the line says nothing; empty: not set.
+struct Variables {
+  std::string_view run_dir;     // MESHD_RUN_DIR
+  std::string_view controller;  // MESHD_CONTROLLER
+  std::string_view identity;    // MESHD_IDENTITY
+};
+
+// `args` without the program's name.
+[[nodiscard]] Outcome<Command> parse(std::span<const std::string> args, const Variables& variables);
 
 // "90", "90s", "1500ms", "2m", "1h"; a bare number means seconds.
 [[nodiscard]] Outcome<std::chrono::milliseconds> parse_duration(std::string_view text);

@@ -20,6 +20,7 @@
 
 #include "base/unique_fd.h"
 #include "meshctl/text.h"
+#include "pki/controller_channel.h"
 #include "proto/node.grpc.pb.h"
 
 namespace meshd::ctl {
@@ -60,7 +61,8 @@ void prepare_grpc() {
 }
 
 struct Connection {
-  std::string path;
+  std::string peer;   // "meshd", "the controller"
+  std::string place;  // "meshd at /run/meshd/status.sock"
   Timeouts timeouts;
   std::shared_ptr<grpc::Channel> channel;
 };
@@ -72,7 +74,21 @@ Outcome<Connection> open_connection(std::string path, const Timeouts& timeouts) 
   arguments.SetMaxReceiveMessageSize(kMaxReplyBytes);
   // The channel closes the descriptor; it never connects again by itself.
   auto channel = grpc::CreateCustomInsecureChannelFromFd("localhost", fd.release(), arguments);
-  return Connection{std::move(path), timeouts, std::move(channel)};
+  return Connection{"meshd", "meshd at " + path, timeouts, std::move(channel)};
+}
+
+Outcome<Connection> open_connection(const Controller& controller, const Timeouts& timeouts) {
+  const auto now = std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
+  const auto self = TRY(pki::check_own_identity(controller.files, now));
+  prepare_grpc();
+  auto opened =
+      pki::connect_controller(controller.addresses, controller.files, self.cluster, kMaxReplyBytes);
+  if (!opened) {
+    const bool away = opened.error().code == ErrorCode::kSystem;
+    return fail(away ? Exit::kUnreachable : Exit::kRefused, printable(opened.error().what));
+  }
+  return Connection{"the controller", "the controller at " + opened->address, timeouts,
+                    std::move(opened->channel)};
 }
 
 // Whether it matters that a call which got no answer may have been carried out.
@@ -83,26 +99,28 @@ Failure to_failure(const grpc::Status& status, const Connection& connection, Eff
   const auto outcome = effect == Effect::kChanges ? "; whether it was done is not known" : "";
   switch (status.error_code()) {
     case grpc::StatusCode::UNAVAILABLE:
-      return {Exit::kUnreachable, fmt::format("lost meshd at {}: {}{}", connection.path,
+      return {Exit::kUnreachable, fmt::format("lost {}: {}{}", connection.place,
                                               printable(status.error_message()), outcome)};
     case grpc::StatusCode::CANCELLED:
       // By the other side: a call that arrives while it ends.
       return {Exit::kUnreachable,
-              fmt::format("lost meshd at {}: meshd is stopping{}", connection.path, outcome)};
+              fmt::format("lost {}: {} is stopping{}", connection.place, connection.peer, outcome)};
     case grpc::StatusCode::DEADLINE_EXCEEDED:
-      return {Exit::kUnreachable, fmt::format("no answer from meshd at {} within {} ms{}",
-                                              connection.path, timeout.count(), outcome)};
+      return {Exit::kUnreachable, fmt::format("no answer from {} within {} ms{}", connection.place,
+                                              timeout.count(), outcome)};
     case grpc::StatusCode::UNIMPLEMENTED:
       if (status.error_message().empty()) {
-        return {Exit::kRefused, "meshd: this call is unknown to it; is meshd older than meshctl?"};
+        return {Exit::kRefused,
+                fmt::format("{0}: this call is unknown to it; is {0} older than meshctl?",
+                            connection.peer)};
       }
       break;
     default:
       break;
   }
   if (status.error_message().empty()) {
-    return {Exit::kRefused, fmt::format("meshd: refused without a reason, gRPC code {}",
-                                        static_cast<int>(status.error_code()))};
+    return {Exit::kRefused, fmt::format("{}: refused without a reason, gRPC code {}",
+                                        connection.peer, static_cast<int>(status.error_code()))};
   }
   return {Exit::kRefused, printable(status.error_message())};
 }
@@ -172,6 +190,13 @@ Outcome<ControlClient> ControlClient::connect(const std::string& run_dir,
   return ControlClient(std::make_unique<Impl>(std::move(connection), std::move(stub)));
 }
 
+Outcome<ControlClient> ControlClient::connect(const Controller& controller,
+                                              const Timeouts& timeouts) {
+  auto connection = TRY(open_connection(controller, timeouts));
+  auto stub = pb::Control::NewStub(connection.channel);
+  return ControlClient(std::make_unique<Impl>(std::move(connection), std::move(stub)));
+}
+
 Outcome<pb::ApplyReply> ControlClient::apply(const pb::ApplyRequest& request) {
   return impl_->change(&Impl::Stub::Apply, request);
 }
@@ -213,6 +238,13 @@ Outcome<StatusClient> StatusClient::connect(const std::string& run_dir, const Ti
   return StatusClient(std::make_unique<Impl>(std::move(connection), std::move(stub)));
 }
 
+Outcome<StatusClient> StatusClient::connect(const Controller& controller,
+                                            const Timeouts& timeouts) {
+  auto connection = TRY(open_connection(controller, timeouts));
+  auto stub = pb::Status::NewStub(connection.channel);
+  return StatusClient(std::make_unique<Impl>(std::move(connection), std::move(stub)));
+}
+
 Outcome<pb::PlanReply> StatusClient::plan(const pb::ApplyRequest& request) {
   return impl_->read(&Impl::Stub::Plan, request);
 }
@@ -227,6 +259,9 @@ Outcome<pb::FlowList> StatusClient::flows() {
 }
 Outcome<pb::PublishedList> StatusClient::published() {
   return impl_->read(&Impl::Stub::ListPublished, pb::Empty());
+}
+Outcome<pb::NodeList> StatusClient::nodes() {
+  return impl_->read(&Impl::Stub::ListNodes, pb::Empty());
 }
 Outcome<pb::ExplainReply> StatusClient::explain(const pb::ExplainRequest& request) {
   return impl_->read(&Impl::Stub::Explain, request);
@@ -262,7 +297,7 @@ Outcome<void> StatusClient::watch(const pb::WatchRequest& request, int stop_fd,
   if (readable(stop_fd)) return {};
   if (status.ok()) {
     return fail(Exit::kUnreachable,
-                fmt::format("lost meshd at {}: it ended the stream", impl_->connection.path));
+                fmt::format("lost {}: it ended the stream", impl_->connection.place));
   }
   return std::unexpected(
       to_failure(status, impl_->connection, Effect::kReads, std::chrono::milliseconds(0)));

@@ -1,5 +1,5 @@
-// meshd's two sockets as plain calls: one connection, one deadline for each call, and
-// every way to fail turned into the exit code that the user sees.
+// meshd's two sockets, or a controller, as plain calls: one connection, one deadline for each
+// call, and every way to fail turned into the exit code that the user sees.
 //
 // Threads: one caller at a time.
 // Owns:    the connection; it is closed with the object.
@@ -16,6 +16,7 @@
 #include <memory>
 #include <string>
 
+#include "meshctl/controller.h"
 #include "meshctl/failure.h"
 #include "proto/node.pb.h"
 
@@ -44,6 +45,8 @@ class ControlClient {
  public:
   [[nodiscard]] static Outcome<ControlClient> connect(const std::string& run_dir,
                                                       const Timeouts& timeouts = {});
+  [[nodiscard]] static Outcome<ControlClient> connect(const Controller& controller,
+                                                      const Timeouts& timeouts = {});
   ControlClient(ControlClient&&) noexcept;
   ControlClient& operator=(ControlClient&&) noexcept;
   ~ControlClient();
@@ -66,6 +69,8 @@ class StatusClient {
  public:
   [[nodiscard]] static Outcome<StatusClient> connect(const std::string& run_dir,
                                                      const Timeouts& timeouts = {});
+  [[nodiscard]] static Outcome<StatusClient> connect(const Controller& controller,
+                                                     const Timeouts& timeouts = {});
   StatusClient(StatusClient&&) noexcept;
   StatusClient& operator=(StatusClient&&) noexcept;
   ~StatusClient();
@@ -75,6 +80,7 @@ class StatusClient {
   [[nodiscard]] Outcome<pb::ServiceList> services();
   [[nodiscard]] Outcome<pb::FlowList> flows();
   [[nodiscard]] Outcome<pb::PublishedList> published();
+  [[nodiscard]] Outcome<pb::NodeList> nodes();
   [[nodiscard]] Outcome<pb::ExplainReply> explain(const pb::ExplainRequest& request);
   [[nodiscard]] Outcome<pb::ResolveReply> resolve(const pb::ResolveRequest& request);
   [[nodiscard]] Outcome<pb::StatusReply> status();

@@ -25,9 +25,12 @@ constexpr std::array<OptionHelp, 1> kResolveOptions = {
     {{"--as ID", "the container that would ask"}}};
 constexpr std::array<OptionHelp, 1> kWatchOptions = {
     {{"--refused", "only refused flows and withheld names"}}};
-constexpr std::array<OptionHelp, 3> kCommonOptions = {
+constexpr std::array<OptionHelp, 6> kCommonOptions = {
     {{"-o, --output json|table", "for scripts or for people; attach and prepare: always JSON"},
      {"--run-dir DIR", "where meshd's sockets are; else $MESHD_RUN_DIR, else /run/meshd"},
+     {"--controller HOST:PORT,...", "ask the cluster's controller; else $MESHD_CONTROLLER"},
+     {"--identity FILE", "your key and certificate for it; else $MESHD_IDENTITY"},
+     {"--authorities FILE", "whom to trust; else authorities.pem beside the identity"},
      {"-h, --help", "this text; after a command: that command's"}}};
 
 constexpr std::array<CommandHelp, 16> kCommands = {{
@@ -70,10 +73,11 @@ constexpr std::array<CommandHelp, 16> kCommands = {{
      "and the reason when the time has run out. NAME is db, db.WORKFLOW or a full name.",
      kWaitOptions, "meshctl wait db --timeout 2m"},
     {"list",
-     "workloads|services|flows|published",
+     "workloads|services|flows|published|nodes",
      "list what there is",
      "workloads: declarations with their state. services: names, their addresses and\n"
-     "endpoints. flows: what may pass, with counters. published: ports open to outside.",
+     "endpoints. flows: what may pass, with counters. published: ports open to outside.\n"
+     "nodes: those of the cluster, from a controller; without --controller this one.",
      {},
      "meshctl list flows -o json"},
     {"explain",
@@ -128,7 +132,8 @@ void put_options(std::string& out, std::span<const OptionHelp> options) {
 
 std::string render_overview(const Style& style) {
   std::string out =
-      "meshctl declares, connects and inspects the containers of this node's meshd.\n";
+      "meshctl declares, connects and inspects the containers of this node's meshd, or\n"
+      "with --controller those of a cluster: apply, delete, name, list and status.\n";
   out += fmt::format("\n{}\n  meshctl COMMAND [ARGUMENTS] [OPTIONS]   options may stand anywhere\n",
                      paint("Usage", Paint::kBold, style));
   out += fmt::format("\n{}\n", paint("Commands", Paint::kBold, style));
@@ -151,7 +156,7 @@ std::string render_overview(const Style& style) {
       paint("Example", Paint::kBold, style));
   out += fmt::format(
       "\n{}\n"
-      "  0 done   1 refused or failed   2 wrong usage   3 meshd not reachable\n",
+      "  0 done   1 refused or failed   2 wrong usage   3 not reachable\n",
       paint("Exit codes", Paint::kBold, style));
   return out;
 }

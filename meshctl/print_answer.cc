@@ -75,6 +75,27 @@ std::string or_number(const std::string& name, int number) {
   return name.empty() ? fmt::format("UNKNOWN_{}", number) : name;
 }
 
+std::string render_problems(const pb::StatusReply& reply, const Style& style) {
+  std::string out;
+  for (const auto& problem : reply.problems()) {
+    const auto line =
+        fmt::format("{}: {}", printable(problem.subject()), printable(problem.detail()));
+    out += fmt::format("problem      {}\n", paint(line, Paint::kRed, style));
+  }
+  return out;
+}
+
+// Of a controller, which is no node: it has one number, the store's.
+std::string render_controller(const pb::StatusReply& reply, std::string_view health,
+                              const Style& style) {
+  auto out = fmt::format("controller {}: {}\n", printable(reply.controller()), health);
+  out += fmt::format("zone         {}\n", printable(reply.zone()));
+  out += fmt::format("revision     {}\n", reply.generations().stored());
+  out +=
+      fmt::format("workloads    {} declared, {} attached\n", reply.workloads(), reply.attached());
+  return out + render_problems(reply, style);
+}
+
 }  // namespace
 
 std::string render_text(const pb::ApplyReply& reply, const Style& style) {
@@ -114,6 +135,9 @@ std::string render_text(const pb::ResolveReply& reply, const Style& style) {
 std::string render_text(const pb::StatusReply& reply, const Style& style) {
   const auto health = reply.healthy() ? paint("healthy", Paint::kGreen, style)
                                       : paint("NOT HEALTHY", Paint::kRed, style);
+  if (reply.node().empty() && !reply.controller().empty()) {
+    return render_controller(reply, health, style);
+  }
   auto out = fmt::format("meshd {} on {}: {}\n", printable(reply.version()),
                          printable(reply.node()), health);
   const auto& g = reply.generations();
@@ -133,12 +157,7 @@ std::string render_text(const pb::StatusReply& reply, const Style& style) {
                            : paint("does not answer", Paint::kRed, style);
     out += fmt::format("upstream     {} {}\n", printable(upstream.address()), state);
   }
-  for (const auto& problem : reply.problems()) {
-    const auto line =
-        fmt::format("{}: {}", printable(problem.subject()), printable(problem.detail()));
-    out += fmt::format("problem      {}\n", paint(line, Paint::kRed, style));
-  }
-  return out;
+  return out + render_problems(reply, style);
 }
 
 std::string render_text(const pb::Event& event, const Style& style) {

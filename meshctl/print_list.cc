@@ -84,6 +84,11 @@ void sort(pb::PublishedList& list) {
   });
 }
 
+void sort(pb::NodeList& list) {
+  std::ranges::stable_sort(*list.mutable_nodes(), {},
+                           [](const pb::NodeInfo& n) { return std::string_view(n.name()); });
+}
+
 std::string render_table(const pb::WorkloadList& list, const Style& style) {
   Table table({{"ID"}, {"NAME"}, {"WORKFLOW"}, {"OWNER"}, {"STATE"}, {"SERVES"}, {"ADDRESSES"}});
   std::string notes;
@@ -161,6 +166,24 @@ std::string render_table(const pb::PublishedList& list, const Style& style) {
          {allowed},
          {published.ready() ? "yes" : "no", published.ready() ? Paint::kGreen : Paint::kYellow},
          {published.label()}});
+  }
+  return table.render(style);
+}
+
+std::string render_table(const pb::NodeList& list, const Style& style) {
+  Table table(
+      {{"NAME"}, {"STATE"}, {"BLOCKS"}, {"UNDERLAY"}, {"WORKLOADS", Align::kRight}, {"PROBLEM"}});
+  for (const auto& node : list.nodes()) {
+    // Away: its session has ended. Stale: so long ago that its workloads are marked.
+    const Cell state = node.connected() ? Cell{"connected", Paint::kGreen}
+                       : node.stale()   ? Cell{"stale", Paint::kRed}
+                                        : Cell{"away", Paint::kYellow};
+    table.add({{node.name(), Paint::kBold},
+               state,
+               {join(node.blocks())},
+               {join(node.underlay())},
+               {fmt::format("{}", node.workloads())},
+               {node.problem(), Paint::kRed}});
   }
   return table.render(style);
 }

@@ -15,10 +15,12 @@ void sort(mesh::v1::WorkloadList& list);   // by id
 void sort(mesh::v1::ServiceList& list);    // by scope, workflow, name, owner
 void sort(mesh::v1::FlowList& list);       // by source, destination, protocol, port
 void sort(mesh::v1::PublishedList& list);  // by id, protocol, port
+void sort(mesh::v1::NodeList& list);       // by name
 
 [[nodiscard]] std::string render_table(const mesh::v1::WorkloadList& list, const Style& style);
 [[nodiscard]] std::string render_table(const mesh::v1::ServiceList& list, const Style& style);
 [[nodiscard]] std::string render_table(const mesh::v1::FlowList& list, const Style& style);
 [[nodiscard]] std::string render_table(const mesh::v1::PublishedList& list, const Style& style);
+[[nodiscard]] std::string render_table(const mesh::v1::NodeList& list, const Style& style);
 
 }  // namespace meshd::ctl

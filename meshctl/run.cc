@@ -109,6 +109,8 @@ class Runner {
         return table(client.flows());
       case Listing::kPublished:
         return table(client.published());
+      case Listing::kNodes:
+        return table(client.nodes());
     }
     return fail(Exit::kUsage, "list: of what?");
   }
@@ -161,9 +163,15 @@ class Runner {
   [[nodiscard]] bool json() const { return command_.output == Output::kJson; }
 
   [[nodiscard]] Outcome<ControlClient> control() const {
+    if (command_.controller) {
+      return ControlClient::connect(*command_.controller, environment_.timeouts);
+    }
     return ControlClient::connect(command_.run_dir, environment_.timeouts);
   }
   [[nodiscard]] Outcome<StatusClient> status() const {
+    if (command_.controller) {
+      return StatusClient::connect(*command_.controller, environment_.timeouts);
+    }
     return StatusClient::connect(command_.run_dir, environment_.timeouts);
   }
 

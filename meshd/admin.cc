@@ -348,6 +348,9 @@ class StatusService final : public pb::Status::CallbackService {
   Reactor* ListPublished(Context*, const pb::Empty* q, pb::PublishedList* r) override {
     return as_job(calls_, q, r, &Api::list_published);
   }
+  Reactor* ListNodes(Context*, const pb::Empty* q, pb::NodeList* r) override {
+    return as_job(calls_, q, r, &Api::list_nodes);
+  }
   Reactor* Explain(Context*, const pb::ExplainRequest* q, pb::ExplainReply* r) override {
     return as_job(calls_, q, r, &Api::explain);
   }

@@ -54,6 +54,7 @@ class Daemon final : public Api {
   void list_services(const mesh::v1::Empty&, Reply<mesh::v1::ServiceList>) override;
   void list_flows(const mesh::v1::Empty&, Reply<mesh::v1::FlowList>) override;
   void list_published(const mesh::v1::Empty&, Reply<mesh::v1::PublishedList>) override;
+  void list_nodes(const mesh::v1::Empty&, Reply<mesh::v1::NodeList>) override;
   void explain(const mesh::v1::ExplainRequest&, Reply<mesh::v1::ExplainReply>) override;
   void resolve(const mesh::v1::ResolveRequest&, Reply<mesh::v1::ResolveReply>) override;
   void get_status(const mesh::v1::Empty&, Reply<mesh::v1::StatusReply>) override;

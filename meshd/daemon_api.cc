@@ -145,6 +145,13 @@ void Daemon::list_services(const pb::Empty&, Reply<pb::ServiceList> reply) {
 void Daemon::list_published(const pb::Empty&, Reply<pb::PublishedList> reply) {
   reply(published_list(node_->world()));
 }
+void Daemon::list_nodes(const pb::Empty&, Reply<pb::NodeList> reply) {
+  auto list = node_list(node_->world());
+  list.mutable_nodes(0)->set_version(std::string(kVersion));
+  list.mutable_nodes(0)->set_generation(node_->generations().named);
+  list.mutable_nodes(0)->set_problem(node_->behind());
+  reply(std::move(list));
+}
 void Daemon::list_flows(const pb::Empty&, Reply<pb::FlowList> reply) {
   std::vector<ElementCount> counts;
   for (std::size_t i = 0; i < policy::kSetCount; ++i) {

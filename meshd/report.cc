@@ -297,6 +297,20 @@ pb::PublishedList published_list(const World& world) {
   return list;
 }
 
+pb::NodeList node_list(const policy::World& world) {
+  pb::NodeList list;
+  auto& node = *list.add_nodes();
+  node.set_name(world.settings.node_name);
+  node.set_connected(true);  // it answers
+  for (const auto family : kFamilies) {
+    if (world.settings.pool(family)) node.add_blocks(world.settings.pool(family)->to_string());
+  }
+  std::uint32_t attached = 0;
+  for (const auto& [id, workload] : world.workloads) attached += workload.attachment ? 1 : 0;
+  node.set_workloads(attached);
+  return list;
+}
+
 pb::NodeEndpoint node_endpoint(const World& world, const std::string& id) {
   const auto& workload = world.workloads.find(id)->second;
   pb::NodeEndpoint endpoint;

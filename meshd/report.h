@@ -29,6 +29,8 @@ using Problems = std::map<std::string, std::vector<std::string>>;  // by workloa
 // One that is attached here, as the controller is told of it.
 [[nodiscard]] mesh::v1::NodeEndpoint node_endpoint(const policy::World& world,
                                                    const std::string& id);
+// This node alone: what it has of the pools and how many containers are attached.
+[[nodiscard]] mesh::v1::NodeList node_list(const policy::World& world);
 // Flows between attached workloads, publications and egress, with what their elements
 // have counted. `counts` holds the elements of every set
 // that counts.

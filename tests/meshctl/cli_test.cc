@@ -14,11 +14,12 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using namespace std::chrono_literals;
 
-Outcome<Command> parse_line(const std::string& line, std::string_view variable = "") {
+Outcome<Command> parse_line(const std::string& line, std::string_view run_dir = "",
+                            std::string_view controller = "", std::string_view identity = "") {
   std::istringstream stream(line);
   std::vector<std::string> args;
   for (std::string word; stream >> word;) args.push_back(word);
-  return parse(args, variable);
+  return parse(args, {run_dir, controller, identity});
 }
 
 template <class T>
@@ -178,14 +179,70 @@ TEST(CliTest, WhatDoesNotBelongIsRefusedWithItsName) {
             "-o: 'yaml' is none of json, table (see `meshctl --help`)");
   EXPECT_EQ(refusal_of("attach a --pid 1 --pid 2"),
             "--pid: takes one value, once (see `meshctl --help`)");
-  EXPECT_THAT(refusal_of("list nodes"), HasSubstr("workloads, services, flows, published"));
+  EXPECT_THAT(refusal_of("list cats"), HasSubstr("services, flows, published, nodes"));
   EXPECT_THAT(refusal_of("name rename x"), HasSubstr("not `release`"));
   EXPECT_THAT(refusal_of(""), HasSubstr("which command?"));
 }
 
+TEST(CliTest, AControllerIsNamedByTheLineOrTheEnvironment) {
+  const auto by_line =
+      parse_line("list nodes --controller a:1,[2001:db8::1]:2 --identity /k/me.pem");
+  ASSERT_TRUE(by_line) << by_line.error().what;
+  ASSERT_TRUE(by_line->controller);
+  EXPECT_THAT(by_line->controller->addresses, ElementsAre("a:1", "[2001:db8::1]:2"));
+  EXPECT_EQ(by_line->controller->files.identity, "/k/me.pem");
+  EXPECT_EQ(by_line->controller->files.authorities, "/k/authorities.pem");
+  const auto by_variables = parse_line("status --authorities ca.pem", "", "a:1", "me.pem");
+  ASSERT_TRUE(by_variables) << by_variables.error().what;
+  EXPECT_THAT(by_variables->controller->addresses, ElementsAre("a:1"));
+  EXPECT_EQ(by_variables->controller->files.identity, "me.pem");
+  EXPECT_EQ(by_variables->controller->files.authorities, "ca.pem");
+  EXPECT_FALSE(parse_line("status")->controller);
+  EXPECT_FALSE(parse_line("status", "", "", "me.pem")->controller);
+}
+
+TEST(CliTest, TheLineComesBeforeTheEnvironment) {
+  EXPECT_FALSE(parse_line("attach a --pid 1 --run-dir /r", "", "a:1", "me.pem")->controller);
+  const auto line = parse_line("status --controller b:1 --identity you.pem", "/r", "a:1", "me.pem");
+  EXPECT_THAT(line->controller->addresses, ElementsAre("b:1"));
+  EXPECT_EQ(line->controller->files.identity, "you.pem");
+}
+
+TEST(CliTest, WhatAControllerDoesNotOfferIsWrongUsage) {
+  for (const auto* line : {"attach a --pid 1", "prepare a", "detach a", "drain a", "wait a",
+                           "explain a b 1", "resolve --as a b", "watch", "plan -f x"}) {
+    EXPECT_THAT(refusal_of(std::string(line) + " --controller a:1 --identity me.pem"),
+                HasSubstr("a controller does not offer it: ask meshd on the node, without "
+                          "--controller"))
+        << line;
+  }
+  EXPECT_THAT(refusal_of("list flows --controller a:1 --identity me.pem"),
+              HasSubstr("list: flows are not known to a controller"));
+  const auto command = parse_line("watch", "", "a:1", "me.pem");
+  ASSERT_FALSE(command);
+  EXPECT_THAT(command.error().what, HasSubstr("with --run-dir, or without MESHD_CONTROLLER"));
+  for (const auto* line : {"apply -f x", "delete a", "name release a", "list workloads",
+                           "list services", "list published", "list nodes", "status"}) {
+    EXPECT_TRUE(parse_line(line, "", "a:1", "me.pem")) << line;
+  }
+}
+
+TEST(CliTest, AControllerCannotBeHalfNamed) {
+  EXPECT_THAT(refusal_of("status --controller a:1"), HasSubstr("--identity FILE"));
+  EXPECT_FALSE(parse_line("status", "", "a:1"));
+  EXPECT_TRUE(parse_line("version", "", "a:1")) << "help needs no controller";
+  EXPECT_THAT(refusal_of("status --identity me.pem"), HasSubstr("goes with --controller"));
+  EXPECT_THAT(refusal_of("status --controller a --identity me.pem"),
+              HasSubstr("--controller: 'a' does not end in a port"));
+  EXPECT_THAT(refusal_of("status --controller a:1, --identity me.pem"), HasSubstr("''"));
+  EXPECT_THAT(refusal_of("status --controller= --identity me.pem"), HasSubstr("--controller"));
+  EXPECT_THAT(refusal_of("status --controller a:1 --run-dir /r --identity me.pem"),
+              HasSubstr("one of them"));
+}
+
 TEST(CliTest, AnEmptyVariableInAScriptIsNotAName) {
   const std::vector<std::string> args = {"delete", "", "--force"};
-  const auto command = parse(args, "");
+  const auto command = parse(args, {});
   ASSERT_FALSE(command);
   EXPECT_THAT(command.error().what, HasSubstr("an empty argument"));
 }

@@ -36,7 +36,6 @@ struct Script {
   pb::WaitReply wait_reply;
   std::atomic<bool> hang = false;  // answer only at stop()
 };
-
 class FakeDaemon {
   template <class T>
   using In = const T*;
@@ -118,7 +117,6 @@ class FakeDaemon {
     grpc::Status ReleaseName(grpc::ServerContext*, In<pb::NameRequest> in, pb::Empty*) override {
       return daemon_.note("release " + in->name());
     }
-
    private:
     FakeDaemon& daemon_;
   };
@@ -148,6 +146,9 @@ class FakeDaemon {
       *out = daemon_.script.published;
       return daemon_.note("list published");
     }
+    grpc::Status ListNodes(grpc::ServerContext*, In<pb::Empty>, pb::NodeList*) override {
+      return daemon_.note("list nodes");
+    }
     grpc::Status Explain(grpc::ServerContext*, In<pb::ExplainRequest> in,
                          pb::ExplainReply* out) override {
       *out = daemon_.script.explain_reply;
@@ -174,7 +175,6 @@ class FakeDaemon {
       if (daemon_.script.watch) daemon_.script.watch(writer);
       return status;
     }
-
    private:
     FakeDaemon& daemon_;
   };

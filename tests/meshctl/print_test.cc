@@ -74,6 +74,24 @@ TEST(ListTest, PublishedPortsSayWhoMayComeIn) {
       "Notebook\n");
 }
 
+TEST(ListTest, NodesSayWhetherTheyAreThere) {
+  pb::NodeList list;
+  for (const auto* name : {"n3", "n1", "n2"}) list.add_nodes()->set_name(name);
+  list.mutable_nodes(0)->set_stale(true);
+  list.mutable_nodes(0)->set_problem("no room");
+  list.mutable_nodes(1)->set_connected(true);
+  list.mutable_nodes(1)->add_blocks("10.213.0.0/24");
+  list.mutable_nodes(1)->add_blocks("fd00::/112");
+  list.mutable_nodes(1)->add_underlay("192.0.2.1");
+  list.mutable_nodes(1)->set_workloads(7);
+  sort(list);
+  EXPECT_EQ(render_table(list, {}),
+            "NAME  STATE      BLOCKS                    UNDERLAY   WORKLOADS  PROBLEM\n"
+            "n1    connected  10.213.0.0/24,fd00::/112  192.0.2.1          7  -\n"
+            "n2    away       -                         -                  0  -\n"
+            "n3    stale      -                         -                  0  no room\n");
+}
+
 TEST(ListTest, OrderDoesNotDependOnTheDaemons) {
   auto one = from_json<pb::ServiceList>(
       R"({"services":[{"name":"b","scope":"CLUSTER"},{"name":"a","scope":"CLUSTER"},
@@ -155,6 +173,19 @@ TEST(AnswerTest, StatusShowsGenerationsUpstreamsAndProblems) {
             "upstream     x does not answer\n"
             "upstream     y is not asked\n"
             "problem      kernel: behind by 1\n");
+}
+
+TEST(AnswerTest, StatusOfAControllerIsThatOfNoNode) {
+  pb::StatusReply reply;
+  reply.set_healthy(true);
+  reply.set_controller("c1");
+  reply.set_zone("mesh.internal");
+  reply.mutable_generations()->set_stored(9);
+  EXPECT_EQ(render_text(reply, {}),
+            "controller c1: healthy\n"
+            "zone         mesh.internal\n"
+            "revision     9\n"
+            "workloads    0 declared, 0 attached\n");
 }
 
 TEST(AnswerTest, AnEventIsOneLine) {

@@ -44,7 +44,8 @@ class RunTest : public testing::Test {
     std::istringstream stream(line);
     std::vector<std::string> args;
     for (std::string word; stream >> word;) args.push_back(word);
-    const auto command = TRY(parse(args, dir_.path()));
+    const auto command =
+        TRY(parse(args, {.run_dir = dir_.path(), .controller = {}, .identity = {}}));
     environment_.netns_dir = dir_ / "netns";
     environment_.stop_fd = stop_.get();
     return run(command, environment_);
@@ -138,11 +139,11 @@ TEST_F(RunTest, ListsAreSortedInTablesAndInJson) {
   const auto text = out_.text();
   EXPECT_LT(text.find("\na "), text.find("\nb "));
   EXPECT_LT(text.find("\"id\": \"a\""), text.find("\"id\": \"b\""));
-  for (const auto* what : {"services", "flows", "published"}) {
+  for (const auto* what : {"services", "flows", "published", "nodes"}) {
     ASSERT_TRUE(run_line(std::string("list ") + what));
   }
   EXPECT_THAT(daemon_.calls(), ElementsAre("list workloads", "list workloads", "list services",
-                                           "list flows", "list published"));
+                                           "list flows", "list published", "list nodes"));
 }
 
 TEST_F(RunTest, ExplainAndResolveEndWellWhateverTheAnswer) {
