@@ -184,7 +184,7 @@ TEST_F(SliceTest, BytesThatAreNoMessageAreRefused) {
   item.set_value("\xff\xff");
   EXPECT_EQ(refusal(), "WORKLOAD far: value: is no workload");
   change_.add_items()->mutable_key()->set_key("\n");
-  EXPECT_EQ(refusal(), "WORKLOAD \"\\n\": key: is no name");
+  EXPECT_EQ(refusal(), "WORKLOAD \"\\x0a\": key: is no name");
 }
 
 TEST_F(SliceTest, AConfirmationIsForTwoAddresses) {
