@@ -61,6 +61,20 @@ class AppTest : public testing::Test {
   const pki::Peer ada_ = AppBed::peer(pki::Role::kAdmin, "ada");
 };
 
+// The first, because the log writes no more than so many lines a second.
+TEST_F(AppTest, TheAuditSaysWhoDidWhatAndHoldsNoSecret) {
+  testing::internal::CaptureStderr();
+  const auto token = bed_.token();
+  static_cast<void>(bed_.enrol(token));
+  static_cast<void>(bed_.enrol("x", "n2", "198.51.100.1"));
+  const auto log = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, HasSubstr("audit admin/ada: token create: good for 24 h, id " +
+                             token.substr(0, token.find('.')) + ": done"));
+  EXPECT_THAT(log, HasSubstr("audit 192.0.2.7: join as n1: done"));
+  EXPECT_THAT(log, HasSubstr("audit 198.51.100.1: join as n2: token: not ID.SECRET"));
+  EXPECT_THAT(log, Not(HasSubstr(token.substr(token.find('.') + 1))));
+}
+
 TEST_F(AppTest, AMachineWithATokenBecomesANode) {
   EXPECT_EQ(holder(bed_.enrol(bed_.token())), "mesh://lab/node/n1");
 }
@@ -199,19 +213,6 @@ TEST_F(AppTest, ABackupGoesToAnAbsolutePath) {
   };
   EXPECT_TRUE(backup("/var/backups/mesh.db"));
   EXPECT_EQ(backup("mesh.db").error().code, ErrorCode::kInvalid);
-}
-
-TEST_F(AppTest, TheAuditSaysWhoDidWhatAndHoldsNoSecret) {
-  testing::internal::CaptureStderr();
-  const auto token = bed_.token();
-  static_cast<void>(bed_.enrol(token));
-  static_cast<void>(bed_.enrol("x", "n2", "198.51.100.1"));
-  const auto log = testing::internal::GetCapturedStderr();
-  EXPECT_THAT(log, HasSubstr("audit: admin/ada: token create: good for 24 h, id " +
-                             token.substr(0, token.find('.')) + ": done"));
-  EXPECT_THAT(log, HasSubstr("audit: 192.0.2.7: join as n1: done"));
-  EXPECT_THAT(log, HasSubstr("audit: 198.51.100.1: join as n2: token: not ID.SECRET"));
-  EXPECT_THAT(log, Not(HasSubstr(token.substr(token.find('.') + 1))));
 }
 
 }  // namespace
