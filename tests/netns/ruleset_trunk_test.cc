@@ -6,7 +6,7 @@
 #include <chrono>
 
 #include "tests/support/mesh_bed.h"
-#include "tests/support/netns.h"
+#include "tests/support/rt_fixture.h"
 #include "tests/support/ruleset_samples.h"
 
 namespace meshd::test {

@@ -3,11 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <random>
 #include <set>
 
 #include "tests/support/oracle.h"
 #include "tests/support/policy_world.h"
+#include "tests/support/random_declarations.h"
 
 namespace meshd::policy {
 namespace {
@@ -27,7 +27,7 @@ class ClusterTest : public testing::TestWithParam<unsigned> {
 
   ClusterTest() : nodes_(2 + draw(3)) {
     for (unsigned n = 0; n < nodes_.size(); ++n) known_.insert(n);
-    for (int i = 0; i < 20; ++i) [[maybe_unused]]
+    for (int i = 0; i < 30; ++i) [[maybe_unused]]
       const auto touched = redeclare();
     for (const auto& [id, workload] : w_.world.workloads) move(id);
     for (unsigned n = 0; n < nodes_.size(); ++n) {
@@ -36,33 +36,8 @@ class ClusterTest : public testing::TestWithParam<unsigned> {
     }
   }
 
-  unsigned draw(unsigned below) { return static_cast<unsigned>(random_() % below); }
-  const char* pick(std::initializer_list<const char*> words) {
-    return words.begin()[draw(static_cast<unsigned>(words.size()))];
-  }
+  unsigned draw(unsigned below) { return random_.draw(below); }
   static std::string node_name(unsigned node) { return fmt::format("n{}", node); }
-
-  std::string declaration(const std::string& id) {
-    const bool run = draw(4) != 0;
-    auto text = fmt::format("{{id: {}, owner: {}", id, pick({"ada", "ada", "ada", "bob"}));
-    if (run) text += ", workflow: r1";
-    if (draw(3) != 0) {
-      const bool cluster = !run || draw(3) == 0;
-      text += fmt::format(", name: {}, scope: {}", pick({"db", "api"}),
-                          cluster ? "CLUSTER" : "WORKFLOW");
-      text += cluster ? pick({"", ", admit: CLUSTER"}) : "";
-    }
-    text += pick({", serves: [{port: 80}]", ", serves: [{port: 80}, {port: 81}]", "",
-                  ", serves: [{port: 80}, {port: 17, end_port: 50}]",
-                  ", serves: [{port: 32, end_port: 47, protocol: UDP}, {port: 81}]"});
-    text += pick({"", ", peers: [{name: db}, {name: api}]", ", peers: [{name: db}, {id: w1}]",
-                  ", peers: [{id: w4}, {id: w5}, {id: w6}, {id: w7}]", ", peers: [{name: db}]",
-                  ", peers: [{name: db, scope: CLUSTER, ports: [{port: 30, end_port: 81}]}]",
-                  ", peers: [{name: api, ports: [{port: 80}]}, {id: w2}, {id: w3}]"});
-    text += pick({"", "", ", egress: [{cidr: 10.0.0.0/8}]", ", publish: [{port: 80}]"});
-    text += pick({"", ", ready: NONE"});
-    return text + "}";
-  }
 
   static IpAddress address(const Place& place, Family family) {
     if (family == Family::kV4) {
@@ -127,7 +102,7 @@ class ClusterTest : public testing::TestWithParam<unsigned> {
   }
 
   Touched redeclare() {
-    const auto text = declaration(fmt::format("w{}", draw(8)));
+    const auto text = random_.declaration(fmt::format("w{}", draw(8)));
     return w_.plan(text) ? w_.apply(text) : Touched();
   }
 
@@ -282,7 +257,7 @@ class ClusterTest : public testing::TestWithParam<unsigned> {
     }
   }
 
-  std::mt19937 random_{GetParam()};
+  RandomDeclarations random_{GetParam()};
   PolicyWorld w_;  // what is declared, ready and draining; nobody is attached in it
   std::map<std::string, Place> places_;
   Confirmations confirmed_;
