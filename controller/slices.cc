@@ -48,8 +48,8 @@ std::set<std::string> Slices::related_to(const Cluster& cluster, const std::stri
   std::set<std::string> related;
   if (declaration == nullptr) return related;
   const auto& index = cluster.index();
-  for (auto& provider : policy::providers_of(cluster.world(), index, *declaration)) {
-    related.insert(std::move(provider));
+  for (const auto& provider : policy::providers_of(cluster.world(), index, *declaration)) {
+    related.insert(provider.workload->declaration.id);
   }
   const auto add_consumers = [&](const std::set<std::string>& ids) {
     for (const auto& consumer : ids) {

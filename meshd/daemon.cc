@@ -68,6 +68,9 @@ Status Daemon::open_store() {
 Status Daemon::learn_node() {
   settings_ = TRY(settings_of(config_, store_->ula()));
   const auto stored = TRY(store_->load());
+  if (config_.controller && config_.underlay.mode != UnderlayMode::kRouted) {
+    settings_.tunnel = kTunnelName;
+  }
   if (stored.cluster) settings_ = with_terms(std::move(settings_), stored.cluster->terms);
   kernel_ = TRY(LinuxKernel::make(settings_));
   auto& topology = kernel_->topology();
@@ -89,6 +92,7 @@ Status Daemon::learn_node() {
   table_options_.forwarding4_was_off = topology.forwarding_was_off(Family::kV4);
   table_options_.forwarding6_was_off = topology.forwarding_was_off(Family::kV6);
   kernel_->set_table(settings_, table_options_);
+  follow_stored(stored);
   return {};
 }
 
@@ -105,6 +109,7 @@ Status Daemon::start_node() {
   if (config_.controller) {
     options.cluster = ClusterOptions{
         .version = std::string(kVersion),
+        .underlay = TRY(kernel_->underlay().addresses(config_.underlay)),
         .adopt = [this](const policy::Settings& settings) { return adopt(settings); }};
   }
   node_ = std::make_unique<Node>(
@@ -265,6 +270,10 @@ Status Daemon::adopt(const policy::Settings& settings) {
 // --- events --------------------------------------------------------------------------
 
 void Daemon::settle() {
+  if (node_->world().nodes != followed_nodes_) {
+    followed_nodes_ = node_->world().nodes;
+    follow_underlay(followed_nodes_);
+  }
   ready_->refresh(BootClock::now());
   node_timer_->set(node_->next_timer());
   if (controller_timer_) controller_timer_->set(controller_->link().next_timer());

@@ -90,10 +90,10 @@ class Daemon final : public Api {
   void on_refused_names();
   void on_audit();
   void follow_addresses();
-  // Ways to the other nodes and the MTU of containers to come, by what is known of both now;
-  // after anything that changes the nodes. At a start with stored ones it comes before node_
-  // does, whose first audit would sweep what an earlier process made.
+  // Ways to the other nodes and the MTU of containers to come, by what is known of both now.
   void follow_underlay(const std::map<std::string, policy::RemoteNode>& nodes);
+  // The same at a start, before node_ is made: its first audit would sweep what is there.
+  void follow_stored(const StoredState& stored);
   void open_log();
   void audit_by(TimePoint when);
   [[nodiscard]] bool is_mesh(const Prefix& range) const;
@@ -124,6 +124,7 @@ class Daemon final : public Api {
   std::unique_ptr<netlink::NflogReader> nflog_;
   std::string log_trouble_;  // why there is none
   std::vector<std::string> underlay_trouble_;
+  std::map<std::string, policy::RemoteNode> followed_nodes_;
   TimePoint audit_at_ = TimePoint::max();
   std::deque<Admin::Job> jobs_;  // taken from admin_ and not done yet
   Refusals refusals_;

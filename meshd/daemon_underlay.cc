@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "meshd/daemon.h"
+#include "meshd/slice.h"
 
 namespace meshd {
 
@@ -37,6 +38,19 @@ void Daemon::follow_underlay(const std::map<std::string, policy::RemoteNode>& no
   if (plan.trunks == settings_.trunks) return;
   settings_.trunks = std::move(plan.trunks);
   if (node_) node_->set_settings(settings_, BootClock::now());
+}
+
+void Daemon::follow_stored(const StoredState& stored) {
+  if (!stored.cluster) return;
+  SliceUpdate read;
+  const SliceReader reader{stored.cluster->terms, settings_.node_name, BootClock::now()};
+  for (const auto& [key, value] : stored.slice) {
+    if (key.kind != mesh::v1::SliceKey::Kind::NODE) continue;
+    // What cannot be read the controller sends again.
+    [[maybe_unused]] const auto status = reader.item(key, value, read);
+  }
+  followed_nodes_ = std::move(read.nodes);
+  follow_underlay(followed_nodes_);
 }
 
 }  // namespace meshd
