@@ -21,6 +21,12 @@ inline UtcTime real_now() {
   return std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
 }
 
+// Empty when it is none.
+template <class T>
+std::string error_of(const Result<T>& result) {
+  return result ? "" : result.error().what;
+}
+
 inline PrivateKey new_key() { return PrivateKey::make().value(); }
 
 inline Holder holder_of(std::string_view cluster, Role role, std::string_view name) {
