@@ -67,9 +67,10 @@ template <class Request, class Response>
 Reactor* as_job(Shared& shared, const Context& context, May may, const Request* request,
                 Response* response,
                 void (Handler::*method)(const pki::Peer&, const Request&, Reply<Response>)) {
-  auto [call, peer] = admit(context, shared, may);
-  if (!peer) return call;
-  shared.post([=, call = call, peer = *std::move(peer)](Handler& handler) {
+  auto admitted = admit(context, shared, may);
+  auto* const call = admitted.call;
+  if (!admitted.peer) return call;
+  shared.post([=, peer = *std::move(admitted.peer)](Handler& handler) {
     (handler.*method)(peer, *request, call->replies_to(response));
   });
   return call;
@@ -77,10 +78,10 @@ Reactor* as_job(Shared& shared, const Context& context, May may, const Request* 
 template <class Response>
 Reactor* as_job(Shared& shared, const Context& context, May may, Response* response,
                 void (Handler::*method)(Reply<Response>)) {
-  auto [call, peer] = admit(context, shared, may);
-  if (!peer) return call;
-  shared.post(
-      [=, call = call](Handler& handler) { (handler.*method)(call->replies_to(response)); });
+  const auto admitted = admit(context, shared, may);
+  auto* const call = admitted.call;
+  if (!admitted.peer) return call;
+  shared.post([=](Handler& handler) { (handler.*method)(call->replies_to(response)); });
   return call;
 }
 

@@ -185,8 +185,9 @@ class ControlService final : public pb::Control::CallbackService {
   explicit ControlService(Shared& shared) : shared_(shared) {}
 
   Reactor* Apply(Context* context, const pb::ApplyRequest* q, pb::ApplyReply* r) override {
-    auto [call, peer] = admit(*context, shared_, May::kDeclare);
-    if (!peer) return call;
+    auto admitted = admit(*context, shared_, May::kDeclare);
+    auto* const call = admitted.call;
+    if (!admitted.peer) return call;
     // On gRPC's thread: a file of 1 MiB would hold the loop up for long.
     std::vector<policy::Declaration> all;
     for (const auto& file : q->files()) {
@@ -197,7 +198,7 @@ class ControlService final : public pb::Control::CallbackService {
       }
       std::ranges::move(*declarations, std::back_inserter(all));
     }
-    shared_.post([call = call, peer = *std::move(peer), all = std::move(all), r](
+    shared_.post([call, peer = *std::move(admitted.peer), all = std::move(all), r](
                      Handler& handler) mutable {
       handler.apply(peer, std::move(all), call->replies_to(r));
     });

@@ -27,7 +27,7 @@ constexpr std::array<OptionHelp, 1> kWatchOptions = {
     {{"--refused", "only refused flows and withheld names"}}};
 constexpr std::array<OptionHelp, 6> kCommonOptions = {
     {{"-o, --output json|table", "for scripts or for people; attach and prepare: always JSON"},
-     {"--run-dir DIR", "where meshd's sockets are; else $MESHD_RUN_DIR, else /run/meshd"},
+     {"--run-dir DIR", "of meshd's sockets; else $MESHD_RUN_DIR, else /run/meshd"},
      {"--controller HOST:PORT,...", "ask the cluster's controller; else $MESHD_CONTROLLER"},
      {"--identity FILE", "your key and certificate for it; else $MESHD_IDENTITY"},
      {"--authorities FILE", "whom to trust; else authorities.pem beside the identity"},

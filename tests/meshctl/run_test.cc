@@ -284,7 +284,8 @@ class PrepareTest : public testing::Test {
     environment_.netns_dir = *dir_ / "netns";
   }
   Outcome<Exit> go(Action action) {
-    return run({.run_dir = dir_->path(), .action = std::move(action)}, environment_);
+    return run({.run_dir = dir_->path(), .controller = {}, .action = std::move(action)},
+               environment_);
   }
   [[nodiscard]] bool exists() const { return std::filesystem::exists(netns_); }
   // The daemon says of what is at `path` now that it was prepared and is detached.

@@ -214,11 +214,17 @@ TEST_F(StoreTest, DroppingTakesWhatHangsOnItAlong) {
       DropQuarantine{ip("fd00::9")},
       DropIdleName{"llm"},
       DropLeftNetns{"gone"},
+      DropSliceItem{{0, "a"}},
+      DropSliceItem{{7, "of a later kind"}},
+      DropConfirmation{"a", "far"},
+      DropConfirmation{"a", "near"},
   };
   const auto status = store->apply(drops, 2);
   ASSERT_TRUE(status) << status.error().what;
   EXPECT_EQ(dump(store->load().value()),
-            "generation 2\nworkload b: b ada wf1 db draining=false ready=false\n");
+            "generation 2\nworkload b: b ada wf1 db draining=false ready=false\n"
+            "cluster c mesh.internal revision 18446744069414584323: 10.213.0.0/16 - "
+            "10.214.0.0/16 - 10.213.7.0/24 -\n");
 }
 
 TEST_F(StoreTest, DroppingADeclarationDropsItsNodePorts) {
@@ -308,7 +314,13 @@ TEST_F(StoreTest, RebootVoidsAttachmentsAndLetsAddressesRestAnew) {
       "resting 10.213.0.9 until 65000000000\n"
       "resting fd00::1 until 65000000000\n"
       "resting fd00::9 until 65000000000\n"
-      "idle llm since -7\n";
+      "idle llm since -7\n"
+      "cluster c mesh.internal revision 18446744069414584323: 10.213.0.0/16 - "
+      "10.214.0.0/16 - 10.213.7.0/24 -\n"
+      "slice 0 a: 6 bytes, 16900004215592635482\n"
+      "slice 7 of a later kind: 0 bytes, 6142509188972423790\n"
+      "confirmed a -> far: 10.213.7.1 - - fd00::5 tcp/1-5432 udp/65535-65535\n"
+      "confirmed a -> near: - - - -\n";
   auto rebooted = options("boot-2");
   rebooted.now = TimePoint(seconds(5));
   for (int start = 0; start < 2; ++start) {  // the second one finds the same
