@@ -13,9 +13,9 @@ namespace {
 
 // The roles that the server lets declare.
 Author author_of(const pki::Peer& peer) {
-  return {peer.identity.role == pki::Role::kAdmin ? Author::Role::kAdmin
-                                                  : Author::Role::kDispatcher,
-          peer.identity.name};
+  return {
+      peer.identity.role == pki::Role::kAdmin ? Author::Role::kAdmin : Author::Role::kDispatcher,
+      peer.identity.name};
 }
 
 }  // namespace
@@ -30,9 +30,7 @@ void audit(const std::string& subject, const std::string& what, const Status& ou
   log::info("audit {}: {}: {}", subject, what, outcome ? "done" : outcome.error().what);
 }
 
-pki::UtcTime App::utc() const {
-  return pki::UtcTime(std::chrono::seconds(now_().wall_ms / 1000));
-}
+pki::UtcTime App::utc() const { return pki::UtcTime(std::chrono::seconds(now_().wall_ms / 1000)); }
 
 void App::opened(NodeStream& stream, const pki::Peer& peer) {
   streams_.insert_or_assign(&stream, peer);
@@ -58,8 +56,7 @@ void App::end_expired() {
   }
 }
 
-Result<mesh::v1::EnrolReply> App::issue(const std::string& csr,
-                                        const pki::Holder& holder) const {
+Result<mesh::v1::EnrolReply> App::issue(const std::string& csr, const pki::Holder& holder) const {
   const auto certificate =
       TRY(pki::issue(authority_.certificate, authority_.key, csr, holder, utc()));
   mesh::v1::EnrolReply reply;
@@ -68,8 +65,7 @@ Result<mesh::v1::EnrolReply> App::issue(const std::string& csr,
   return reply;
 }
 
-void App::renew(const pki::Peer& peer, const std::string& csr,
-                Reply<mesh::v1::EnrolReply> reply) {
+void App::renew(const pki::Peer& peer, const std::string& csr, Reply<mesh::v1::EnrolReply> reply) {
   if (peer.identity.role != pki::Role::kNode) {
     return reply(fail(ErrorCode::kConflict, "renew: for nodes only"));
   }
@@ -96,8 +92,7 @@ void App::enrol(const mesh::v1::EnrolRequest& request, const IpAddress& source,
     return reply(fail(store_away ? ErrorCode::kSystem : ErrorCode::kConflict,
                       store_away ? "join: the store is away" : std::string(kTokenRefused)));
   }
-  reply(issue(request.csr(),
-              {.identity = {authority_.cluster, pki::Role::kNode, request.name()}}));
+  reply(issue(request.csr(), {.identity = {authority_.cluster, pki::Role::kNode, request.name()}}));
 }
 
 void App::apply(const pki::Peer& peer, std::vector<policy::Declaration> declarations,
@@ -116,8 +111,7 @@ void App::apply(const pki::Peer& peer, std::vector<policy::Declaration> declarat
     return std::pair(a.kind(), a.subject()) < std::pair(b.kind(), b.subject());
   });
   const auto count = declarations.size();
-  const auto status =
-      controller_.declare(author_of(peer), std::move(declarations), "", now_());
+  const auto status = controller_.declare(author_of(peer), std::move(declarations), "", now_());
   audit(audit_name(peer), fmt::format("apply {} workloads", count), status);
   if (!status) return reply(std::unexpected(status.error()));
   answer.set_generation(controller_.revision());
@@ -129,8 +123,7 @@ void App::remove(const pki::Peer& peer, const mesh::v1::DeleteRequest& request,
   const auto* placement = controller_.cluster().placement(request.id());
   mesh::v1::DetachReply answer;
   answer.set_was_attached(placement != nullptr && !placement->reported.addresses().empty());
-  const auto status =
-      controller_.forget(author_of(peer), request.id(), request.force(), now_());
+  const auto status = controller_.forget(author_of(peer), request.id(), request.force(), now_());
   audit(audit_name(peer), "delete " + request.id(), status);
   if (!status) return reply(std::unexpected(status.error()));
   reply(std::move(answer));

@@ -15,8 +15,8 @@ const std::set<std::string> kNobody;
 
 std::unexpected<Error> unreadable(const Write& write, std::string_view why) {
   return fail(ErrorCode::kInvalid,
-              fmt::format("store: object {}/{}: {}",
-                          mesh::v1::ObjectKind::Value_Name(write.kind), write.key, why));
+              fmt::format("store: object {}/{}: {}", mesh::v1::ObjectKind::Value_Name(write.kind),
+                          write.key, why));
 }
 
 template <class Message>
@@ -160,8 +160,8 @@ Status Cluster::fold_endpoint(const Write& write, Touched& touched) {
     auto stored = TRY(parse<mesh::v1::StoredEndpoint>(write));
     CHECK_OK(read_addresses(write, stored.reported().addresses(), [](const IpAddress&) {}));
     on_node_[stored.node()].insert(write.key);
-    placements_.insert_or_assign(
-        write.key, Placement{stored.node(), std::move(*stored.mutable_reported())});
+    placements_.insert_or_assign(write.key,
+                                 Placement{stored.node(), std::move(*stored.mutable_reported())});
   }
   place(write.key);
   return {};

@@ -14,8 +14,7 @@ constexpr auto kSweepEvery = std::chrono::seconds(5);
 }  // namespace
 
 Result<std::unique_ptr<Controller>> Controller::make(std::unique_ptr<Store> store,
-                                                     ControllerOptions options,
-                                                     const Moment& now) {
+                                                     ControllerOptions options, const Moment& now) {
   std::unique_ptr<Controller> controller(new Controller(std::move(store), std::move(options)));
   CHECK_OK(controller->load(now));
   return controller;
@@ -135,8 +134,8 @@ Status Controller::declare(const Author& author, std::vector<policy::Declaration
 
 Status Controller::forget(const Author& author, const std::string& id, bool force,
                           const Moment& now) {
-  const auto status = carry_out(
-      [&] { return controller::forget(cluster_, author, id, force, now); }, now);
+  const auto status =
+      carry_out([&] { return controller::forget(cluster_, author, id, force, now); }, now);
   send_ready(now);
   return status;
 }
@@ -155,8 +154,8 @@ Status Controller::dismiss(const std::string& node, const Moment& now) {
   if (sessions_.contains(node)) {
     return fail(ErrorCode::kConflict, fmt::format("node dismiss: {} is connected", node));
   }
-  const auto status = carry_out(
-      [&]() -> Result<Writes> { return controller::dismiss(cluster_, node, now); }, now);
+  const auto status =
+      carry_out([&]() -> Result<Writes> { return controller::dismiss(cluster_, node, now); }, now);
   send_ready(now);
   return status;
 }
@@ -206,8 +205,8 @@ void Controller::on_timer(const Moment& now) {
       return entry.second.second <= now.steady;  // its client has gone long ago
     });
   }
-  const auto swept = carry_out(
-      [&]() -> Result<Writes> { return controller::sweep(cluster_, now); }, now);
+  const auto swept =
+      carry_out([&]() -> Result<Writes> { return controller::sweep(cluster_, now); }, now);
   if (!swept) log::warning("store: {}", swept.error().what);
   send_ready(now);
   set_timer(now.steady + kSweepEvery);
@@ -217,8 +216,8 @@ void Controller::look_after_nodes(const Moment& now) {
   for (const auto& [name, since] : std::map(lost_)) {
     if (now.steady - since >= options_.dismiss_after) {
       log::warning("node {}: not heard of for {} s: its containers and its block are given up",
-                   name, std::chrono::duration_cast<std::chrono::seconds>(now.steady - since)
-                             .count());
+                   name,
+                   std::chrono::duration_cast<std::chrono::seconds>(now.steady - since).count());
       const auto status = carry_out(
           [&]() -> Result<Writes> { return controller::dismiss(cluster_, name, now); }, now);
       if (!status) log::warning("node {}: {}", name, status.error().what);
@@ -238,9 +237,7 @@ void Controller::mark(const std::string& node, bool stale) {
   slices_.update(cluster_, touched, stale_);
 }
 
-void Controller::set_timer(TimePoint when) {
-  timer_ = timer_ ? std::min(*timer_, when) : when;
-}
+void Controller::set_timer(TimePoint when) { timer_ = timer_ ? std::min(*timer_, when) : when; }
 
 std::vector<NodeStatus> Controller::node_status() const {
   std::vector<NodeStatus> all;

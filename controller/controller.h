@@ -59,17 +59,17 @@ struct NodeStatus {
   std::string name;
   bool connected = false, stale = false;
   std::string version;
-  std::uint64_t revision = 0;   // sent
+  std::uint64_t revision = 0;    // sent
   std::uint64_t generation = 0;  // of its last report
-  std::string trouble;          // why it refused its last slice
+  std::string trouble;           // why it refused its last slice
 };
 
 class Controller {
  public:
   // Reads the store.
   [[nodiscard]] static Result<std::unique_ptr<Controller>> make(std::unique_ptr<Store> store,
-                                                               ControllerOptions options,
-                                                               const Moment& now);
+                                                                ControllerOptions options,
+                                                                const Moment& now);
 
   // Sessions. The name is the certificate's.
   void on_message(const std::string& node, NodeStream& stream, const mesh::v1::FromNode& message,
@@ -108,7 +108,7 @@ class Controller {
     NodeStream* stream = nullptr;
     bool greeted = false;
     std::uint64_t last_report = 0;
-    std::deque<mesh::v1::Report> kept;  // not stored yet
+    std::deque<mesh::v1::Report> kept;                                   // not stored yet
     std::map<std::string, std::pair<std::uint64_t, TimePoint>> awaited;  // id: call, until
     std::optional<TimePoint> retry_at;  // of a slice that was refused
     NodeStatus status;

@@ -69,8 +69,8 @@ void Controller::on_message(const std::string& node, NodeStream& stream,
   }
 }
 
-void Controller::on_hello(const std::string& node, NodeStream& stream,
-                          const mesh::v1::Hello& hello, const Moment& now) {
+void Controller::on_hello(const std::string& node, NodeStream& stream, const mesh::v1::Hello& hello,
+                          const Moment& now) {
   const auto turn_away = [&](const std::string& why) {
     log::warning("node {}: turned away: {}", node, why);
     mesh::v1::ToNode message;
@@ -91,8 +91,8 @@ void Controller::on_hello(const std::string& node, NodeStream& stream,
   }
   const auto underlay = read_underlay(hello);
   if (!underlay) return turn_away(underlay.error().what);
-  const auto admitted = carry_out(
-      [&] { return admit(cluster_, node, hello.boot_id(), *underlay, now); }, now);
+  const auto admitted =
+      carry_out([&] { return admit(cluster_, node, hello.boot_id(), *underlay, now); }, now);
   if (!admitted) return turn_away(admitted.error().what);
 
   auto& session = sessions_[node];
@@ -219,8 +219,8 @@ void Controller::on_applied(const std::string& node, Session& session, std::uint
 void Controller::on_refused(const std::string& node, Session& session,
                             const mesh::v1::Refused& refused, const Moment& now) {
   if (!slices_.refused(cluster_, node, refused.revision())) {
-    return end(node, fmt::format("answers revision {}, which is not on its way",
-                                 refused.revision()),
+    return end(node,
+               fmt::format("answers revision {}, which is not on its way", refused.revision()),
                kRetryAfter, now);
   }
   log::warning("node {}: refuses its slice: {}", node, refused.reason());

@@ -18,8 +18,8 @@ mesh::v1::StoredService stored(const policy::Service& service, const Moment& now
   }
   result.set_declared_at_ms(now.wall_of(service.declared_at));
   if (service.endpoint_lost_at != TimePoint()) {
-    result.set_endpoint_lost_at_ms(std::max<std::int64_t>(
-        now.wall_of(service.endpoint_lost_at), 1));  // 0 is "never"
+    result.set_endpoint_lost_at_ms(
+        std::max<std::int64_t>(now.wall_of(service.endpoint_lost_at), 1));  // 0 is "never"
   }
   return result;
 }
@@ -48,9 +48,8 @@ Status check_author(const Cluster& cluster, const Author& author, const std::str
   const auto& before = cluster.author(id);
   if (before.empty() || before == author.text()) return {};
   if (author.role != Author::Role::kNode) return {};
-  return fail(ErrorCode::kConflict,
-              fmt::format("workload {}: declared by {}, not {}'s to say", id, before,
-                          author.text()));
+  return fail(ErrorCode::kConflict, fmt::format("workload {}: declared by {}, not {}'s to say", id,
+                                                before, author.text()));
 }
 
 Status check_here(const Cluster& cluster, const Author& author, const std::string& id) {
@@ -59,8 +58,7 @@ Status check_here(const Cluster& cluster, const Author& author, const std::strin
       placement->node == author.name) {
     return {};
   }
-  return fail(ErrorCode::kConflict,
-              fmt::format("workload {}: is on node {}", id, placement->node));
+  return fail(ErrorCode::kConflict, fmt::format("workload {}: is on node {}", id, placement->node));
 }
 
 bool is_attached(const Placement* placement) {
@@ -234,8 +232,8 @@ Result<Writes> release(const Cluster& cluster, const Author& author, const std::
   if (author.role == Author::Role::kNode) {
     return fail(ErrorCode::kConflict, "name release: not a node's to say");
   }
-  const auto outcome = TRY(policy::release(
-      cluster.world(), {policy::Scope::kCluster, {}, name}, kAddressRest));
+  const auto outcome =
+      TRY(policy::release(cluster.world(), {policy::Scope::kCluster, {}, name}, kAddressRest));
   Writes writes;
   take(outcome, now, writes);
   return writes;
@@ -316,8 +314,8 @@ Judged report(const Cluster& cluster, const std::string& node, const mesh::v1::R
               const Moment& now) {
   Judged judged;
   if (static_cast<std::size_t>(report.endpoints().size()) > kMaxEndpoints) {
-    judged.refused.emplace_back(
-        node, fmt::format("a report names at most {} containers", kMaxEndpoints));
+    judged.refused.emplace_back(node,
+                                fmt::format("a report names at most {} containers", kMaxEndpoints));
     return judged;
   }
   std::set<std::string> named, lost;

@@ -34,8 +34,7 @@ struct Moment {
   std::int64_t wall_ms = 0;
 
   [[nodiscard]] std::int64_t wall_of(TimePoint time) const {
-    return wall_ms +
-           std::chrono::duration_cast<std::chrono::milliseconds>(time - steady).count();
+    return wall_ms + std::chrono::duration_cast<std::chrono::milliseconds>(time - steady).count();
   }
   // What a clock that was set back makes a future is now.
   [[nodiscard]] TimePoint past(std::int64_t at_ms) const {

@@ -41,8 +41,8 @@ void look_after(const Config& config, const Authority& authority, Controller& co
                 App& app) {
   app.end_expired();
   const pki::UtcTime utc{std::chrono::seconds(moment().wall_ms / 1000)};
-  const auto status = refresh_identity(config.dir, authority, config.name,
-                                       controller.cluster().settings(), utc);
+  const auto status =
+      refresh_identity(config.dir, authority, config.name, controller.cluster().settings(), utc);
   if (!status) log::error("identity: {}", status.error().what);
 }
 
@@ -80,8 +80,7 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   if (!store) return std::unexpected(std::move(store).error());
   const auto controller = TRY(Controller::make(
       *std::move(store),
-      {config.name, config.node_declarations, config.stale_after, config.dismiss_after},
-      moment()));
+      {config.name, config.node_declarations, config.stale_after, config.dismiss_after}, moment()));
   const auto& settings = controller->cluster().settings();
   if (settings.cluster() != authority.cluster) {
     return fail(ErrorCode::kInvalid, "the store is of cluster \"" + settings.cluster() +

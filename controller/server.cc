@@ -33,8 +33,7 @@ constexpr auto kShutdownLimit = std::chrono::seconds(3);
 // --- sessions ------------------------------------------------------------------------
 
 // Every member is the loop's alone: gRPC's callbacks only post.
-class Session final : public grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>,
-                      public NodeStream {
+class Session final : public grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>, public NodeStream {
  public:
   explicit Session(Shared& shared) : shared_(shared) {}
 
@@ -198,8 +197,8 @@ class ControlService final : public pb::Control::CallbackService {
       }
       std::ranges::move(*declarations, std::back_inserter(all));
     }
-    shared_.post([call, peer = *std::move(admitted.peer), all = std::move(all), r](
-                     Handler& handler) mutable {
+    shared_.post([call, peer = *std::move(admitted.peer), all = std::move(all),
+                  r](Handler& handler) mutable {
       handler.apply(peer, std::move(all), call->replies_to(r));
     });
     return call;

@@ -50,8 +50,7 @@ Result<Ula> draw_ula() {
 
 Status check_pools(const mesh::v1::StoredSettings& settings) {
   std::vector<Prefix> pools;
-  for (const auto& text :
-       {settings.pool4(), settings.pool6(), settings.vip4(), settings.vip6()}) {
+  for (const auto& text : {settings.pool4(), settings.pool6(), settings.vip4(), settings.vip6()}) {
     if (text.empty()) continue;
     const auto pool = TRY(Prefix::parse(text));
     for (const auto& other : pools) {
@@ -68,9 +67,8 @@ Status check_pools(const mesh::v1::StoredSettings& settings) {
   if (!settings.pool4().empty()) {
     const auto length = static_cast<std::uint32_t>(TRY(Prefix::parse(settings.pool4())).length());
     if (settings.block_bits4() <= length || settings.block_bits4() > 30) {
-      return fail(ErrorCode::kInvalid,
-                  fmt::format("init: a node's block of /{} is no part of {}",
-                              settings.block_bits4(), settings.pool4()));
+      return fail(ErrorCode::kInvalid, fmt::format("init: a node's block of /{} is no part of {}",
+                                                   settings.block_bits4(), settings.pool4()));
     }
   }
   return {};
@@ -109,12 +107,11 @@ Status write_authority(const std::string& dir, const Authority& authority) {
   return pki::write_authorities(path_in(dir, "authorities.pem"), authority.certificate.to_pem());
 }
 
-Status write_holder(const std::string& path, const Authority& authority,
-                    const pki::Holder& holder, pki::UtcTime now) {
+Status write_holder(const std::string& path, const Authority& authority, const pki::Holder& holder,
+                    pki::UtcTime now) {
   const auto key = TRY(pki::PrivateKey::make());
   const auto csr = TRY(pki::make_csr(key));
-  const auto certificate =
-      TRY(pki::issue(authority.certificate, authority.key, csr, holder, now));
+  const auto certificate = TRY(pki::issue(authority.certificate, authority.key, csr, holder, now));
   return pki::write_identity(path, key, certificate);
 }
 
@@ -156,8 +153,8 @@ Result<Initialised> init(const InitOptions& options, const Moment& now) {
   const auto ticket = TRY(make_ticket(authority, settings, made.text));
   // The store first: it refuses a directory that another cluster's is in.
   const auto store = TRY(open_sqlite_store(options.dir));
-  const auto written = store->commit(
-      0, {put(kind::ObjectKind::SETTINGS, "", settings), put_token(made.token)});
+  const auto written =
+      store->commit(0, {put(kind::ObjectKind::SETTINGS, "", settings), put_token(made.token)});
   if (!written) {
     return written.error().code == ErrorCode::kConflict
                ? fail(ErrorCode::kConflict, "init: the store holds a cluster already")
@@ -165,10 +162,10 @@ Result<Initialised> init(const InitOptions& options, const Moment& now) {
   }
   Initialised result{path_in(options.dir, "join.ticket"), path_in(options.dir, "admin.pem")};
   CHECK_OK(write_authority(options.dir, authority));
-  CHECK_OK(write_holder(result.admin_path, authority,
-                        {.identity = {options.cluster, pki::Role::kAdmin, "admin"},
-                         .lifetime = kAdminLifetime},
-                        utc));
+  CHECK_OK(write_holder(
+      result.admin_path, authority,
+      {.identity = {options.cluster, pki::Role::kAdmin, "admin"}, .lifetime = kAdminLifetime},
+      utc));
   CHECK_OK(write_secret(result.ticket_path, ticket + "\n"));
   return result;
 }
@@ -188,9 +185,8 @@ Result<Authority> open_authority(const std::string& dir) {
               fmt::format("{}: authority.key is of none of authorities.pem", dir));
 }
 
-Status refresh_identity(const std::string& dir, const Authority& authority,
-                        const std::string& name, const mesh::v1::StoredSettings& settings,
-                        pki::UtcTime now) {
+Status refresh_identity(const std::string& dir, const Authority& authority, const std::string& name,
+                        const mesh::v1::StoredSettings& settings, pki::UtcTime now) {
   const auto files = identity_files(dir);
   const auto stored = pki::read_identity(files);
   const pki::Expected expected{authority.cluster, pki::Role::kController, name};

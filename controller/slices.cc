@@ -287,8 +287,8 @@ void Slices::refresh_pair(const Cluster& cluster, const std::string& consumer,
     auto& before = known->second;
     if (before.ranges == pair.ranges) return;
     // What is confirmed and granted still; granted again later, it waits again.
-    pair.confirmed_ranges = policy::without(
-        before.confirmed_ranges, policy::without(before.confirmed_ranges, pair.ranges));
+    pair.confirmed_ranges = policy::without(before.confirmed_ranges,
+                                            policy::without(before.confirmed_ranges, pair.ranges));
     pair.confirmed = policy::without(pair.ranges, pair.confirmed_ranges).empty();
   }
   pairs_of_[consumer].insert(key);

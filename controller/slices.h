@@ -88,11 +88,11 @@ class Slices {
   struct Session {
     std::uint64_t revision = 0;
     bool on_its_way = false;
-    bool snapshot = false;          // still being sent
-    std::set<ItemKey> dirty;        // to be sent, or to be said gone
-    std::set<PairKey> to_confirm;   // of consumers here: to be said
-    std::set<PairKey> waiting;      // of providers here: go with the next change
-    std::set<PairKey> sent;         // went with the one on its way
+    bool snapshot = false;         // still being sent
+    std::set<ItemKey> dirty;       // to be sent, or to be said gone
+    std::set<PairKey> to_confirm;  // of consumers here: to be said
+    std::set<PairKey> waiting;     // of providers here: go with the next change
+    std::set<PairKey> sent;        // went with the one on its way
   };
   struct Use {
     std::int32_t reasons = 0;  // why it is here: so many

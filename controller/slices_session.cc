@@ -178,8 +178,8 @@ std::set<std::string> Slices::take_ready() {
   auto ready = std::exchange(ready_, {});
   std::erase_if(ready, [&](const std::string& node) {
     const auto found = slices_.find(node);
-    return found == slices_.end() || !found->second.session ||
-           found->second.session->on_its_way || !has_more(*found->second.session);
+    return found == slices_.end() || !found->second.session || found->second.session->on_its_way ||
+           !has_more(*found->second.session);
   });
   return ready;
 }

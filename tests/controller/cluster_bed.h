@@ -106,8 +106,8 @@ class ClusterBed {
   }
 
   // Workloads in flow style, separated by commas.
-  Status apply(const std::string& workloads, const Author& author = {Author::Role::kDispatcher,
-                                                                     "d"},
+  Status apply(const std::string& workloads,
+               const Author& author = {Author::Role::kDispatcher, "d"},
                const std::string& pinned = "") {
     cluster.set_now(now.steady);
     auto read = policy::read_declarations("test", "workloads: [" + workloads + "]");

@@ -308,8 +308,7 @@ TEST_F(ControllerTest, ANodeThatIsGoneIsMarkedThenGivenUp) {
   const auto stale_there = [&] {
     answer(*controller_, n2);
     mesh::v1::SliceWorkload db;
-    EXPECT_TRUE(
-        db.ParseFromString(n2.items.at({mesh::v1::SliceKey::Kind::WORKLOAD, "db"})));
+    EXPECT_TRUE(db.ParseFromString(n2.items.at({mesh::v1::SliceKey::Kind::WORKLOAD, "db"})));
     return db.stale();
   };
   controller_->on_closed(n1, now_);

@@ -143,8 +143,9 @@ TEST_F(DecideTest, AVipIsTheSameOverMovesAndRestsAfterItsName) {
 }
 
 TEST_F(DecideTest, TwoNodePortsOfTheSameNumberMayStandOnTwoNodes) {
-  ok(bed_.apply("{id: a, owner: ada, publish: [{port: 1, node_port: 20001}]},"
-                "{id: b, owner: ada, publish: [{port: 1, node_port: 20001}]}"));
+  ok(
+      bed_.apply("{id: a, owner: ada, publish: [{port: 1, node_port: 20001}]},"
+                 "{id: b, owner: ada, publish: [{port: 1, node_port: 20001}]}"));
 }
 
 TEST_F(DecideTest, AnAttachedWorkloadIsNotForgottenUnlessForced) {
@@ -163,8 +164,9 @@ class ReportTest : public DecideTest {
  protected:
   void SetUp() override {
     DecideTest::SetUp();
-    ok(bed_.apply("{id: a, owner: ada, workflow: r1, name: db, serves: [{port: 1}]},"
-                  "{id: b, owner: ada, workflow: r1, name: db, serves: [{port: 1}]}"));
+    ok(
+        bed_.apply("{id: a, owner: ada, workflow: r1, name: db, serves: [{port: 1}]},"
+                   "{id: b, owner: ada, workflow: r1, name: db, serves: [{port: 1}]}"));
   }
   std::string why(const std::string& node, const mesh::v1::NodeEndpoint& endpoint) {
     const auto before = bed_.written.size();

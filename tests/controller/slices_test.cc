@@ -19,8 +19,7 @@ constexpr const char* kDb =
 constexpr const char* kWorker = "{id: worker, owner: ada, workflow: r1, peers: [{name: db}]}";
 constexpr const char* kStranger = "{id: stranger, owner: bob, workflow: r2}";
 
-std::vector<std::string> names(const Slices& slices, const std::string& node,
-                               KeyKind::Value kind) {
+std::vector<std::string> names(const Slices& slices, const std::string& node, KeyKind::Value kind) {
   std::vector<std::string> result;
   for (const auto& key : slices.keys(node)) {
     if (key.kind == kind) result.push_back(key.key);
@@ -61,8 +60,9 @@ TEST_F(SlicesTest, ANodeNeedsItsOwnAndWhomTheyHaveToDoWith) {
 }
 
 TEST_F(SlicesTest, OfOthersItGetsNoEgressAndNoPublications) {
-  ok(bed_.apply("{id: db-1, owner: ada, workflow: r1, name: db, serves: [{port: 1}],"
-                " publish: [{port: 1}], egress: [{cidr: 0.0.0.0/0}]}"));
+  ok(
+      bed_.apply("{id: db-1, owner: ada, workflow: r1, name: db, serves: [{port: 1}],"
+                 " publish: [{port: 1}], egress: [{cidr: 0.0.0.0/0}]}"));
   ok(bed_.apply(kWorker));
   bed_.attach("n1", "db-1");
   bed_.attach("n2", "worker");
@@ -101,8 +101,9 @@ TEST_F(SlicesTest, AFlowIsConfirmedWhenItsProvidersNodeHasTheConsumerInForce) {
 
 TEST_F(SlicesTest, WhatIsGrantedMoreWaitsAndWhatWasConfirmedGoesOn) {
   three();
-  ok(bed_.apply("{id: db-1, owner: ada, workflow: r1, name: db,"
-                " serves: [{port: 5432}, {port: 9000}]}"));
+  ok(
+      bed_.apply("{id: db-1, owner: ada, workflow: r1, name: db,"
+                 " serves: [{port: 5432}, {port: 9000}]}"));
   EXPECT_FALSE(bed_.slices.is_confirmed("worker", "db-1"));
   // The consumer's node begins anew: it is told of what is still confirmed.
   bed_.nodes["n2"].confirmed.clear();
@@ -127,11 +128,13 @@ TEST_F(SlicesTest, ARangeThatIsTakenBackAndGrantedAgainWaitsAgain) {
 
 TEST_F(SlicesTest, AChangeOnItsWayConfirmsNothingThatCameAfterIt) {
   three();
-  ok(bed_.apply("{id: db-1, owner: ada, workflow: r1, name: db,"
-                " serves: [{port: 5432}, {port: 9000}]}"));
+  ok(
+      bed_.apply("{id: db-1, owner: ada, workflow: r1, name: db,"
+                 " serves: [{port: 5432}, {port: 9000}]}"));
   ASSERT_TRUE(bed_.send("n1"));
-  ok(bed_.apply("{id: db-1, owner: ada, workflow: r1, name: db,"
-                " serves: [{port: 5432}, {port: 9000}, {port: 9001}]}"));
+  ok(
+      bed_.apply("{id: db-1, owner: ada, workflow: r1, name: db,"
+                 " serves: [{port: 5432}, {port: 9000}, {port: 9001}]}"));
   bed_.answer("n1");
   EXPECT_FALSE(bed_.slices.is_confirmed("worker", "db-1")) << "9001 was not in it";
   bed_.settle();

@@ -117,6 +117,7 @@ class FakeDaemon {
     grpc::Status ReleaseName(grpc::ServerContext*, In<pb::NameRequest> in, pb::Empty*) override {
       return daemon_.note("release " + in->name());
     }
+
    private:
     FakeDaemon& daemon_;
   };
@@ -175,6 +176,7 @@ class FakeDaemon {
       if (daemon_.script.watch) daemon_.script.watch(writer);
       return status;
     }
+
    private:
     FakeDaemon& daemon_;
   };

@@ -163,19 +163,6 @@ TEST_F(RulesetTrunkTest, NodeIsNotForContainersElsewhereNorTheyForIt) {
   EXPECT_EQ(far4.questions() + far6.questions(), 0U);
 }
 
-// Such as that a packet is too big: the sender is a router's address, and no container's.
-TEST_F(RulesetTrunkTest, ErrorsOnTheWayArrive) {
-  set_up(false);
-  const auto check = [this](Family family) {
-    bed_.add({flow(SetId::kAllow4, bed_[0].at(family), far(family, 9), Proto::kUdp)});
-    EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, far(family, 9), kPort), Talk::kOther);
-    bed_.remove({flow(SetId::kAllow4, bed_[0].at(family), far(family, 9), Proto::kUdp)});
-  };
-  for (const auto family : kFamilies) check(family);
-  EXPECT_EQ(output_of("ip link set up0 group 78"), "");
-  check(Family::kV4);  // of IPv6 the neighbours would be lost: a tunnel has permanent ones
-}
-
 TEST_F(RulesetTrunkTest, TunnelBringsOtherNodesContainersOnly) {
   set_up(true);
   EXPECT_EQ(output_of("ip link set up0 group 78"), "");
