@@ -15,7 +15,8 @@ constexpr auto kSweepEvery = std::chrono::seconds(5);
 
 Result<std::unique_ptr<Controller>> Controller::make(std::unique_ptr<Store> store,
                                                      ControllerOptions options, const Moment& now) {
-  std::unique_ptr<Controller> controller(new Controller(std::move(store), std::move(options)));
+  std::unique_ptr<Controller> controller(
+      new Controller(std::move(store), std::move(options), now.steady));
   CHECK_OK(controller->load(now));
   return controller;
 }
@@ -27,6 +28,7 @@ Status Controller::load(const Moment& now) {
   // Nobody has been heard of yet: they have as long as those that were just lost.
   for (const auto& [name, node] : cluster_.nodes()) lost_.emplace(name, now.steady);
   set_timer(now.steady + kSweepEvery);
+  tell_all(now);
   return {};
 }
 
@@ -106,16 +108,21 @@ Status Controller::catch_up(const Moment& now) {
 }
 
 void Controller::on_store_notified(const Moment& now) {
-  store_->drain_notifications();
-  if (const auto status = catch_up(now); !status) {
-    store_trouble_ = status.error().what;
-    log::warning("store: {}", status.error().what);
-    set_timer(now.steady + kRetryAfter);
-    return;
+  const auto heard = store_->hear();
+  if (heard.changed) {
+    if (const auto status = catch_up(now); !status) {
+      store_trouble_ = status.error().what;
+      log::warning("store: {}", status.error().what);
+      set_timer(now.steady + kRetryAfter);
+    } else {
+      store_trouble_.clear();
+      answer_awaited(now);
+    }
   }
-  store_trouble_.clear();
-  answer_awaited(now);
+  // After the changes that they may speak of. What could not be read now is told again.
+  take_news(heard.news, now);
   send_ready(now);
+  tell_news();
 }
 
 // --- commands ------------------------------------------------------------------------
@@ -151,7 +158,7 @@ Status Controller::dismiss(const std::string& node, const Moment& now) {
   if (!cluster_.nodes().contains(node)) {
     return fail(ErrorCode::kNotFound, fmt::format("node dismiss: no node {}", node));
   }
-  if (sessions_.contains(node)) {
+  if (is_connected(node)) {
     return fail(ErrorCode::kConflict, fmt::format("node dismiss: {} is connected", node));
   }
   const auto status =
@@ -162,7 +169,7 @@ Status Controller::dismiss(const std::string& node, const Moment& now) {
 
 Status Controller::let_in(std::string_view token, const IpAddress& source, const std::string& node,
                           const Moment& now) {
-  if (sessions_.contains(node)) {
+  if (is_connected(node)) {
     return fail(ErrorCode::kConflict, fmt::format("node {} is connected already", node));
   }
   const pki::UtcTime wall{std::chrono::seconds(now.wall_ms / 1000)};
@@ -194,6 +201,7 @@ Status Controller::revoke_token(const std::string& id, const Moment& now) {
 void Controller::on_timer(const Moment& now) {
   timer_.reset();
   cluster_.set_now(now.steady);
+  tell_all(now);
   look_after_nodes(now);
   for (auto& [name, session] : sessions_) {
     if (!session.kept.empty()) take_reports(name, session, now);
@@ -209,10 +217,20 @@ void Controller::on_timer(const Moment& now) {
       carry_out([&]() -> Result<Writes> { return controller::sweep(cluster_, now); }, now);
   if (!swept) log::warning("store: {}", swept.error().what);
   send_ready(now);
+  tell_news();
   set_timer(now.steady + kSweepEvery);
 }
 
 void Controller::look_after_nodes(const Moment& now) {
+  for (const auto& [name, since] : elsewhere_.expire(now.steady)) {
+    const bool here = sessions_.contains(name) || !cluster_.nodes().contains(name);
+    if (!here) lost_.insert_or_assign(name, since);
+  }
+  if (!elsewhere_.hears(now.steady)) {
+    // They may be with another controller, for all that is known.
+    for (auto& [name, since] : lost_) since = now.steady;
+    return;
+  }
   for (const auto& [name, since] : std::map(lost_)) {
     if (now.steady - since >= options_.dismiss_after) {
       log::warning("node {}: not heard of for {} s: its containers and its block are given up",
@@ -237,6 +255,55 @@ void Controller::mark(const std::string& node, bool stale) {
   slices_.update(cluster_, touched, stale_);
 }
 
+// --- other controllers ---------------------------------------------------------------
+
+void Controller::take_news(const std::vector<std::string>& lines, const Moment& now) {
+  for (const auto& line : lines) {
+    for (const auto& news : elsewhere_.hear(line, now.steady)) {
+      const auto& node = news.node;
+      if (!cluster_.nodes().contains(node)) continue;
+      if (news.kind == NodeNews::Kind::kLost) {
+        if (!sessions_.contains(node)) lost_.insert_or_assign(node, now.steady);
+        set_timer(now.steady + options_.stale_after);
+        continue;
+      }
+      if (sessions_.contains(node)) {
+        // A later one there: what is left here is a connection that has not noticed its end.
+        if (news.kind != NodeNews::Kind::kTook) continue;
+        end(node, "connected to another controller since", kRetryAfter, now);
+      }
+      lost_.erase(node);
+      mark(node, false);
+      if (news.in_force) slices_.heard_in_force(node, *news.in_force);
+    }
+  }
+}
+
+void Controller::note_news(NodeNews::Kind kind, const std::string& node) {
+  if (elsewhere_.shared() && !elsewhere_.alone()) {
+    news_.push_back({kind, node, slices_.in_force(node)});
+  }
+}
+
+// Lost ones are told by the next tell_all().
+void Controller::tell_news() {
+  if (news_.empty()) return;
+  [[maybe_unused]] const auto told = store_->tell(elsewhere_.lines(std::exchange(news_, {})));
+}
+
+void Controller::tell_all(const Moment& now) {
+  if (!elsewhere_.shared()) return;
+  if (now.steady >= tell_all_at_) {
+    std::vector<NodeNews> all;
+    for (const auto& [name, session] : sessions_) {
+      all.push_back({NodeNews::Kind::kHolds, name, slices_.in_force(name)});
+    }
+    [[maybe_unused]] const auto told = store_->tell(elsewhere_.lines(all));
+    tell_all_at_ = now.steady + kNewsEvery;
+  }
+  set_timer(tell_all_at_);
+}
+
 void Controller::set_timer(TimePoint when) { timer_ = timer_ ? std::min(*timer_, when) : when; }
 
 std::vector<NodeStatus> Controller::node_status() const {
@@ -246,7 +313,7 @@ std::vector<NodeStatus> Controller::node_status() const {
     NodeStatus status;
     if (session != sessions_.end()) status = session->second.status;
     status.name = name;
-    status.connected = session != sessions_.end();
+    status.connected = is_connected(name);
     status.stale = stale_.contains(name);
     status.revision = slices_.revision(name);
     all.push_back(std::move(status));

@@ -21,6 +21,7 @@
 
 #include "controller/cluster.h"
 #include "controller/decide.h"
+#include "controller/elsewhere.h"
 #include "controller/slices.h"
 #include "controller/store.h"
 
@@ -42,6 +43,7 @@ struct ControllerOptions {
   // survived without a change of names.
   Duration stale_after = std::chrono::seconds(10);
   Duration dismiss_after = std::chrono::hours(1);
+  std::string instance = {};  // of this process alone, among the controllers of one store
 };
 
 // How long an attach may wait for its declaration here; the node's own deadline is shorter.
@@ -57,7 +59,7 @@ inline constexpr int kMaxAttempts = 20;
 
 struct NodeStatus {
   std::string name;
-  bool connected = false, stale = false;
+  bool connected = false, stale = false;  // connected: with whichever controller
   std::string version;
   std::uint64_t revision = 0;    // sent
   std::uint64_t generation = 0;  // of its last report
@@ -115,13 +117,17 @@ class Controller {
   };
   using Decision = std::function<Result<Writes>()>;
 
-  Controller(std::unique_ptr<Store> store, ControllerOptions options)
-      : store_(std::move(store)), options_(std::move(options)) {}
+  Controller(std::unique_ptr<Store> store, ControllerOptions options, TimePoint now)
+      : store_(std::move(store)),
+        options_(std::move(options)),
+        elsewhere_(options_.instance, store_->notify_fd() >= 0, now) {}
   [[nodiscard]] Status load(const Moment& now);
   // Decides, stores, folds; again when somebody else was quicker.
   [[nodiscard]] Status carry_out(const Decision& decide, const Moment& now);
   [[nodiscard]] Status fold(const Writes& writes, const Moment& now);
   [[nodiscard]] Status catch_up(const Moment& now);
+  void take_message(const std::string& node, NodeStream& stream, const mesh::v1::FromNode& message,
+                    const Moment& now);
   void on_hello(const std::string& node, NodeStream& stream, const mesh::v1::Hello& hello,
                 const Moment& now);
   void on_report(const std::string& node, Session& session, const mesh::v1::Report& report,
@@ -144,6 +150,14 @@ class Controller {
   void lose(const std::string& node, const Moment& now);
   void mark(const std::string& node, bool stale);
   void look_after_nodes(const Moment& now);
+  [[nodiscard]] bool is_connected(const std::string& node) const {
+    return sessions_.contains(node) || elsewhere_.has(node);
+  }
+  // Of other controllers, and for them.
+  void take_news(const std::vector<std::string>& lines, const Moment& now);
+  void note_news(NodeNews::Kind kind, const std::string& node);
+  void tell_news();
+  void tell_all(const Moment& now);
   void set_timer(TimePoint when);
 
   std::unique_ptr<Store> store_;
@@ -154,6 +168,9 @@ class Controller {
   std::map<std::string, Session> sessions_;  // by node
   std::map<std::string, TimePoint> lost_;    // nodes without a session, and since when
   std::set<std::string> stale_;
+  Elsewhere elsewhere_;
+  std::vector<NodeNews> news_;  // not told yet
+  TimePoint tell_all_at_{};
   std::string store_trouble_;
   std::optional<TimePoint> timer_;
 };

@@ -46,6 +46,12 @@ Result<std::vector<IpAddress>> read_underlay(const mesh::v1::Hello& hello) {
 void Controller::on_message(const std::string& node, NodeStream& stream,
                             const mesh::v1::FromNode& message, const Moment& now) {
   cluster_.set_now(now.steady);
+  take_message(node, stream, message, now);
+  tell_news();
+}
+
+void Controller::take_message(const std::string& node, NodeStream& stream,
+                              const mesh::v1::FromNode& message, const Moment& now) {
   if (message.has_hello()) return on_hello(node, stream, message.hello(), now);
   const auto found = sessions_.find(node);
   if (found == sessions_.end() || found->second.stream != &stream) {
@@ -89,6 +95,12 @@ void Controller::on_hello(const std::string& node, NodeStream& stream, const mes
   if (hello.boot_id().empty() || hello.boot_id().size() > kMaxBootId) {
     return turn_away("boot_id: 1 to 64 bytes");
   }
+  // The same boot is the same node: the other controller has not noticed yet that it is gone.
+  const auto known = cluster_.nodes().find(node);
+  if (elsewhere_.has(node) && known != cluster_.nodes().end() &&
+      known->second.boot_id != hello.boot_id()) {
+    return turn_away("a node of this name is connected to another controller");
+  }
   const auto underlay = read_underlay(hello);
   if (!underlay) return turn_away(underlay.error().what);
   const auto admitted =
@@ -108,6 +120,7 @@ void Controller::on_hello(const std::string& node, NodeStream& stream, const mes
     message.mutable_in_sync()->set_slice_hash(slices_.hash(node));
     stream.send(std::move(message));
   }
+  note_news(NodeNews::Kind::kTook, node);
   send_ready(now);
 }
 
@@ -136,6 +149,7 @@ void Controller::on_closed(NodeStream& stream, const Moment& now) {
   if (found == sessions_.end()) return;
   log::info("node {}: disconnected", found->first);
   lose(std::string(found->first), now);
+  tell_news();
 }
 
 void Controller::end(const std::string& node, const std::string& why, Duration retry_after,
@@ -154,6 +168,7 @@ void Controller::end(const std::string& node, const std::string& why, Duration r
 void Controller::lose(const std::string& node, const Moment& now) {
   sessions_.erase(node);
   slices_.end(node);
+  note_news(NodeNews::Kind::kLost, node);
   if (cluster_.nodes().contains(node)) lost_.insert_or_assign(node, now.steady);
   set_timer(now.steady + options_.stale_after);
 }
@@ -213,6 +228,7 @@ void Controller::on_applied(const std::string& node, Session& session, std::uint
                kRetryAfter, now);
   }
   session.status.trouble.clear();
+  note_news(NodeNews::Kind::kHolds, node);
   send_ready(now);
 }
 

@@ -1,7 +1,9 @@
 #include "controller/serve.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -23,6 +25,14 @@ Moment moment() {
   return {BootClock::now(), std::chrono::duration_cast<std::chrono::milliseconds>(
                                 std::chrono::system_clock::now().time_since_epoch())
                                 .count()};
+}
+
+// Not the configured name: two may have the same by mistake.
+Result<std::string> draw_instance() {
+  std::uint64_t number = 0;
+  const auto got = getrandom(&number, sizeof number, 0);
+  if (got != sizeof number) return fail_errno("draw a number", got < 0 ? errno : EIO);
+  return fmt::format("{:016x}", number);
 }
 
 Result<UniqueFd> signals() {
@@ -78,9 +88,12 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   auto store = config.postgres.empty() ? open_sqlite_store(config.dir)
                                        : open_postgres_store(config.postgres);
   if (!store) return std::unexpected(std::move(store).error());
-  const auto controller = TRY(Controller::make(
-      *std::move(store),
-      {config.name, config.node_declarations, config.stale_after, config.dismiss_after}, moment()));
+  auto instance = TRY(draw_instance());
+  const auto controller =
+      TRY(Controller::make(*std::move(store),
+                           {config.name, config.node_declarations, config.stale_after,
+                            config.dismiss_after, std::move(instance)},
+                           moment()));
   const auto& settings = controller->cluster().settings();
   if (settings.cluster() != authority.cluster) {
     return fail(ErrorCode::kInvalid, "the store is of cluster \"" + settings.cluster() +

@@ -38,7 +38,18 @@ void Slices::update(const Cluster& cluster, const Touched& touched,
   for (const auto& id : touched.workloads) relate(cluster, id);
   for (const auto& id : touched.workloads) refresh_workload(cluster, id, stale);
   for (const auto& key : touched.services) refresh_service(cluster, key);
+  note_versions();
   for (const auto& id : touched.workloads) refresh_pairs(cluster, id);
+}
+
+void Slices::note_versions() {
+  for (const auto& node : std::exchange(changed_, {})) {
+    auto& slice = slices_[node];
+    if (!slice.past.empty() && slice.past.back() == slice.hash) continue;
+    slice.past.push_back(slice.hash);
+    ++slice.version;
+    if (slice.past.size() > kMaxPast) slice.past.pop_front();
+  }
 }
 
 // --- who needs what ------------------------------------------------------------------
@@ -139,6 +150,7 @@ void Slices::use_item(const std::string& node, const ItemKey& key, int by) {
     return;
   }
   slice.hash -= use.hash;
+  changed_.insert(node);
   slice.uses.erase(key);
   const auto holders = holders_.find(key);
   if (holders != holders_.end()) {
@@ -157,6 +169,7 @@ void Slices::mark(const std::string& node, const ItemKey& key) {
   const auto hash = value == nullptr ? 0 : policy::slice_item_hash(key.kind, key.key, *value);
   if (hash == use.hash) return;
   slice.hash += hash - use.hash;
+  changed_.insert(node);
   use.hash = hash;
   if (slice.session) slice.session->dirty.insert(key);
   ready_.insert(node);
@@ -282,6 +295,7 @@ void Slices::refresh_pair(const Cluster& cluster, const std::string& consumer,
   pair.to6 = to.remote->v6;
   pair.consumer_node = from.remote->node;
   pair.provider_node = to.remote->node;
+  pair.version = slices_[pair.provider_node].version;
   const auto known = pairs_.find(key);
   if (known != pairs_.end() && known->second.same_ends(pair)) {
     auto& before = known->second;
@@ -298,8 +312,12 @@ void Slices::refresh_pair(const Cluster& cluster, const std::string& consumer,
 }
 
 void Slices::wait_for_provider(const PairKey& key, const Pair& pair) {
-  auto& session = slices_[pair.provider_node].session;
-  if (!session) return;  // begin() will see to it
+  auto& slice = slices_[pair.provider_node];
+  auto& session = slice.session;
+  if (!session) {
+    slice.open.insert(key);
+    return;
+  }
   session->sent.erase(key);
   session->waiting.insert(key);
   ready_.insert(pair.provider_node);

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -30,6 +31,8 @@ namespace meshd::controller {
 // Items of a SliceChange at most: far below gRPC's 4 MiB also with the largest declarations.
 inline constexpr std::size_t kItemsPerChange = 32;
 inline constexpr std::size_t kConfirmationsPerChange = 1024;
+// Versions of a slice that another controller's word is understood of.
+inline constexpr std::size_t kMaxPast = 64;
 
 struct ItemKey {
   mesh::v1::SliceKey::Kind::Value kind{};
@@ -58,6 +61,12 @@ class Slices {
   // The node has it in force. Flows that wait for it are confirmed; false: no such revision is
   // on its way.
   bool applied(const std::string& node, std::uint64_t revision);
+  // The hash of the slice that is in force on the node, as of its last answer; nothing: none yet,
+  // or no session.
+  [[nodiscard]] std::optional<std::uint64_t> in_force(const std::string& node) const;
+  // Another controller has heard from the node that this slice is in force there. What it is not
+  // known to hold yet is confirmed by a later word, which comes.
+  void heard_in_force(const std::string& node, std::uint64_t hash);
   // The node could not: all of the slice is to be sent again.
   bool refused(const Cluster& cluster, const std::string& node, std::uint64_t revision);
 
@@ -79,6 +88,8 @@ class Slices {
     std::vector<policy::PortRange> ranges;
     std::optional<IpAddress> from4, from6, to4, to6;
     std::string consumer_node, provider_node;
+    // The provider's node has it in force from this version of its slice on.
+    std::uint64_t version = 0;
     bool confirmed = false;
     // What was confirmed before the ranges grew.
     std::vector<policy::PortRange> confirmed_ranges;
@@ -93,6 +104,8 @@ class Slices {
     std::set<PairKey> to_confirm;  // of consumers here: to be said
     std::set<PairKey> waiting;     // of providers here: go with the next change
     std::set<PairKey> sent;        // went with the one on its way
+    // Of the slice when that went, if it was all of it; and once it was answered.
+    std::optional<std::uint64_t> sent_hash, in_force;
   };
   struct Use {
     std::int32_t reasons = 0;  // why it is here: so many
@@ -102,6 +115,10 @@ class Slices {
     std::map<ItemKey, Use> uses;
     std::uint64_t hash = 0;
     std::optional<Session> session;
+    // The hashes of its last versions; the newest is that of `version`.
+    std::deque<std::uint64_t> past;
+    std::uint64_t version = 0;
+    std::set<PairKey> open;  // of providers here, to be confirmed, while there is no session
   };
   struct Relations {  // of one workload, as they were at the last update
     std::string node;
@@ -128,6 +145,7 @@ class Slices {
   void mark(const std::string& node, const ItemKey& key);
   [[nodiscard]] const std::string* value_for(const std::string& node, const ItemKey& key) const;
   void wait_for_provider(const PairKey& key, const Pair& pair);
+  void note_versions();
   void note_pairs(const Cluster& cluster, const std::string& node, Session& session);
   void start_over(const std::string& node);
   void add_items(const Cluster& cluster, const std::string& node, TimePoint now,
@@ -141,6 +159,7 @@ class Slices {
   std::map<PairKey, Pair> pairs_;
   std::map<std::string, std::set<PairKey>> pairs_of_;  // by workload id
   std::set<std::string> ready_;
+  std::set<std::string> changed_;  // nodes whose slice's hash is not in its past yet
 };
 
 }  // namespace meshd::controller

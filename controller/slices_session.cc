@@ -27,7 +27,9 @@ bool Slices::begin(const Cluster& cluster, const std::string& node, std::uint64_
   auto& slice = slices_[node];
   auto& session = slice.session.emplace(Session{});
   session.revision = revision;
+  slice.open.clear();
   const bool same = revision > 0 && hash == slice.hash;
+  if (same) session.in_force = hash;
   if (!same) start_over(node);
   note_pairs(cluster, node, session);
   if (same) {
@@ -40,7 +42,11 @@ bool Slices::begin(const Cluster& cluster, const std::string& node, std::uint64_
 
 void Slices::end(const std::string& node) {
   const auto found = slices_.find(node);
-  if (found != slices_.end()) found->second.session.reset();
+  if (found == slices_.end() || !found->second.session) return;
+  auto& slice = found->second;
+  slice.open.merge(slice.session->waiting);
+  slice.open.merge(slice.session->sent);
+  slice.session.reset();
 }
 
 // Flows that wait for this node, and those that its consumers are to be told of.
@@ -81,6 +87,7 @@ std::optional<Slices::Next> Slices::take(const Cluster& cluster, const std::stri
     // All that they need of the slice has gone by now.
     session.sent = std::exchange(session.waiting, {});
     next.in_sync = std::exchange(session.snapshot, false);
+    session.sent_hash = slices_[node].hash;
   }
   session.on_its_way = true;
   return next;
@@ -140,9 +147,33 @@ bool Slices::applied(const std::string& node, std::uint64_t revision) {
   auto& session = *found->second.session;
   if (!session.on_its_way || session.revision != revision) return false;
   session.on_its_way = false;
+  session.in_force = std::exchange(session.sent_hash, std::nullopt);
   for (const auto& key : std::exchange(session.sent, {})) confirm(key);
   if (has_more(session)) ready_.insert(node);
   return true;
+}
+
+std::optional<std::uint64_t> Slices::in_force(const std::string& node) const {
+  const auto found = slices_.find(node);
+  if (found == slices_.end() || !found->second.session) return std::nullopt;
+  return found->second.session->in_force;
+}
+
+void Slices::heard_in_force(const std::string& node, std::uint64_t hash) {
+  const auto found = slices_.find(node);
+  if (found == slices_.end() || found->second.session) return;
+  auto& slice = found->second;
+  const auto at = std::find(slice.past.rbegin(), slice.past.rend(), hash);
+  if (at == slice.past.rend()) return;
+  const auto version = slice.version - static_cast<std::uint64_t>(at - slice.past.rbegin());
+  std::erase_if(slice.open, [&](const PairKey& key) {
+    const auto pair = pairs_.find(key);
+    // Gone, or with another provider's node, where it waits anew.
+    if (pair == pairs_.end() || pair->second.provider_node != node) return true;
+    if (!pair->second.confirmed && pair->second.version > version) return false;
+    confirm(key);
+    return true;
+  });
 }
 
 bool Slices::refused(const Cluster& cluster, const std::string& node, std::uint64_t revision) {
@@ -151,6 +182,8 @@ bool Slices::refused(const Cluster& cluster, const std::string& node, std::uint6
   auto& session = *found->second.session;
   if (!session.on_its_way || session.revision != revision) return false;
   session.on_its_way = false;
+  session.sent_hash.reset();
+  session.in_force.reset();
   session.sent.clear();
   start_over(node);
   note_pairs(cluster, node, session);

@@ -82,11 +82,17 @@ class Store {
   // What was committed since, by whomever; absent: too long ago, or of another past (a standby
   // that took over had not heard of it): load() again.
   [[nodiscard]] virtual Result<std::optional<Changes>> changes_since(std::uint64_t revision) = 0;
-  // A descriptor that becomes readable when somebody else may have committed, and now and then
-  // while that cannot be known: drain_notifications(), then changes_since(). It stays the same
-  // one over reconnects. -1: nobody else can commit.
+  // A descriptor that becomes readable when there is something to hear, and now and then while
+  // that cannot be known. It stays the same one over reconnects. -1: nobody else can commit.
   [[nodiscard]] virtual int notify_fd() const = 0;
-  virtual void drain_notifications() = 0;
+  struct Heard {
+    bool changed = false;           // somebody may have committed: ask changes_since()
+    std::vector<std::string> news;  // told since the last call, by ourselves too
+  };
+  [[nodiscard]] virtual Heard hear() = 0;
+  // Tells whoever listens to this store, in passing: nothing of it is kept. A line has less than
+  // 8,000 bytes. Where nobody else can commit there is nobody to tell.
+  [[nodiscard]] virtual Status tell(const std::vector<std::string>& news) = 0;
   // A copy of all of it as of one moment, into a new file: one that open_sqlite_store() takes.
   // A path that exists is refused.
   [[nodiscard]] virtual Status backup(const std::string& path) = 0;

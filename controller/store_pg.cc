@@ -272,13 +272,17 @@ Status PgSession::script(const std::string& sql) {
   return {};
 }
 
-bool PgSession::drain() {
+bool PgSession::drain(
+    const std::function<void(std::string_view channel, std::string_view payload)>& take) {
   if (!alive()) return false;
   if (PQconsumeInput(connection_.get()) == 0 || PQstatus(connection_.get()) != CONNECTION_OK) {
     close();
     return false;
   }
-  while (auto* const note = PQnotifies(connection_.get())) PQfreemem(note);
+  while (auto* const note = PQnotifies(connection_.get())) {
+    take(note->relname, note->extra);
+    PQfreemem(note);
+  }
   return true;
 }
 

@@ -13,6 +13,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -100,8 +101,8 @@ class PgSession {
   // The last statement was committed on this server alone: somebody ended the wait for its
   // standby.
   [[nodiscard]] bool lone_commit() const { return *lone_commit_; }
-  // Takes in and forgets what the server sent unasked; false: the connection has ended.
-  bool drain();
+  // Takes in what the server sent unasked; false: the connection has ended.
+  bool drain(const std::function<void(std::string_view channel, std::string_view payload)>& take);
 
  private:
   struct Closer {

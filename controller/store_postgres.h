@@ -31,7 +31,8 @@ class PostgresStore final : public Store {
   [[nodiscard]] Result<std::uint64_t> commit(std::uint64_t expected, const Writes& writes) override;
   [[nodiscard]] Result<std::optional<Changes>> changes_since(std::uint64_t revision) override;
   [[nodiscard]] int notify_fd() const override { return wake_.get(); }
-  void drain_notifications() override;
+  [[nodiscard]] Heard hear() override;
+  [[nodiscard]] Status tell(const std::vector<std::string>& news) override;
   [[nodiscard]] Status backup(const std::string& path) override;
   [[nodiscard]] std::string warning() const override { return warning_; }
 

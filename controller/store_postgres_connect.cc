@@ -18,6 +18,7 @@ using std::chrono::milliseconds;
 
 // Of all who might use advisory locks in this database only we use this number: "meshctrl".
 constexpr std::uint64_t kMigrationLock = 0x6d6573686374726c;
+constexpr std::string_view kNewsChannel = "meshd_controller_news";
 constexpr int kOldestServer = 130000;  // the oldest that is kept up, and has gen_random_uuid()
 
 }  // namespace
@@ -209,19 +210,43 @@ void PostgresStore::listen() {
 
 bool PostgresStore::try_listen() {
   auto session = PgSession::connect(conninfo_, {options_.patience, options_.whole, options_.reach});
-  if (!session || !session->script("LISTEN meshd_controller")) return false;
+  if (!session || !session->script("LISTEN meshd_controller; LISTEN meshd_controller_news"))
+    return false;
   listener_ = std::move(*session);
   epoll_event event{.events = EPOLLIN, .data = {}};
   return epoll_ctl(wake_.get(), EPOLL_CTL_ADD, listener_.socket(), &event) == 0;
 }
 
-void PostgresStore::drain_notifications() {
+Store::Heard PostgresStore::hear() {
+  Heard heard;
   std::uint64_t expirations = 0;
-  [[maybe_unused]] const auto got = read(timer_.get(), &expirations, sizeof expirations);
-  if (listener_.drain()) return;
+  // By the timer it is not known what there was to hear meanwhile.
+  heard.changed = read(timer_.get(), &expirations, sizeof expirations) > 0;
+  const auto take = [&heard](std::string_view channel, std::string_view payload) {
+    if (channel == kNewsChannel) {
+      heard.news.emplace_back(payload);
+    } else {
+      heard.changed = true;
+    }
+  };
+  if (listener_.drain(take)) return heard;
+  heard.changed = true;
   const auto left = std::chrono::ceil<milliseconds>(listen_pace_.next - Steady::now());
-  if (left.count() > 0) return arm(left);
-  listen();
+  if (left.count() > 0) {
+    arm(left);
+  } else {
+    listen();
+  }
+  return heard;
+}
+
+// No table is written: it waits neither for a disk nor for a standby.
+Status PostgresStore::tell(const std::vector<std::string>& news) {
+  PgArray lines(PgArray::Of::kText);
+  for (const auto& line : news) lines.add(line);
+  CHECK_OK(ask("SELECT pg_notify('meshd_controller_news', line) FROM unnest($1::text[]) AS line",
+               {lines.param()}));
+  return {};
 }
 
 }  // namespace meshd::controller

@@ -16,11 +16,14 @@ struct Memory {
   std::map<std::pair<Kind, std::string>, std::string> objects;
   std::vector<Writes> log;  // [i]: the commit that made revision i + 1
   std::size_t kept = 1000;  // commits that can still be asked for
+  bool shared = false;      // by controllers that hear each other
+  std::vector<std::string> news;
 };
 
 class MemoryStore final : public Store {
  public:
-  explicit MemoryStore(std::shared_ptr<Memory> memory) : memory_(std::move(memory)) {}
+  explicit MemoryStore(std::shared_ptr<Memory> memory)
+      : memory_(std::move(memory)), heard_(memory_->news.size()) {}
 
   bool away = false;
 
@@ -58,8 +61,20 @@ class MemoryStore final : public Store {
     }
     return changes;
   }
-  int notify_fd() const override { return -1; }
-  void drain_notifications() override {}
+  int notify_fd() const override { return memory_->shared ? 0 : -1; }
+  Heard hear() override {
+    Heard heard{true, {}};
+    if (away) return heard;
+    heard.news.assign(memory_->news.begin() + static_cast<std::ptrdiff_t>(heard_),
+                      memory_->news.end());
+    heard_ = memory_->news.size();
+    return heard;
+  }
+  Status tell(const std::vector<std::string>& news) override {
+    CHECK_OK(reach());
+    memory_->news.insert(memory_->news.end(), news.begin(), news.end());
+    return {};
+  }
   Status backup(const std::string&) override { return {}; }
 
  private:
@@ -68,6 +83,7 @@ class MemoryStore final : public Store {
     return {};
   }
   std::shared_ptr<Memory> memory_;
+  std::size_t heard_;  // of the news
 };
 
 }  // namespace meshd::controller

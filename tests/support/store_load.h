@@ -112,7 +112,7 @@ class Follower {
     while (!stop_) {
       pollfd wait{(*store)->notify_fd(), POLLIN, 0};
       poll(&wait, 1, 1000);
-      (*store)->drain_notifications();
+      (void)(*store)->hear();
       read_on(**store);
     }
     if (!eventually([&] { return read_on(**store); })) problem = "could not read to the end";
