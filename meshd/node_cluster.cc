@@ -283,7 +283,7 @@ void ClusterPart::await(const AttachSpec& spec, TimePoint now, Reply<policy::Att
                                   spec.id, awaited_.size())));
   }
   Awaited awaited{
-      spec, {}, std::min(spec.deadline, now + options_.declaration_limit), std::move(reply)};
+      spec, {}, now, std::min(spec.deadline, now + options_.declaration_limit), std::move(reply)};
   if (spec.netns_fd >= 0) {
     awaited.netns = UniqueFd(fcntl(spec.netns_fd, F_DUPFD_CLOEXEC, 0));
     if (!awaited.netns) {
@@ -434,11 +434,12 @@ void ClusterPart::give_up(std::string_view why) {
 void ClusterPart::on_timer(TimePoint now) {
   const auto is_late = [&](const auto& call) { return call.deadline <= now; };
   for (auto& awaited : take_if(awaited_, is_late)) {
-    const auto limit = std::chrono::duration_cast<std::chrono::seconds>(options_.declaration_limit);
+    const auto waited =
+        std::chrono::round<std::chrono::seconds>(std::min(awaited.deadline, now) - awaited.since);
     awaited.reply(fail(ErrorCode::kNotFound,
                        fmt::format("attach: {}: no declaration arrived within {} s (controller: "
                                    "{})",
-                                   awaited.spec.id, limit.count(), text())));
+                                   awaited.spec.id, waited.count(), text())));
   }
   for (auto& asked : take_if(asked_, is_late)) {
     asked.done(fail(ErrorCode::kNotInForce,

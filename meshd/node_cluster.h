@@ -93,7 +93,7 @@ class ClusterPart {
   struct Awaited {  // an attach
     AttachSpec spec;
     UniqueFd netns;
-    TimePoint deadline;
+    TimePoint since, deadline;
     Reply<policy::Attachment> reply;
   };
   struct Asked {       // of the controller

@@ -123,6 +123,18 @@ class ControllerTest : public testing::Test {
     endpoint.set_ready(true);
     say(controller, stream, message);
   }
+  void report_gone(FakeStream& stream, const std::string& id) {
+    mesh::v1::FromNode message;
+    message.mutable_report()->set_number(++stream.reports);
+    message.mutable_report()->add_gone(id);
+    say(*controller_, stream, message);
+  }
+  void started(FakeStream& stream, const std::string& id, std::uint64_t call) {
+    mesh::v1::FromNode message;
+    message.mutable_started()->set_call(call);
+    message.mutable_started()->set_id(id);
+    say(*controller_, stream, message);
+  }
   Status apply(Controller& controller, const std::string& workloads) {
     auto read = policy::read_declarations("test", "workloads: [" + workloads + "]");
     if (!read) return std::unexpected(read.error());
@@ -169,10 +181,7 @@ TEST_F(ControllerTest, FromDeclarationToConfirmation) {
 TEST_F(ControllerTest, AStartedContainerWaitsForItsDeclaration) {
   FakeStream n1("n1");
   hello(*controller_, n1);
-  mesh::v1::FromNode message;
-  message.mutable_started()->set_call(7);
-  message.mutable_started()->set_id("worker");
-  say(*controller_, n1, message);
+  started(n1, "worker", 7);
   EXPECT_THAT(n1.started, IsEmpty());
   ASSERT_TRUE(apply(*controller_, kTwo));
   ASSERT_THAT(n1.started, SizeIs(1));
@@ -184,17 +193,49 @@ TEST_F(ControllerTest, AStartedContainerWaitsForItsDeclaration) {
   EXPECT_TRUE(n1.items.contains({mesh::v1::SliceKey::Kind::WORKLOAD, "db"})) << "its provider";
 }
 
-TEST_F(ControllerTest, AStartOfWhatIsElsewhereIsRefused) {
+TEST_F(ControllerTest, AStartOfWhatIsElsewhereIsRefusedAfterAWhile) {
   FakeStream n1("n1"), n2("n2");
   hello(*controller_, n1);
   hello(*controller_, n2);
   ASSERT_TRUE(apply(*controller_, kTwo));
   report(*controller_, n1, "db", "10.213.0.1");
-  mesh::v1::FromNode message;
-  message.mutable_started()->set_id("db");
-  say(*controller_, n2, message);
+  started(n2, "db", 7);
+  pass(kMoveLimit - 10ms);
+  EXPECT_THAT(n2.started, IsEmpty());
+  pass(10ms);
   ASSERT_THAT(n2.started, SizeIs(1));
+  EXPECT_EQ(n2.started[0].call(), 7U);
   EXPECT_THAT(n2.started[0].error(), HasSubstr("is attached to node n1"));
+  pass(kAwaitLimit);
+  EXPECT_THAT(n2.started, SizeIs(1)) << "one answer";
+}
+
+TEST_F(ControllerTest, AStartWaitsForTheNodeThatTheContainerHasLeft) {
+  FakeStream n1("n1"), n2("n2");
+  hello(*controller_, n1);
+  hello(*controller_, n2);
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  report(*controller_, n1, "db", "10.213.0.1");
+  started(n2, "db", 7);
+  pass(2s);
+  report_gone(n1, "db");
+  ASSERT_THAT(n2.started, SizeIs(1));
+  EXPECT_EQ(n2.started[0].error(), "");
+  EXPECT_EQ(controller_->cluster().placement("db")->node, "n2");
+}
+
+TEST_F(ControllerTest, AStartWaitsForAStoreThatIsAway) {
+  FakeStream n1("n1");
+  hello(*controller_, n1);
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  store_->away = true;
+  started(n1, "db", 7);
+  pass(2s);
+  EXPECT_THAT(n1.started, IsEmpty());
+  store_->away = false;
+  pass(kRetryAfter);
+  ASSERT_THAT(n1.started, SizeIs(1));
+  EXPECT_EQ(n1.started[0].error(), "");
 }
 
 TEST_F(ControllerTest, ANodeDeclaresAndIsToldWhyNot) {

@@ -112,7 +112,7 @@ TEST_F(NodeClusterTest, AnAttachWithoutADeclarationIsToldSo) {
   const auto answer = node("n1").attach("db");
   const auto hurried = node("n1").attach("db", now_.steady + 5s);
   pass(6s);
-  EXPECT_THAT(told(hurried), HasSubstr("no declaration arrived"));
+  EXPECT_THAT(told(hurried), HasSubstr("no declaration arrived within 5 s"));
   EXPECT_EQ(told(answer), "pending");
   pass(30s);
   EXPECT_EQ(told(answer),
@@ -122,8 +122,21 @@ TEST_F(NodeClusterTest, AnAttachWithoutADeclarationIsToldSo) {
 TEST_F(NodeClusterTest, AnAttachOfWhatRunsElsewhereIsRefused) {
   run_pair();
   const auto answer = node("n2").attach("db");
-  pump();
+  pass(6s);
   EXPECT_THAT(told(answer), HasSubstr("is attached to node n1"));
+}
+
+TEST_F(NodeClusterTest, AContainerMovesBeforeItsOldNodeIsHeard) {
+  run_pair();
+  node("n1").mute = true;
+  const auto left = node("n1").detach("db");
+  EXPECT_EQ(told(left), "OK");
+  const auto answer = node("n2").attach("db");
+  pump();
+  EXPECT_EQ(told(answer), "pending");
+  node("n1").mute = false;
+  pump();
+  EXPECT_EQ(told(answer), "OK");
 }
 
 TEST_F(NodeClusterTest, AForcedDeleteDetaches) {
