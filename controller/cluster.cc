@@ -71,6 +71,8 @@ Status Cluster::fold(const Write& write, const Moment& now, Touched& touched) {
       return fold_resting(write, now);
     case kind::ObjectKind::TOKEN:
       return fold_token(write);
+    case kind::ObjectKind::CONTROLLER:
+      return fold_controller(write, touched);
     default:
       return unreadable(write, "is of a kind that this version does not know");
   }
@@ -208,6 +210,16 @@ Status Cluster::fold_token(const Write& write) {
   token.terms.name_prefix = stored.name_prefix();
   token.revoked = stored.revoked();
   tokens_.insert_or_assign(write.key, std::move(token));
+  return {};
+}
+
+Status Cluster::fold_controller(const Write& write, Touched& touched) {
+  touched.controllers.insert(write.key);
+  if (!write.value) {
+    controllers_.erase(write.key);
+    return {};
+  }
+  controllers_.insert_or_assign(write.key, TRY(parse<mesh::v1::StoredController>(write)));
   return {};
 }
 

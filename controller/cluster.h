@@ -38,6 +38,7 @@ struct Touched {
   std::set<std::string> workloads;
   std::set<policy::ServiceKey> services;
   std::set<std::string> nodes;
+  std::set<std::string> controllers;
 };
 
 class Cluster {
@@ -52,6 +53,10 @@ class Cluster {
   }
   [[nodiscard]] const std::map<std::string, NodeState>& nodes() const { return nodes_; }
   [[nodiscard]] const std::map<std::string, Token>& tokens() const { return tokens_; }
+  // Those that share the store, also some that are gone.
+  [[nodiscard]] const std::map<std::string, mesh::v1::StoredController>& controllers() const {
+    return controllers_;
+  }
   [[nodiscard]] const mesh::v1::StoredSettings& settings() const { return settings_; }
   [[nodiscard]] const policy::Declaration* declaration(const std::string& id) const;
   [[nodiscard]] const std::string& author(const std::string& id) const;  // empty: undeclared
@@ -73,6 +78,7 @@ class Cluster {
   [[nodiscard]] Status fold_endpoint(const Write& write, Touched& touched);
   [[nodiscard]] Status fold_resting(const Write& write, const Moment& now);
   [[nodiscard]] Status fold_token(const Write& write);
+  [[nodiscard]] Status fold_controller(const Write& write, Touched& touched);
   void place(const std::string& id);
   void index(const policy::Declaration& declaration);
   void unindex(const policy::Declaration& declaration);
@@ -83,6 +89,7 @@ class Cluster {
   std::map<Prefix, TimePoint> resting_blocks_;
   std::map<std::string, NodeState> nodes_;
   std::map<std::string, Token> tokens_;
+  std::map<std::string, mesh::v1::StoredController> controllers_;
   std::map<std::string, Origin> origins_;
   std::map<std::string, Placement> placements_;  // also of ids whose declaration is gone
   std::map<std::string, std::set<std::string>> on_node_;

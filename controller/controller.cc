@@ -22,8 +22,7 @@ Result<std::unique_ptr<Controller>> Controller::make(std::unique_ptr<Store> stor
 
 Status Controller::load(const Moment& now) {
   const auto stored = TRY(store_->load());
-  CHECK_OK(fold(stored.objects, now));
-  revision_ = stored.revision;
+  CHECK_OK(fold(stored.objects, stored.revision, now));
   // Nobody has been heard of yet: they have as long as those that were just lost.
   for (const auto& [name, node] : cluster_.nodes()) lost_.emplace(name, now.steady);
   set_timer(now.steady + kSweepEvery);
@@ -40,8 +39,7 @@ Status Controller::carry_out(const Decision& decide, const Moment& now) {
     const auto revision = store_->commit(revision_, writes);
     if (revision) {
       store_trouble_.clear();
-      CHECK_OK(fold(writes, now));
-      revision_ = *revision;
+      CHECK_OK(fold(writes, *revision, now));
       answer_awaited(now);
       return {};
     }
@@ -54,8 +52,9 @@ Status Controller::carry_out(const Decision& decide, const Moment& now) {
   return fail(ErrorCode::kNotInForce, "store: other controllers change it all the time");
 }
 
-Status Controller::fold(const Writes& writes, const Moment& now) {
+Status Controller::fold(const Writes& writes, std::uint64_t revision, const Moment& now) {
   Touched touched;
+  slices_.set_revision(revision);
   for (const auto& write : writes) CHECK_OK(cluster_.fold(write, now, touched));
   for (const auto& name : touched.nodes) {
     if (cluster_.nodes().contains(name)) {
@@ -66,15 +65,15 @@ Status Controller::fold(const Writes& writes, const Moment& now) {
     stale_.erase(name);
   }
   slices_.update(cluster_, touched, stale_);
+  for (const auto& name : touched.controllers) fold_controller(name, now);
+  revision_ = revision;
   return {};
 }
 
 Status Controller::catch_up(const Moment& now) {
   auto changes = TRY(store_->changes_since(revision_));
   if (changes) {
-    CHECK_OK(fold(changes->writes, now));
-    revision_ = changes->revision;
-    return {};
+    return fold(changes->writes, changes->revision, now);
   }
   // Too long ago. What is gone since cannot be told from what is there but by all of it.
   const auto stored = TRY(store_->load());
@@ -100,9 +99,10 @@ Status Controller::catch_up(const Moment& now) {
   for (const auto& [block, until] : cluster_.resting_blocks()) {
     gone(kind::ObjectKind::RESTING, block.to_string());
   }
-  CHECK_OK(fold(writes, now));
-  revision_ = stored.revision;
-  return {};
+  for (const auto& [name, said] : cluster_.controllers()) {
+    gone(kind::ObjectKind::CONTROLLER, name);
+  }
+  return fold(writes, stored.revision, now);
 }
 
 void Controller::on_store_notified(const Moment& now) {
@@ -151,7 +151,7 @@ Status Controller::dismiss(const std::string& node, const Moment& now) {
   if (!cluster_.nodes().contains(node)) {
     return fail(ErrorCode::kNotFound, fmt::format("node dismiss: no node {}", node));
   }
-  if (sessions_.contains(node)) {
+  if (sessions_.contains(node) || is_elsewhere(node)) {
     return fail(ErrorCode::kConflict, fmt::format("node dismiss: {} is connected", node));
   }
   const auto status =
@@ -162,7 +162,7 @@ Status Controller::dismiss(const std::string& node, const Moment& now) {
 
 Status Controller::let_in(std::string_view token, const IpAddress& source, const std::string& node,
                           const Moment& now) {
-  if (sessions_.contains(node)) {
+  if (sessions_.contains(node) || is_elsewhere(node)) {
     return fail(ErrorCode::kConflict, fmt::format("node {} is connected already", node));
   }
   const pki::UtcTime wall{std::chrono::seconds(now.wall_ms / 1000)};
@@ -208,12 +208,18 @@ void Controller::on_timer(const Moment& now) {
   const auto swept =
       carry_out([&]() -> Result<Writes> { return controller::sweep(cluster_, now); }, now);
   if (!swept) log::warning("store: {}", swept.error().what);
+  tell_others(now);
   send_ready(now);
   set_timer(now.steady + kSweepEvery);
 }
 
 void Controller::look_after_nodes(const Moment& now) {
-  for (const auto& [name, since] : std::map(lost_)) {
+  if (!store_trouble_.empty()) peers_.excuse(now.steady);
+  for (auto [name, since] : std::map(lost_)) {
+    if (const auto heard = peers_.node_heard(name); heard && *heard > since) {
+      since = lost_[name] = *heard;
+      if (now.steady - since < options_.stale_after) mark(name, false);
+    }
     if (now.steady - since >= options_.dismiss_after) {
       log::warning("node {}: not heard of for {} s: its containers and its block are given up",
                    name,
@@ -237,6 +243,61 @@ void Controller::mark(const std::string& node, bool stale) {
   slices_.update(cluster_, touched, stale_);
 }
 
+// --- several controllers -------------------------------------------------------------
+
+void Controller::fold_controller(const std::string& name, const Moment& now) {
+  const auto found = cluster_.controllers().find(name);
+  const auto* said = found == cluster_.controllers().end() ? nullptr : &found->second;
+  if (name == options_.name) {
+    const bool is_other = said != nullptr && said->instance() != options_.instance;
+    if (is_other && beat_ > 0) {
+      log::error("another controller on this store is called {}: give each a name of its own",
+                 name);
+    }
+    return;
+  }
+  peers_.heard(name, said, now.steady);
+  if (said == nullptr) return;
+  for (const auto& node : said->nodes()) {
+    slices_.in_force_elsewhere(cluster_, node.name(), node.in_force());
+  }
+}
+
+bool Controller::is_elsewhere(const std::string& node) const {
+  const auto heard = peers_.node_heard(node);
+  return heard && cluster_.world().now - *heard < options_.stale_after;
+}
+
+// Which nodes are connected here, and what is in force there.
+void Controller::tell_others(const Moment& now) {
+  if (store_->notify_fd() < 0) return;  // nobody else is on this store
+  const auto beat = std::min<Duration>(kBeat, options_.stale_after / 3);
+  const auto due =
+      told_at_ + (slices_.has_confirmed_elsewhere() ? std::min(kLeastBeat, beat) : beat);
+  if (beat_ > 0 && now.steady < due) return set_timer(due);
+  slices_.forget_confirmed_elsewhere();
+  told_at_ = now.steady;
+  set_timer(told_at_ + beat);
+  const auto status = carry_out(
+      [&]() -> Result<Writes> {
+        mesh::v1::StoredController said;
+        said.set_instance(options_.instance);
+        said.set_beat(++beat_);
+        for (const auto& [name, session] : sessions_) {
+          auto& node = *said.add_nodes();
+          node.set_name(name);
+          node.set_in_force(slices_.in_force(name));
+        }
+        Writes writes{put(kind::ObjectKind::CONTROLLER, options_.name, said)};
+        for (const auto& name : peers_.silent_since(now.steady - options_.dismiss_after)) {
+          writes.push_back(drop(kind::ObjectKind::CONTROLLER, name));
+        }
+        return writes;
+      },
+      now);
+  if (!status) log::warning("store: {}", status.error().what);
+}
+
 void Controller::set_timer(TimePoint when) { timer_ = timer_ ? std::min(*timer_, when) : when; }
 
 std::vector<NodeStatus> Controller::node_status() const {
@@ -246,7 +307,7 @@ std::vector<NodeStatus> Controller::node_status() const {
     NodeStatus status;
     if (session != sessions_.end()) status = session->second.status;
     status.name = name;
-    status.connected = session != sessions_.end();
+    status.connected = session != sessions_.end() || is_elsewhere(name);
     status.stale = stale_.contains(name);
     status.revision = slices_.revision(name);
     all.push_back(std::move(status));

@@ -21,6 +21,7 @@
 
 #include "controller/cluster.h"
 #include "controller/decide.h"
+#include "controller/peers.h"
 #include "controller/slices.h"
 #include "controller/store.h"
 
@@ -35,7 +36,8 @@ class NodeStream {
 };
 
 struct ControllerOptions {
-  std::string name;  // what nodes are told they speak with
+  std::string name;            // what nodes are told they speak with; no other's on this store
+  std::uint64_t instance = 0;  // of this process: drawn
   bool node_declarations = false;
   // A node without a session: its workloads are marked after the first, given up, with its
   // block, after the second. Longer than any restart, partition or upgrade that is to be
@@ -128,7 +130,8 @@ class Controller {
   [[nodiscard]] Status load(const Moment& now);
   // Decides, stores, folds; again when somebody else was quicker.
   [[nodiscard]] Status carry_out(const Decision& decide, const Moment& now);
-  [[nodiscard]] Status fold(const Writes& writes, const Moment& now);
+  [[nodiscard]] Status fold(const Writes& writes, std::uint64_t revision, const Moment& now);
+  void fold_controller(const std::string& name, const Moment& now);
   [[nodiscard]] Status catch_up(const Moment& now);
   void on_hello(const std::string& node, NodeStream& stream, const mesh::v1::Hello& hello,
                 const Moment& now);
@@ -152,6 +155,8 @@ class Controller {
   void lose(const std::string& node, const Moment& now);
   void mark(const std::string& node, bool stale);
   void look_after_nodes(const Moment& now);
+  [[nodiscard]] bool is_elsewhere(const std::string& node) const;
+  void tell_others(const Moment& now);
   void set_timer(TimePoint when);
 
   std::unique_ptr<Store> store_;
@@ -162,6 +167,9 @@ class Controller {
   std::map<std::string, Session> sessions_;  // by node
   std::map<std::string, TimePoint> lost_;    // nodes without a session, and since when
   std::set<std::string> stale_;
+  Peers peers_;
+  std::uint64_t beat_ = 0;
+  TimePoint told_at_{};  // the others
   std::string store_trouble_;
   std::optional<TimePoint> timer_;
 };

@@ -237,6 +237,9 @@ void Controller::on_refused(const std::string& node, Session& session,
 void Controller::send_ready(const Moment& now) {
   // One that was lost by what another was sent is not in it any more.
   for (const auto& node : slices_.take_ready()) send_next(node, now);
+  if (slices_.has_confirmed_elsewhere() && store_->notify_fd() >= 0) {
+    set_timer(std::max(now.steady, told_at_ + kLeastBeat));
+  }
 }
 
 void Controller::send_next(const std::string& node, const Moment& now) {

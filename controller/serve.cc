@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <random>
 
 #include "base/log.h"
 #include "base/unique_fd.h"
@@ -23,6 +24,11 @@ Moment moment() {
   return {BootClock::now(), std::chrono::duration_cast<std::chrono::milliseconds>(
                                 std::chrono::system_clock::now().time_since_epoch())
                                 .count()};
+}
+
+std::uint64_t draw_instance() {
+  std::random_device random;
+  return (std::uint64_t{random()} << 32) | random();
 }
 
 Result<UniqueFd> signals() {
@@ -80,7 +86,9 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   if (!store) return std::unexpected(std::move(store).error());
   const auto controller = TRY(Controller::make(
       *std::move(store),
-      {config.name, config.node_declarations, config.stale_after, config.dismiss_after}, moment()));
+      {config.name, draw_instance(), config.node_declarations, config.stale_after,
+       config.dismiss_after},
+      moment()));
   const auto& settings = controller->cluster().settings();
   if (settings.cluster() != authority.cluster) {
     return fail(ErrorCode::kInvalid, "the store is of cluster \"" + settings.cluster() +

@@ -291,6 +291,7 @@ void Slices::refresh_pair(const Cluster& cluster, const std::string& consumer,
                                             policy::without(before.confirmed_ranges, pair.ranges));
     pair.confirmed = policy::without(pair.ranges, pair.confirmed_ranges).empty();
   }
+  pair.since = store_revision_;
   pairs_of_[consumer].insert(key);
   pairs_of_[provider].insert(key);
   const auto& now = pairs_.insert_or_assign(key, std::move(pair)).first->second;
@@ -322,7 +323,10 @@ void Slices::confirm(const PairKey& key) {
   pair.confirmed = true;
   pair.confirmed_ranges = pair.ranges;
   auto& session = slices_[pair.consumer_node].session;
-  if (!session) return;
+  if (!session) {
+    confirmed_elsewhere_ = true;
+    return;
+  }
   session->to_confirm.insert(key);
   ready_.insert(pair.consumer_node);
 }

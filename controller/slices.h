@@ -39,6 +39,8 @@ struct ItemKey {
 
 class Slices {
  public:
+  // The store's, of what update() is told from here on.
+  void set_revision(std::uint64_t revision) { store_revision_ = revision; }
   // After the cluster folded what `touched` names. `stale` are nodes not heard of for a while.
   void update(const Cluster& cluster, const Touched& touched, const std::set<std::string>& stale);
 
@@ -58,6 +60,15 @@ class Slices {
   // The node has it in force. Flows that wait for it are confirmed; false: no such revision is
   // on its way.
   bool applied(const std::string& node, std::uint64_t revision);
+  // The store's revision as of which the node's slice is in force there, as far as its session
+  // here tells; 0: none.
+  [[nodiscard]] std::uint64_t in_force(const std::string& node) const;
+  // The same of a node whose session is with another controller.
+  void in_force_elsewhere(const Cluster& cluster, const std::string& node,
+                          std::uint64_t store_revision);
+  // A flow was confirmed whose consumer's node has no session here.
+  [[nodiscard]] bool has_confirmed_elsewhere() const { return confirmed_elsewhere_; }
+  void forget_confirmed_elsewhere() { confirmed_elsewhere_ = false; }
   // The node could not: all of the slice is to be sent again.
   bool refused(const Cluster& cluster, const std::string& node, std::uint64_t revision);
 
@@ -80,6 +91,7 @@ class Slices {
     std::optional<IpAddress> from4, from6, to4, to6;
     std::string consumer_node, provider_node;
     bool confirmed = false;
+    std::uint64_t since = 0;  // the store's revision
     // What was confirmed before the ranges grew.
     std::vector<policy::PortRange> confirmed_ranges;
     [[nodiscard]] bool same_ends(const Pair& other) const;
@@ -93,6 +105,7 @@ class Slices {
     std::set<PairKey> to_confirm;  // of consumers here: to be said
     std::set<PairKey> waiting;     // of providers here: go with the next change
     std::set<PairKey> sent;        // went with the one on its way
+    std::uint64_t sent_of = 0, in_force = 0;  // the store's revisions
   };
   struct Use {
     std::int32_t reasons = 0;  // why it is here: so many
@@ -141,6 +154,8 @@ class Slices {
   std::map<PairKey, Pair> pairs_;
   std::map<std::string, std::set<PairKey>> pairs_of_;  // by workload id
   std::set<std::string> ready_;
+  std::uint64_t store_revision_ = 0;
+  bool confirmed_elsewhere_ = false;
 };
 
 }  // namespace meshd::controller

@@ -32,6 +32,7 @@ bool Slices::begin(const Cluster& cluster, const std::string& node, std::uint64_
   note_pairs(cluster, node, session);
   if (same) {
     // It is in force there, whoever it came from.
+    session.in_force = store_revision_;
     for (const auto& key : std::exchange(session.waiting, {})) confirm(key);
   }
   ready_.insert(node);
@@ -80,6 +81,7 @@ std::optional<Slices::Next> Slices::take(const Cluster& cluster, const std::stri
     add_confirmations(session, next.change);
     // All that they need of the slice has gone by now.
     session.sent = std::exchange(session.waiting, {});
+    session.sent_of = store_revision_;
     next.in_sync = std::exchange(session.snapshot, false);
   }
   session.on_its_way = true;
@@ -140,9 +142,32 @@ bool Slices::applied(const std::string& node, std::uint64_t revision) {
   auto& session = *found->second.session;
   if (!session.on_its_way || session.revision != revision) return false;
   session.on_its_way = false;
+  session.in_force = std::max(session.in_force, std::exchange(session.sent_of, 0));
   for (const auto& key : std::exchange(session.sent, {})) confirm(key);
   if (has_more(session)) ready_.insert(node);
   return true;
+}
+
+std::uint64_t Slices::in_force(const std::string& node) const {
+  const auto found = slices_.find(node);
+  if (found == slices_.end() || !found->second.session) return 0;
+  const auto& session = *found->second.session;
+  const bool has_all = !session.on_its_way && !session.snapshot && session.dirty.empty() &&
+                       session.waiting.empty();
+  return has_all ? store_revision_ : session.in_force;
+}
+
+void Slices::in_force_elsewhere(const Cluster& cluster, const std::string& node,
+                                std::uint64_t store_revision) {
+  for (const auto& id : cluster.placed_on(node)) {
+    const auto pairs = pairs_of_.find(id);
+    if (pairs == pairs_of_.end()) continue;
+    for (const auto& key : pairs->second) {
+      const auto& pair = pairs_.at(key);
+      const bool is_new = pair.provider_node == node && !pair.confirmed;
+      if (is_new && pair.since <= store_revision) confirm(key);
+    }
+  }
 }
 
 bool Slices::refused(const Cluster& cluster, const std::string& node, std::uint64_t revision) {
@@ -152,6 +177,7 @@ bool Slices::refused(const Cluster& cluster, const std::string& node, std::uint6
   if (!session.on_its_way || session.revision != revision) return false;
   session.on_its_way = false;
   session.sent.clear();
+  session.sent_of = 0;
   start_over(node);
   note_pairs(cluster, node, session);
   return true;

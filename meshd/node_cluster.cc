@@ -171,6 +171,18 @@ void ClusterPart::on_welcome(const pb::Welcome& welcome, TimePoint now) {
   }
 }
 
+std::size_t ClusterPart::attached() const {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      node_.world_.workloads, [](const auto& entry) { return entry.second.attachment.has_value(); }));
+}
+
+// The other cluster does not know what is attached, and would have it detached.
+Status ClusterPart::may_move() const {
+  if (attached() == 0) return {};
+  return fail(ErrorCode::kConflict,
+              fmt::format("it joins once nothing is attached here; {} containers are", attached()));
+}
+
 Status ClusterPart::check_join(const ClusterTerms& terms) const {
   if (terms_ && terms_->cluster != terms.cluster) {
     return fail(ErrorCode::kConflict,
@@ -178,19 +190,17 @@ Status ClusterPart::check_join(const ClusterTerms& terms) const {
                             "purge it and remove its state_dir",
                             terms_->cluster, terms.cluster));
   }
-  std::size_t attached = 0;
-  for (const auto& [id, workload] : node_.world_.workloads) attached += workload.attachment ? 1 : 0;
-  if (terms_ && attached > 0) {
+  if (terms_ && attached() > 0) {
     return fail(ErrorCode::kConflict,
                 fmt::format("the cluster's terms are others than before, and {} containers are "
                             "attached: detach them",
-                            attached));
+                            attached()));
   }
   if (!terms_ && !node_.world_.workloads.empty()) {
     return fail(ErrorCode::kConflict,
                 fmt::format("join: {} workloads are declared on this node and {} attached: a node "
                             "joins empty; detach and delete them",
-                            node_.world_.workloads.size(), attached));
+                            node_.world_.workloads.size(), attached()));
   }
   return {};
 }
