@@ -310,3 +310,44 @@ class ClusterTest(unittest.TestCase):
         if any(error for _, error in getattr(self._outcome, "errors", [])) or (
                 self._outcome.result and self._outcome.result.failures):
             self.cluster.tell_logs()
+
+
+PAIR_DB = ("- {{id: db, owner: ada, workflow: r1, name: db, "
+           "serves: [{{port: 5432}}, {{port: {}, protocol: UDP}}]}}\n")
+PAIR_WORKER = "- {id: worker, owner: ada, workflow: r1, peers: [{name: db}]}\n"
+
+
+class PairTest(ClusterTest):
+    """db on n1, worker on n2, and a conversation between them that never ends."""
+
+    @classmethod
+    def prepare(cls):
+        cls.n1, cls.n2 = cls.cluster.machines[:2]
+        cls.c1 = cls.cluster.controllers[0]
+        cls.cluster.apply(PAIR_DB.format(1000) + PAIR_WORKER)
+        cls.db = cls.n1.container("db")
+        cls.db.serve(proto="tcp", port=5432)
+        cls.n1.ctl("wait", "db")
+        cls.worker = cls.n2.container("worker")
+        cls.vip = cls.worker.lookup(name="db", family=4)["addresses"][0]
+        until(lambda: cls.asks() == "answered", "the worker reaches db")
+        cls.stop = cls.cluster.dir / "stop"
+        opened = cls.worker.open(key="a", proto="tcp", to=cls.vip, port=5432)
+        assert opened["result"] == "answered", opened
+        cls.talk = cls.worker.begin("stream", key="a", until=str(cls.stop))
+
+    @classmethod
+    def asks(cls):
+        return cls.worker.ask(proto="tcp", to=cls.vip, port=5432)["result"]
+
+    def node(self, name):
+        nodes = self.cluster.json("list", "nodes")["nodes"]
+        return next((node for node in nodes if node["name"] == name), None)
+
+    def conversation(self):
+        """Ends it: it went on all the time."""
+        self.stop.touch()
+        spoken = self.worker.end(self.talk)
+        self.assertEqual(spoken["end"], "stopped", spoken)
+        self.assertGreater(spoken["rounds"], 100, "void")
+        return spoken
