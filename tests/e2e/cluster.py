@@ -211,6 +211,18 @@ class Cluster:
         return run(BUILD / "meshctl", "--controller", at or self.endpoints(), "--identity",
                    self.controllers[0].store / "admin.pem", *argv, check=check, stdin=stdin)
 
+    def begin(self, *argv, stdin=None):
+        """A command that goes on."""
+        process = subprocess.Popen(
+            [BUILD / "meshctl", "--controller", self.endpoints(), "--identity",
+             self.controllers[0].store / "admin.pem", *argv], text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if stdin:
+            process.stdin.write(stdin)
+        process.stdin.close()
+        process.stdin = None  # communicate() is not to flush it
+        return process
+
     def json(self, *argv):
         return json.loads(self.ctl(*argv, "-o", "json").stdout)
 
