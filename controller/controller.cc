@@ -11,6 +11,10 @@ namespace {
 
 constexpr auto kSweepEvery = std::chrono::seconds(5);
 
+Duration beat_of(const ControllerOptions& options) {
+  return std::min<Duration>(kBeat, options.stale_after / 3);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Controller>> Controller::make(std::unique_ptr<Store> store,
@@ -25,7 +29,7 @@ Status Controller::load(const Moment& now) {
   CHECK_OK(fold(stored.objects, stored.revision, now));
   // Nobody has been heard of yet: they have as long as those that were just lost.
   for (const auto& [name, node] : cluster_.nodes()) lost_.emplace(name, now.steady);
-  set_timer(now.steady + kSweepEvery);
+  set_timer(now.steady + std::min<Duration>(kSweepEvery, beat_of(options_)));
   return {};
 }
 
@@ -271,7 +275,7 @@ bool Controller::is_elsewhere(const std::string& node) const {
 // Which nodes are connected here, and what is in force there.
 void Controller::tell_others(const Moment& now) {
   if (store_->notify_fd() < 0) return;  // nobody else is on this store
-  const auto beat = std::min<Duration>(kBeat, options_.stale_after / 3);
+  const auto beat = beat_of(options_);
   const auto due =
       told_at_ + (slices_.has_confirmed_elsewhere() ? std::min(kLeastBeat, beat) : beat);
   if (beat_ > 0 && now.steady < due) return set_timer(due);

@@ -23,6 +23,7 @@ class MemoryStore final : public Store {
   explicit MemoryStore(std::shared_ptr<Memory> memory) : memory_(std::move(memory)) {}
 
   bool away = false;
+  bool shared = false;  // others may commit; whoever tests it says when they did
 
   Result<Snapshot> load() override {
     CHECK_OK(reach());
@@ -58,7 +59,7 @@ class MemoryStore final : public Store {
     }
     return changes;
   }
-  int notify_fd() const override { return -1; }
+  int notify_fd() const override { return shared ? 0 : -1; }
   void drain_notifications() override {}
   Status backup(const std::string&) override { return {}; }
 

@@ -99,6 +99,41 @@ TEST_F(SlicesTest, AFlowIsConfirmedWhenItsProvidersNodeHasTheConsumerInForce) {
   EXPECT_EQ(confirmation.ports(0).port(), 5432U);
 }
 
+TEST_F(SlicesTest, AFlowWhoseProvidersNodeIsElsewhereWaitsForItsRevision) {
+  bed_.slices.set_revision(7);
+  bed_.slices.end("n1");
+  ok(bed_.apply(fmt::format("{}, {}", kDb, kWorker)));
+  bed_.attach("n1", "db-1");
+  bed_.attach("n2", "worker");
+  bed_.settle();
+  bed_.slices.in_force_elsewhere(bed_.cluster, "n1", 6);
+  EXPECT_FALSE(bed_.slices.is_confirmed("worker", "db-1"));
+  bed_.slices.in_force_elsewhere(bed_.cluster, "n2", 7);
+  EXPECT_FALSE(bed_.slices.is_confirmed("worker", "db-1"));
+  bed_.slices.in_force_elsewhere(bed_.cluster, "n1", 7);
+  EXPECT_TRUE(bed_.slices.is_confirmed("worker", "db-1"));
+}
+
+TEST_F(SlicesTest, WhatIsInForceIsToldByTheStoresRevision) {
+  bed_.settle();
+  bed_.slices.set_revision(7);
+  EXPECT_EQ(bed_.slices.in_force("n1"), 7U) << "nothing waits";
+  ok(bed_.apply(kDb));
+  bed_.attach("n1", "db-1");
+  EXPECT_LT(bed_.slices.in_force("n1"), 7U);
+  ASSERT_TRUE(bed_.send("n1"));
+  bed_.slices.set_revision(8);
+  EXPECT_LT(bed_.slices.in_force("n1"), 7U);
+  ok(bed_.apply(kWorker));
+  bed_.attach("n2", "worker");
+  bed_.answer("n1");
+  EXPECT_EQ(bed_.slices.in_force("n1"), 7U) << "the worker is not there yet";
+  bed_.settle();
+  EXPECT_EQ(bed_.slices.in_force("n1"), 8U);
+  bed_.slices.end("n1");
+  EXPECT_EQ(bed_.slices.in_force("n1"), 0U);
+}
+
 TEST_F(SlicesTest, WhatIsGrantedMoreWaitsAndWhatWasConfirmedGoesOn) {
   three();
   ok(

@@ -180,7 +180,6 @@ class Cluster:
                             for number in range(1, controllers + 1)]
         self.machines = [Machine(self, f"n{number}", number, node_config)
                          for number in range(1, nodes + 1)]
-        self.make()
 
     def make(self):
         first, *others = self.controllers
@@ -196,6 +195,11 @@ class Cluster:
         for host in self.controllers + self.machines:
             host.start()
         self.settled()
+
+    def node(self, name):
+        """As a controller lists it; None: it knows of no such node."""
+        return next((node for node in self.json("list", "nodes")["nodes"]
+                     if node["name"] == name), None)
 
     def settled(self):
         until(self.all_connected, lambda: "all nodes are connected: " + str(
@@ -298,6 +302,7 @@ class ClusterTest(unittest.TestCase):
     def setUpClass(cls):
         cls.cluster = Cluster(**cls.options())
         try:
+            cls.before_start()
             cls.cluster.start()
             cls.prepare()
         except BaseException:
@@ -307,6 +312,10 @@ class ClusterTest(unittest.TestCase):
     @classmethod
     def options(cls):
         return dict(cls.OPTIONS)
+
+    @classmethod
+    def before_start(cls):
+        cls.cluster.make()
 
     @classmethod
     def prepare(cls):
@@ -351,10 +360,6 @@ class PairTest(ClusterTest):
     @classmethod
     def asks(cls):
         return cls.worker.ask(proto="tcp", to=cls.vip, port=5432)["result"]
-
-    def node(self, name):
-        nodes = self.cluster.json("list", "nodes")["nodes"]
-        return next((node for node in nodes if node["name"] == name), None)
 
     def conversation(self):
         """Ends it: it went on all the time."""

@@ -15,18 +15,18 @@ class CutOffTest(PairTest):
         self.cluster.machines.append(machine)
         machine.start()
         until(machine.is_connected, f"n{number} has joined")
-        return self.node(machine.name)["blocks"]
+        return self.cluster.node(machine.name)["blocks"]
 
     def test_a_node_that_nobody_hears_of(self):
-        block = self.node("n1")["blocks"]
+        block = self.cluster.node("n1")["blocks"]
         self.cluster.cut_off(self.n1)
         start = time.monotonic()
-        until(lambda: self.node("n1")["stale"], "n1 is marked")
+        until(lambda: self.cluster.node("n1")["stale"], "n1 is marked")
         self.assertEqual(self.worker.lookup(name="db", family=4)["addresses"], [self.vip])
         self.assertEqual(self.cluster.placed()["db"], "n1")
         self.assertFalse(set(block) & set(self.join(3)), "its block is its own")
         self.assertLess(time.monotonic() - start, 14.0, "void: it took too long")
-        until(lambda: self.node("n1") is None, "n1 is given up", 30.0)
+        until(lambda: self.cluster.node("n1") is None, "n1 is given up", 30.0)
         self.assertGreater(time.monotonic() - start, 14.0 - 0.5)
         self.assertNotIn("db", self.cluster.placed())
         until(lambda: self.n2.ctl("explain", "worker", "db", "5432").stdout.startswith("HELD"),
@@ -38,7 +38,7 @@ class CutOffTest(PairTest):
         until(lambda: "1 containers are attached: detach them" in self.n1.controller(),
               lambda: f"n1 says what is wrong: {self.n1.controller()}")
         self.assertEqual(self.n1.ctl("status", check=False).returncode, 1)
-        self.assertEqual(self.node("n1")["workloads"], 0)
+        self.assertEqual(self.cluster.node("n1")["workloads"], 0)
         self.n1.remove("db")
         until(self.n1.is_connected, lambda: f"n1 has joined again: {self.n1.controller()}")
         self.assertEqual(self.n1.ctl("status", check=False).returncode, 0)

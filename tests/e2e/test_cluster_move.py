@@ -28,11 +28,7 @@ class MoveTest(ClusterTest):
         old.ctl("detach", "db")
         gone = time.monotonic()
         agent.stop()
-        b=time.monotonic()
-        d=new.container("db")
-        c=time.monotonic()
-        d.serve(proto="tcp", port=5432, family=46)
-        print("DBG move", old.name, new.name, "detached", gone, "prepare", b, "prepared", c, "served", time.monotonic())
+        new.container("db").serve(proto="tcp", port=5432, family=46)
         return gone
 
     def test_nobody_is_refused(self):
@@ -49,8 +45,6 @@ class MoveTest(ClusterTest):
             until(lambda t=time.monotonic(): time.monotonic() > t + 0.5, "they call it there")
         stop.touch()
         results = [client.end(loop, 90.0) for client, loop in zip(self.clients, loops)]
-        for c, r in zip("12", results):
-            for f in r["failed"]: print("DBG", c, *f)
         outcomes = {}
         for result in results:
             for outcome, count in result["outcomes"].items():

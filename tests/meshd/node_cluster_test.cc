@@ -207,6 +207,26 @@ TEST_F(NodeClusterTest, AnotherControllerChangesNothingInAnyKernel) {
   EXPECT_EQ(kernels(), before);
 }
 
+TEST_F(NodeClusterTest, ADayWithoutAControllerChangesNothing) {
+  run_pair();
+  const auto before = kernels();
+  const auto written = writes();
+  lose_controller();
+  pass_alone(12h);
+  node("n2").start();  // and a restart in the middle of it
+  pass_alone(12h);
+  EXPECT_EQ(kernels(), before);
+  EXPECT_EQ(writes(), written);
+  ASSERT_EQ(told(node("n1").attach("db")), "OK") << "repeated, and still its own";
+  new_controller("c2");
+  connect_all();
+  pass(30s);
+  EXPECT_EQ(kernels(), before);
+  EXPECT_EQ(writes(), written);
+  EXPECT_EQ(controller_->cluster().placement("db")->node, "n1");
+  expect_hashes_agree();
+}
+
 TEST_F(NodeClusterTest, AKilledNodeComesBackAsItWas) {
   run_pair();
   const auto before = kernels();
