@@ -188,7 +188,8 @@ void Link::look() {
   if (joins()) read_ticket();
   const bool is_moving = moves(*stored, now);
   on_good(*stored, now);
-  if (is_moving && !asking_) join();
+  if (is_moving && !asking_) return join();
+  if (!move_problem_.empty()) look_at_ = now_ + kLookSoon;  // what stands in its way may go
 }
 
 // Whether to join with the ticket although there is a good identity, which is kept until then.
