@@ -81,8 +81,8 @@ std::optional<std::uint32_t> number(std::string_view text, std::uint32_t most) {
 // Takes one option of init; why it cannot, or empty.
 std::string take(InitOptions& options, std::string_view name, const std::string& value) {
   const std::pair<std::string_view, std::string*> texts[] = {
-      {"--dir", &options.dir},     {"--cluster", &options.cluster}, {"--zone", &options.zone},
-      {"--pool4", &options.pool4}, {"--pool6", &options.pool6},     {"--vip4", &options.vip4},
+      {"--dir", &options.dir},     {"--cluster", &options.cluster},  {"--zone", &options.zone},
+      {"--pool4", &options.pool4}, {"--pool6", &options.pool6},      {"--vip4", &options.vip4},
       {"--vip6", &options.vip6},   {"--postgres", &options.postgres}};
   for (const auto& [known, into] : texts) {
     if (name == known) {

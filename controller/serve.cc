@@ -84,11 +84,11 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   auto store = config.postgres.empty() ? open_sqlite_store(config.dir)
                                        : open_postgres_store(config.postgres);
   if (!store) return std::unexpected(std::move(store).error());
-  const auto controller = TRY(Controller::make(
-      *std::move(store),
-      {config.name, draw_instance(), config.node_declarations, config.stale_after,
-       config.dismiss_after},
-      moment()));
+  const auto controller =
+      TRY(Controller::make(*std::move(store),
+                           {config.name, draw_instance(), config.node_declarations,
+                            config.stale_after, config.dismiss_after},
+                           moment()));
   const auto& settings = controller->cluster().settings();
   if (settings.cluster() != authority.cluster) {
     return fail(ErrorCode::kInvalid, "the store is of cluster \"" + settings.cluster() +

@@ -100,11 +100,11 @@ class Slices {
   struct Session {
     std::uint64_t revision = 0;
     bool on_its_way = false;
-    bool snapshot = false;         // still being sent
-    std::set<ItemKey> dirty;       // to be sent, or to be said gone
-    std::set<PairKey> to_confirm;  // of consumers here: to be said
-    std::set<PairKey> waiting;     // of providers here: go with the next change
-    std::set<PairKey> sent;        // went with the one on its way
+    bool snapshot = false;                    // still being sent
+    std::set<ItemKey> dirty;                  // to be sent, or to be said gone
+    std::set<PairKey> to_confirm;             // of consumers here: to be said
+    std::set<PairKey> waiting;                // of providers here: go with the next change
+    std::set<PairKey> sent;                   // went with the one on its way
     std::uint64_t sent_of = 0, in_force = 0;  // the store's revisions
   };
   struct Use {

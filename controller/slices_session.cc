@@ -152,8 +152,8 @@ std::uint64_t Slices::in_force(const std::string& node) const {
   const auto found = slices_.find(node);
   if (found == slices_.end() || !found->second.session) return 0;
   const auto& session = *found->second.session;
-  const bool has_all = !session.on_its_way && !session.snapshot && session.dirty.empty() &&
-                       session.waiting.empty();
+  const bool has_all =
+      !session.on_its_way && !session.snapshot && session.dirty.empty() && session.waiting.empty();
   return has_all ? store_revision_ : session.in_force;
 }
 

@@ -172,8 +172,9 @@ void ClusterPart::on_welcome(const pb::Welcome& welcome, TimePoint now) {
 }
 
 std::size_t ClusterPart::attached() const {
-  return static_cast<std::size_t>(std::ranges::count_if(
-      node_.world_.workloads, [](const auto& entry) { return entry.second.attachment.has_value(); }));
+  return static_cast<std::size_t>(
+      std::ranges::count_if(node_.world_.workloads,
+                            [](const auto& entry) { return entry.second.attachment.has_value(); }));
 }
 
 // The other cluster does not know what is attached, and would have it detached.

@@ -179,8 +179,8 @@ def ask_by_name(name, port, family):
 
 
 def do_loops(name, port, count, until, pause=0.1):
-    """So many clients at a time, half of them by IPv6; what came of their asks, and of those that were answered the
-    beginning and the end."""
+    """So many clients at a time, half of them by IPv6; what came of their asks, and of those that
+    were answered the beginning and the end."""
     outcomes, answered, guard = {}, [], threading.Lock()
 
     def client(number):

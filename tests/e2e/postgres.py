@@ -28,7 +28,7 @@ class Server:
         self.process = None
 
     def start(self):
-        options = [word for key, value in self.settings.items() for word in ("-c", f"{key}={value}")]
+        options = [f"--{key}={value}" for key, value in self.settings.items()]
         with open(f"{self.dir}.log", "a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 [programs() / "postgres", "-D", self.dir, "-k", self.dir, *options], stdout=log,
@@ -42,8 +42,8 @@ class Server:
         return False
 
     def ask(self, sql):
-        return run(programs() / "psql", "-h", self.dir, "-U", "mesh", "-d", "postgres", "-tAqc", sql,
-                   check=False).stdout.strip()
+        return run(programs() / "psql", "-h", self.dir, "-U", "mesh", "-d", "postgres", "-tAqc",
+                   sql, check=False).stdout.strip()
 
     def kill(self):
         """kill -9 of all its processes at once, as a machine that dies."""

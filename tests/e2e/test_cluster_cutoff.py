@@ -1,5 +1,5 @@
-"""A node that nobody hears of any more: its names stay, then they are given up, and its block is its
-own all the while."""
+"""A node that nobody hears of any more: its names stay, then they are given up, and its block is
+its own all the while."""
 import time
 import unittest
 

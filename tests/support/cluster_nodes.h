@@ -108,7 +108,8 @@ class ClusterNodesTest : public testing::Test {
     const auto begin = now_.steady, end = now_.steady + time;
     while (now_.steady < end) {
       auto next = end;
-      for (auto& [name, one] : nodes_) next = std::min(next, one->process->next_timer().value_or(end));
+      for (auto& [name, one] : nodes_)
+        next = std::min(next, one->process->next_timer().value_or(end));
       now_.steady = std::max(next, now_.steady);
       for (auto& [name, one] : nodes_) {
         const auto due = one->process->next_timer();
