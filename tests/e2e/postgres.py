@@ -4,7 +4,6 @@ import glob
 import os
 import pathlib
 import pwd
-import shutil
 import signal
 import subprocess
 
@@ -61,29 +60,27 @@ class Server:
 
 
 class Pair:
-    """Of which the second takes over."""
+    """Of which the second takes over. Nothing is made before start()."""
 
     def __init__(self, directory):
         self.home = pathlib.Path(directory)
+        self.primary = Server(self.home / "a", {"synchronous_standby_names": "standby"})
+        self.standby = Server(self.home / "b", {
+            "primary_conninfo": f"host={self.primary.dir} user=mesh application_name=standby"})
+        # The standby is first, so that libpq passes it by while it takes no writes.
+        self.conninfo = f"dbname=postgres user=mesh host={self.standby.dir},{self.primary.dir}"
+
+    def start(self):
         self.home.mkdir()
         nobody = pwd.getpwnam("nobody")
         os.chown(self.home, nobody.pw_uid, nobody.pw_gid)
         unprivileged = {"user": "nobody", "group": nobody.pw_gid, "extra_groups": []}
-        new = self.home / "new"
-        subprocess.run([programs() / "initdb", "-D", new, "-U", "mesh", "-A", "trust", "--no-sync",
-                        "--no-locale", "-E", "UTF8", "--wal-segsize=1", "--no-instructions"],
+        subprocess.run([programs() / "initdb", "-D", self.primary.dir, "-U", "mesh", "-A", "trust",
+                        "--no-sync", "--no-locale", "-E", "UTF8", "--wal-segsize=1",
+                        "--no-instructions"],
                        check=True, cwd="/", stdout=subprocess.DEVNULL, **unprivileged)
-        for name in ("a", "b"):
-            subprocess.run(["cp", "-a", new, self.home / name], check=True, **unprivileged)
-        shutil.rmtree(new)
-        self.primary = Server(self.home / "a", {"synchronous_standby_names": "standby"})
-        self.standby = Server(self.home / "b", {
-            "primary_conninfo": f"host={self.primary.dir} user=mesh application_name=standby"})
+        subprocess.run(["cp", "-a", self.primary.dir, self.standby.dir], check=True, **unprivileged)
         (self.standby.dir / "standby.signal").touch()
-        # The standby is first, so that libpq passes it by while it takes no writes.
-        self.conninfo = (f"dbname=postgres user=mesh host={self.standby.dir},{self.primary.dir}")
-
-    def start(self):
         self.primary.start()
         self.standby.start()
         until(lambda: self.primary.ask("SELECT sync_state FROM pg_stat_replication") == "sync",
