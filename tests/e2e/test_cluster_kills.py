@@ -8,8 +8,8 @@ import unittest
 from cluster import PairTest
 from node import until
 
-ROUNDS = int(os.environ.get("MESHD_KILLS", "12"))
-SEED = int(os.environ.get("MESHD_SEED", "7"))
+ROUNDS = int(os.environ.get("MESHD_KILLS", "8"))
+SEED = int(os.environ.get("MESHD_SEED", "8"))
 STRANGERS = "".join(f"- {{id: stranger{i}, owner: ada, workflow: r1}}\n" for i in (2, 3))
 NAMES = [f"c{i}" for i in range(6)]
 NOWHERE = (None, None)
