@@ -209,10 +209,10 @@ void Controller::on_timer(const Moment& now) {
       session.retry_at.reset();
       send_next(name, now);
     }
-    std::erase_if(session.awaited, [&](const auto& entry) {
-      return entry.second.second <= now.steady;  // its client has gone long ago
-    });
+    std::erase_if(session.awaited,
+                  [&](const auto& entry) { return entry.second.until <= now.steady; });
   }
+  answer_awaited(now);
   const auto swept =
       carry_out([&]() -> Result<Writes> { return controller::sweep(cluster_, now); }, now);
   if (!swept) log::warning("store: {}", swept.error().what);

@@ -48,6 +48,9 @@ struct ControllerOptions {
 
 // How long an attach may wait for its declaration here; the node's own deadline is shorter.
 inline constexpr auto kAwaitLimit = std::chrono::minutes(2);
+// ... and for what stands in its way and may pass: another node's word that the container has
+// left it, which comes after that node has answered the detach; or the store.
+inline constexpr auto kMoveLimit = std::chrono::seconds(5);
 inline constexpr std::size_t kMaxAwaited = 1024;  // of one node
 // After a slice was refused, and while the store is away.
 inline constexpr auto kRetryAfter = std::chrono::seconds(1);
@@ -106,13 +109,18 @@ class Controller {
   [[nodiscard]] const std::string& store_trouble() const { return store_trouble_; }
 
  private:
+  struct Awaited {  // an attach
+    std::uint64_t call = 0;
+    TimePoint until;                      // its client has gone long ago
+    std::optional<TimePoint> refused_at;  // unless what stands in its way has passed
+  };
   struct Session {
     NodeStream* stream = nullptr;
     bool greeted = false;
     std::uint64_t last_report = 0;
-    std::deque<mesh::v1::Report> kept;                                   // not stored yet
-    std::map<std::string, std::pair<std::uint64_t, TimePoint>> awaited;  // id: call, until
-    std::optional<TimePoint> retry_at;  // of a slice that was refused
+    std::deque<mesh::v1::Report> kept;       // not stored yet
+    std::map<std::string, Awaited> awaited;  // by id
+    std::optional<TimePoint> retry_at;       // of a slice that was refused
     NodeStatus status;
   };
   using Decision = std::function<Result<Writes>()>;

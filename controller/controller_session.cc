@@ -32,6 +32,11 @@ std::uint32_t grpc_code(ErrorCode code) {
   }
 }
 
+// Of an attach that was refused.
+bool may_pass(const Error& why) {
+  return why.code == ErrorCode::kNotInForce || why.code == ErrorCode::kSystem;
+}
+
 Result<std::vector<IpAddress>> read_underlay(const mesh::v1::Hello& hello) {
   if (static_cast<std::size_t>(hello.underlay().size()) > kMaxUnderlay) {
     return fail(ErrorCode::kInvalid, fmt::format("underlay: at most {}", kMaxUnderlay));
@@ -274,32 +279,40 @@ void Controller::on_started(const std::string& node, Session& session,
     return end(node, "too many containers wait for their declaration", kRetryAfter, now);
   }
   session.awaited.insert_or_assign(started.id(),
-                                   std::pair(started.call(), now.steady + kAwaitLimit));
+                                   Awaited{started.call(), now.steady + kAwaitLimit, {}});
   answer_awaited(now);
   send_ready(now);
 }
 
-// Those whose declaration is there now. The slice with it goes before or after the answer: the
-// node waits for both.
+// Those whose declaration is there now, and nothing in the way that may pass. The slice with it
+// goes before or after the answer: the node waits for both.
 void Controller::answer_awaited(const Moment& now) {
   struct Answer {
     std::string node, id;
-    std::uint64_t call = 0;
+    Awaited awaited;
   };
   std::vector<Answer> answers;  // first all of them: to carry one out may come here again
   for (auto& [node, session] : sessions_) {
     std::erase_if(session.awaited, [&](const auto& entry) {
       if (cluster_.declaration(entry.first) == nullptr) return false;
-      answers.push_back({node, entry.first, entry.second.first});
+      answers.push_back({node, entry.first, entry.second});
       return true;
     });
   }
-  for (const auto& [node, id, call] : answers) {
+  for (auto& [node, id, awaited] : answers) {
     const auto status = carry_out([&] { return start(cluster_, node, id); }, now);
     const auto session = sessions_.find(node);
     if (session == sessions_.end()) continue;
+    if (!status && may_pass(status.error())) {
+      if (!awaited.refused_at) awaited.refused_at = now.steady + kMoveLimit;
+      if (now.steady < *awaited.refused_at) {
+        set_timer(std::min(*awaited.refused_at, now.steady + kRetryAfter));
+        session->second.awaited.try_emplace(id, awaited);
+        continue;
+      }
+    }
     mesh::v1::ToNode message;
-    message.mutable_started()->set_call(call);
+    message.mutable_started()->set_call(awaited.call);
     if (!status) message.mutable_started()->set_error(status.error().what);
     session->second.stream->send(std::move(message));
   }

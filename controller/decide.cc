@@ -298,14 +298,14 @@ Result<Writes> start(const Cluster& cluster, const std::string& node, const std:
   }
   const auto* placement = cluster.placement(id);
   if (placement != nullptr && placement->node == node) return Writes();
-  if (is_attached(placement)) {
-    return fail(ErrorCode::kConflict,
-                fmt::format("attach: {} is attached to node {}", id, placement->node));
-  }
   const auto& pinned = cluster.pinned(id);
   if (!pinned.empty() && pinned != node) {
     return fail(ErrorCode::kConflict,
                 fmt::format("attach: {} may run on node {} only", id, pinned));
+  }
+  if (is_attached(placement)) {
+    return fail(ErrorCode::kNotInForce,
+                fmt::format("attach: {} is attached to node {}", id, placement->node));
   }
   return Writes{put(kind::ObjectKind::ENDPOINT, id, assigned(node, id))};
 }

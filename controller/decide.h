@@ -3,7 +3,8 @@
 //
 // Invariant: all or nothing. Who asks is an Author made from a certificate; whatever a message
 //            says of the sender's name is not read.
-// Errors:    kInvalid, kConflict, kNotFound, kExhausted: "WHAT: WHY", as people see it.
+// Errors:    kInvalid, kConflict, kNotFound, kExhausted, kNotInForce: "WHAT: WHY", as people see
+//            it.
 #pragma once
 
 #include <string>
@@ -52,7 +53,7 @@ struct Limits {
 // A node that does not come back: its containers are nowhere, its blocks rest.
 [[nodiscard]] Writes dismiss(const Cluster& cluster, const std::string& node, const Moment& now);
 
-// A container is about to be attached there.
+// A container is about to be attached there. kNotInForce: not while it is attached elsewhere.
 [[nodiscard]] Result<Writes> start(const Cluster& cluster, const std::string& node,
                                    const std::string& id);
 

@@ -42,6 +42,7 @@ init makes an authority, a store and a first ticket, which lets nodes join:
   --zone ZONE               default mesh.internal
   --pool4, --pool6, --vip4, --vip6 PREFIX|off
                             default 10.213.0.0/16, 10.214.0.0/16, two /64 of a random ULA
+  --postgres CONNINFO       the store of several controllers, as in the configuration
   --block4 LENGTH           a node's share of pool4, default 24
   --ticket-hours N          how long the ticket is good, default 24
   --ticket-uses N           for how many nodes, default any number
@@ -80,9 +81,9 @@ std::optional<std::uint32_t> number(std::string_view text, std::uint32_t most) {
 // Takes one option of init; why it cannot, or empty.
 std::string take(InitOptions& options, std::string_view name, const std::string& value) {
   const std::pair<std::string_view, std::string*> texts[] = {
-      {"--dir", &options.dir},     {"--cluster", &options.cluster}, {"--zone", &options.zone},
-      {"--pool4", &options.pool4}, {"--pool6", &options.pool6},     {"--vip4", &options.vip4},
-      {"--vip6", &options.vip6}};
+      {"--dir", &options.dir},     {"--cluster", &options.cluster},  {"--zone", &options.zone},
+      {"--pool4", &options.pool4}, {"--pool6", &options.pool6},      {"--vip4", &options.vip4},
+      {"--vip6", &options.vip6},   {"--postgres", &options.postgres}};
   for (const auto& [known, into] : texts) {
     if (name == known) {
       *into = value;
@@ -135,6 +136,11 @@ int init(const std::vector<std::string>& arguments) {
       "                controller: {{join_file: PATH}}\n"
       "  people use:   meshctl --controller {} --identity {}\n",
       options.cluster, options.dir, made->ticket_path, options.addresses.front(), made->admin_path);
+  if (!options.postgres.empty()) {
+    fmt::print(
+        "  another controller on that database: copy authority.key and authorities.pem into\n"
+        "                its directory, give it a name of its own and the same postgres\n");
+  }
   return 0;
 }
 

@@ -152,7 +152,8 @@ Result<Initialised> init(const InitOptions& options, const Moment& now) {
                                     .name_prefix = {}}));
   const auto ticket = TRY(make_ticket(authority, settings, made.text));
   // The store first: it refuses a directory that another cluster's is in.
-  const auto store = TRY(open_sqlite_store(options.dir));
+  const auto store = TRY(options.postgres.empty() ? open_sqlite_store(options.dir)
+                                                  : open_postgres_store(options.postgres));
   const auto written =
       store->commit(0, {put(kind::ObjectKind::SETTINGS, "", settings), put_token(made.token)});
   if (!written) {

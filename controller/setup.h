@@ -30,6 +30,7 @@ struct InitOptions {
   std::string dir = "/var/lib/mesh-controller";
   std::string cluster = "mesh";
   std::string zone = "mesh.internal";
+  std::string postgres;                     // the store; empty: controller.db
   std::vector<std::string> addresses;       // where nodes find the controllers: "host:port"
   std::vector<std::string> join_addresses;  // the same hosts' join ports
   std::string pool4 = "10.213.0.0/16", vip4 = "10.214.0.0/16";

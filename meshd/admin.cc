@@ -39,6 +39,9 @@ constexpr std::size_t kMaxControlConnections = 256;
 // How long shutdown waits for answers to reach clients before it cuts the connections.
 constexpr auto kShutdownGrace = std::chrono::milliseconds(500);
 constexpr std::string_view kStopping = "meshd is stopping";
+// Before a caller's deadline, by when it is to be answered, so that it hears the reason: a tenth
+// of the time that it gives, at most this.
+constexpr Duration kAnswerTime = std::chrono::milliseconds(500);
 
 grpc::Status to_status(const Error& error) {
   using grpc::StatusCode;
@@ -148,7 +151,13 @@ Caller caller_of(const grpc::CallbackServerContext& context) {
   if (peer.starts_with(kPrefix)) {
     std::from_chars(peer.data() + kPrefix.size(), peer.data() + peer.size(), fd);
   }
-  return meshd::caller_of(fd).value_or(kUnknownCaller);
+  auto caller = meshd::caller_of(fd).value_or(kUnknownCaller);
+  const auto deadline = context.deadline();
+  if (deadline != std::chrono::system_clock::time_point::max()) {
+    const Duration left = deadline - std::chrono::system_clock::now();
+    caller.deadline = BootClock::now() + left - std::min(left / 10, kAnswerTime);
+  }
+  return caller;
 }
 
 template <class Request, class Response>

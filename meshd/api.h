@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "policy/types.h"
 #include "proto/node.pb.h"
@@ -33,10 +34,11 @@ class EventStream {
 };
 
 // Who asks for a change, by the kernel's word: never by the message's. A process of another
-// pid namespace has no number here: 0.
+// pid namespace has no number here: 0. And until when it waits: an answer by then reaches it.
 struct Caller {
   uid_t uid = 0;
   pid_t pid = 0;
+  TimePoint deadline = TimePoint::max();
 };
 inline constexpr Caller kUnknownCaller{static_cast<uid_t>(-1), 0};
 

@@ -26,6 +26,8 @@ constexpr Duration kMostRenewPause = std::chrono::minutes(5);
 // No controller has a reason to send a node away for longer.
 constexpr Duration kLongestFarewell = std::chrono::minutes(10);
 constexpr std::size_t kMaxReasonBytes = 300;
+// Attempts at a session, one after the other, before the ticket may be the better word.
+constexpr unsigned kAttemptsBeforeMoving = 3;
 
 UtcTime utc_now() {
   return std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
@@ -74,6 +76,7 @@ class Link final : public ControllerLink, private LinkStreamEvents {
  private:
   // --- who the node is
   void look();
+  [[nodiscard]] bool moves(const pki::StoredIdentity& stored, UtcTime now);
   void on_good(const pki::StoredIdentity& stored, UtcTime now);
   void on_none(const Error& why);
   void read_ticket();
@@ -104,7 +107,7 @@ class Link final : public ControllerLink, private LinkStreamEvents {
   std::mt19937 random_{std::random_device()()};
   TimePoint now_{};
   bool stopped_ = false;
-  std::string ticket_problem_, identity_problem_, session_problem_, told_;
+  std::string ticket_problem_, identity_problem_, move_problem_, session_problem_, told_;
 
   std::optional<pki::JoinTicket> ticket_;
   bool good_ = false;  // there is an identity, until then:
@@ -156,8 +159,10 @@ void Link::on_timer(TimePoint now) {
 }
 
 void Link::tell() {
-  auto text = identity_problem_;
-  if (!session_problem_.empty()) text += (text.empty() ? "" : "; ") + session_problem_;
+  std::string text;
+  for (const auto* part : {&identity_problem_, &move_problem_, &session_problem_}) {
+    if (!part->empty()) text += (text.empty() ? "" : "; ") + *part;
+  }
   if (stopped_ || text == told_) return;
   told_ = text;
   events_.problem(text);
@@ -181,15 +186,40 @@ void Link::look() {
     return on_none(status.error());
   }
   if (joins()) read_ticket();
-  if (ticket_ && ticket_->authorities.cluster != stored->authorities.cluster) {
-    return on_none({ErrorCode::kInvalid, "the ticket is for another cluster"});
-  }
+  const bool is_moving = moves(*stored, now);
   on_good(*stored, now);
+  if (is_moving && !asking_) return join();
+  if (!move_problem_.empty()) look_at_ = now_ + kLookSoon;  // what stands in its way may go
+}
+
+// Whether to join with the ticket although there is a good identity, which is kept until then.
+bool Link::moves(const pki::StoredIdentity& stored, UtcTime now) {
+  move_problem_.clear();
+  if (!ticket_) return false;
+  const auto& ticket = ticket_->authorities;
+  if (ticket.cluster != stored.authorities.cluster) {
+    move_problem_ = fmt::format("the ticket is for cluster {}, this node is of {}", ticket.cluster,
+                                stored.authorities.cluster);
+  } else {
+    // An old ticket beside an identity that was renewed since by another authority is well, as
+    // long as controllers take that.
+    const bool taken = connected_ || failures_ < kAttemptsBeforeMoving;
+    if (taken || is_vouched_for(stored, *ticket_, now)) return false;
+    move_problem_ = fmt::format(
+        "this node's certificate is of another authority than the ticket, as if cluster {} had "
+        "been made anew",
+        ticket.cluster);
+  }
+  const auto may = events_.may_move();
+  if (!may) move_problem_ += ": " + may.error().what;
+  return may.has_value();
 }
 
 void Link::on_good(const pki::StoredIdentity& stored, UtcTime now) {
   const auto due = pki::renew_at(stored.certificate, renew_jitter_) - now;
-  if (!good_ || due > std::chrono::seconds(0)) identity_problem_.clear();
+  if ((!good_ || due > std::chrono::seconds(0)) && move_problem_.empty()) {
+    identity_problem_.clear();
+  }
   if (!std::exchange(good_, true)) attempt_at_ = now_;
   const auto left = std::chrono::seconds(stored.certificate.not_after - now);
   // One that is due when it comes, because its life is shorter than the clocks' slack, must not
@@ -258,6 +288,11 @@ void Link::on_joined(Result<pb::EnrolReply> reply, const pki::PrivateKey& key) {
   if (!stored) return join_failed(stored.error());
   join_failures_ = 0;
   identity_problem_.clear();
+  // Whoever had one before begins anew with this one.
+  good_ = false;
+  failures_ = 0;
+  if (options_.controller.addresses.empty()) addresses_.clear();  // of the ticket, read anew
+  end_session("the node has joined anew", {});
   look();
 }
 
@@ -334,7 +369,7 @@ void Link::attempt() {
 void Link::lost(const std::string& why) {
   session_problem_ = "no session with a controller: " + why;
   last_pause_ = pause(options_.times.pause, options_.times.longest_pause, failures_);
-  ++failures_;
+  if (++failures_ == kAttemptsBeforeMoving && joins()) look_at_ = now_;
   attempt_at_ = now_ + std::max(last_pause_, std::exchange(least_pause_, Duration()));
 }
 
@@ -358,6 +393,7 @@ void Link::arrived(const pb::ToNode& message) {
     connected_at_ = now_;
     give_up_at_.reset();
     session_problem_.clear();
+    if (!move_problem_.empty()) look_at_ = now_;
     events_.connected(address_);
   }
   events_.message(message);

@@ -6,6 +6,9 @@
 // Invariant: one session at a time. Messages arrive in order, and the next is read when the
 //            handler of the one before has returned. ControllerEvents is called from
 //            on_readable() and on_timer() only: never within send(), end_session() or stop().
+//            The node leaves a cluster for the ticket's when that has another name, or when its
+//            authority vouches for the ticket only and no session comes about; never before a
+//            controller has let it in there, nor against ControllerEvents::may_move().
 // Errors:    none is final: what stands in the way is told as a problem and tried again.
 #pragma once
 
@@ -36,6 +39,8 @@ class ControllerEvents {
   virtual void message(const mesh::v1::ToNode& message) = 0;
   // Once after each connected(). What was sent before may have arrived or not.
   virtual void disconnected(const std::string& why) = 0;
+  // Whether the node may leave its cluster for that of the ticket; if not, why.
+  [[nodiscard]] virtual Status may_move() = 0;
   // All that is wrong now, for `status`; empty: nothing. Called when it changes.
   virtual void problem(const std::string& text) = 0;
 };

@@ -34,6 +34,7 @@ class ControllerSession final : public ControllerEvents, public ClusterLink {
   void disconnected(const std::string& why) override {
     part().on_disconnected(why, BootClock::now());
   }
+  Status may_move() override { return part().may_move(); }
   void problem(const std::string& text) override { part().on_problem(text); }
 
   // ClusterLink

@@ -103,6 +103,7 @@ void Daemon::attach(const pb::AttachRequest& request, Caller caller,
   }
   spec.default_route = !request.no_default_route();
   spec.prepared = request.prepared();
+  spec.deadline = caller.deadline;
   node_->attach(spec, BootClock::now(),
                 [this, id = spec.id,
                  reply = std::move(reply)](Result<policy::Attachment> attachment) mutable {

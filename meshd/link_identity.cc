@@ -50,6 +50,14 @@ Status check_own(const pki::StoredIdentity& stored, std::string_view node, pki::
   return {};
 }
 
+bool is_vouched_for(const pki::StoredIdentity& stored, const pki::JoinTicket& ticket,
+                    pki::UtcTime now) {
+  return pki::check_certificate(stored.certificate, ticket.authorities.certificates,
+                                {.cluster = ticket.authorities.cluster, .role = pki::Role::kNode},
+                                now)
+      .has_value();
+}
+
 Status store_identity(const pki::IdentityFiles& files, const mesh::v1::EnrolReply& reply,
                       const pki::PrivateKey& key, std::string_view cluster, std::string_view node,
                       pki::UtcTime now) {

@@ -27,6 +27,10 @@ namespace meshd {
 [[nodiscard]] Status check_own(const pki::StoredIdentity& stored, std::string_view node,
                                pki::UtcTime now);
 
+// Whether the ticket's authorities do.
+[[nodiscard]] bool is_vouched_for(const pki::StoredIdentity& stored, const pki::JoinTicket& ticket,
+                                  pki::UtcTime now);
+
 // Puts what a controller of `cluster` has answered in place of what is in `files`. Refuses, and
 // leaves them, unless it is for this key, node and cluster.
 [[nodiscard]] Status store_identity(const pki::IdentityFiles& files,

@@ -171,6 +171,19 @@ void ClusterPart::on_welcome(const pb::Welcome& welcome, TimePoint now) {
   }
 }
 
+std::size_t ClusterPart::attached() const {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(node_.world_.workloads,
+                            [](const auto& entry) { return entry.second.attachment.has_value(); }));
+}
+
+// The other cluster does not know what is attached, and would have it detached.
+Status ClusterPart::may_move() const {
+  if (attached() == 0) return {};
+  return fail(ErrorCode::kConflict,
+              fmt::format("it joins once nothing is attached here; {} containers are", attached()));
+}
+
 Status ClusterPart::check_join(const ClusterTerms& terms) const {
   if (terms_ && terms_->cluster != terms.cluster) {
     return fail(ErrorCode::kConflict,
@@ -178,19 +191,17 @@ Status ClusterPart::check_join(const ClusterTerms& terms) const {
                             "purge it and remove its state_dir",
                             terms_->cluster, terms.cluster));
   }
-  std::size_t attached = 0;
-  for (const auto& [id, workload] : node_.world_.workloads) attached += workload.attachment ? 1 : 0;
-  if (terms_ && attached > 0) {
+  if (terms_ && attached() > 0) {
     return fail(ErrorCode::kConflict,
                 fmt::format("the cluster's terms are others than before, and {} containers are "
                             "attached: detach them",
-                            attached));
+                            attached()));
   }
   if (!terms_ && !node_.world_.workloads.empty()) {
     return fail(ErrorCode::kConflict,
                 fmt::format("join: {} workloads are declared on this node and {} attached: a node "
                             "joins empty; detach and delete them",
-                            node_.world_.workloads.size(), attached));
+                            node_.world_.workloads.size(), attached()));
   }
   return {};
 }
@@ -283,7 +294,7 @@ void ClusterPart::await(const AttachSpec& spec, TimePoint now, Reply<policy::Att
                                   spec.id, awaited_.size())));
   }
   Awaited awaited{
-      spec, {}, std::min(spec.deadline, now + options_.declaration_limit), std::move(reply)};
+      spec, {}, now, std::min(spec.deadline, now + options_.declaration_limit), std::move(reply)};
   if (spec.netns_fd >= 0) {
     awaited.netns = UniqueFd(fcntl(spec.netns_fd, F_DUPFD_CLOEXEC, 0));
     if (!awaited.netns) {
@@ -434,11 +445,12 @@ void ClusterPart::give_up(std::string_view why) {
 void ClusterPart::on_timer(TimePoint now) {
   const auto is_late = [&](const auto& call) { return call.deadline <= now; };
   for (auto& awaited : take_if(awaited_, is_late)) {
-    const auto limit = std::chrono::duration_cast<std::chrono::seconds>(options_.declaration_limit);
+    const auto waited =
+        std::chrono::round<std::chrono::seconds>(std::min(awaited.deadline, now) - awaited.since);
     awaited.reply(fail(ErrorCode::kNotFound,
                        fmt::format("attach: {}: no declaration arrived within {} s (controller: "
                                    "{})",
-                                   awaited.spec.id, limit.count(), text())));
+                                   awaited.spec.id, waited.count(), text())));
   }
   for (auto& asked : take_if(asked_, is_late)) {
     asked.done(fail(ErrorCode::kNotInForce,

@@ -51,6 +51,8 @@ class ClusterPart {
   void on_connected(ClusterLink& link, TimePoint now);
   void on_disconnected(const std::string& why, TimePoint now);
   void on_message(const mesh::v1::ToNode& message, TimePoint now);
+  // Whether this node may become one of another cluster.
+  [[nodiscard]] Status may_move() const;
   // What stands in the way of a session.
   void on_problem(const std::string& why) { why_away_ = why; }
   // Answers with the revision once it is in force.
@@ -93,7 +95,7 @@ class ClusterPart {
   struct Awaited {  // an attach
     AttachSpec spec;
     UniqueFd netns;
-    TimePoint deadline;
+    TimePoint since, deadline;
     Reply<policy::Attachment> reply;
   };
   struct Asked {       // of the controller
@@ -105,6 +107,7 @@ class ClusterPart {
 
   void on_welcome(const mesh::v1::Welcome& welcome, TimePoint now);
   [[nodiscard]] Status join(const ClusterTerms& terms, TimePoint now);
+  [[nodiscard]] std::size_t attached() const;
   [[nodiscard]] Status check_join(const ClusterTerms& terms) const;
   [[nodiscard]] Status take_terms(const ClusterTerms& terms, TimePoint now);
   [[nodiscard]] Status take(SliceUpdate update, TimePoint now);

@@ -26,7 +26,9 @@ inline constexpr std::size_t kMaxCsrBytes = 4 << 10;
 inline constexpr std::size_t kMaxHosts = 32;
 // A clock that is slow by less does not see a certificate from the future.
 inline constexpr std::chrono::seconds kClockSkew = std::chrono::minutes(5);
-inline constexpr std::chrono::seconds kNodeLifetime = std::chrono::hours(24);
+// A third is left when it is due to be renewed: so long controllers may be away before nodes need
+// a ticket again.
+inline constexpr std::chrono::seconds kNodeLifetime = std::chrono::days(7);
 // No reason to be longer, and OpenSSL's times end in the year 9999.
 inline constexpr std::chrono::seconds kMaxLifetime = std::chrono::years(20);
 inline constexpr std::chrono::seconds kAuthorityLifetime = std::chrono::days(3652);

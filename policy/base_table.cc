@@ -250,6 +250,7 @@ void Builder::without_target() {
     rule({in(v.flow_block(), v.name(SetId::kHold4Block)), count("c_held"), drop()});
   }
   rules(targets_elsewhere(settings_));
+  rules(late_from_elsewhere(settings_));
   rule({refuse()});
 }
 

@@ -74,6 +74,17 @@ std::vector<Rule> targets_elsewhere(const Settings& settings) {
   return rules;
 }
 
+// What was here a moment ago: the other node has not heard yet that it left. To be refused is for
+// it to say, which knows whether its container is to wait.
+std::vector<Rule> late_from_elsewhere(const Settings& settings) {
+  std::vector<Rule> rules;
+  if (!settings.in_cluster) return rules;
+  for (const V& v : kBoth) {
+    rules.push_back({in({v.source}, v.name(SetId::kRemote4)), Count{"c_held"}, drop()});
+  }
+  return rules;
+}
+
 std::vector<Rule> trunk_input(const Settings& settings) {
   std::vector<Rule> rules;
   if (!settings.in_cluster) return rules;

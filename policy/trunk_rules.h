@@ -21,6 +21,8 @@ namespace meshd::policy::words {
 // Of `untargeted`: before and after the holds.
 [[nodiscard]] std::vector<Rule> replies_elsewhere(const Settings& settings);
 [[nodiscard]] std::vector<Rule> targets_elsewhere(const Settings& settings);
+// Of `untargeted`: instead of its refusal.
+[[nodiscard]] std::vector<Rule> late_from_elsewhere(const Settings& settings);
 // Of `inp`: after those about our own containers.
 [[nodiscard]] std::vector<Rule> trunk_input(const Settings& settings);
 // Of `outp_c`: before the permitted uids.

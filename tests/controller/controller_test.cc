@@ -4,9 +4,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
-#include "policy/from_proto.h"
-#include "policy/slice_hash.h"
-#include "tests/controller/memory_store.h"
+#include "tests/controller/controller_bed.h"
 
 namespace meshd::controller {
 namespace {
@@ -16,128 +14,6 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
-
-// A node's end: takes what comes, and answers slices at once unless told not to.
-class FakeStream final : public NodeStream {
- public:
-  explicit FakeStream(std::string node) : name(std::move(node)) {}
-  void send(mesh::v1::ToNode message) override {
-    ASSERT_FALSE(closed) << "nothing is sent after close()";
-    if (message.has_welcome()) welcome = message.welcome();
-    if (message.has_farewell()) farewell = message.farewell().reason();
-    if (message.has_in_sync()) in_sync = message.in_sync();
-    if (message.has_report_taken()) taken.push_back(message.report_taken());
-    if (message.has_started()) started.push_back(message.started());
-    if (message.has_declare()) declared.push_back(message.declare());
-    if (!message.has_slice()) return;
-    const auto& change = message.slice();
-    revision = change.revision();
-    unanswered.push_back(revision);
-    for (const auto& item : change.items()) {
-      items[{item.key().kind(), item.key().key()}] = item.value();
-    }
-    for (const auto& gone : change.gone()) items.erase({gone.kind(), gone.key()});
-    confirmed += static_cast<std::size_t>(change.confirmed_size());
-  }
-  void close() override { closed = true; }
-
-  std::uint64_t hash() const {
-    std::uint64_t sum = 0;
-    for (const auto& [key, value] : items) {
-      sum += policy::slice_item_hash(key.kind, key.key, value);
-    }
-    return sum;
-  }
-
-  const std::string name;
-  std::optional<mesh::v1::Welcome> welcome;
-  std::optional<mesh::v1::InSync> in_sync;
-  std::string farewell;
-  std::vector<mesh::v1::ReportTaken> taken;
-  std::vector<mesh::v1::StartedReply> started;
-  std::vector<mesh::v1::DeclareReply> declared;
-  std::map<ItemKey, std::string> items;
-  std::vector<std::uint64_t> unanswered;
-  std::uint64_t revision = 0;
-  std::size_t confirmed = 0;
-  std::uint64_t reports = 0;
-  bool closed = false;
-};
-
-class ControllerTest : public testing::Test {
- protected:
-  void SetUp() override {
-    mesh::v1::StoredSettings settings;
-    settings.set_cluster("test");
-    settings.set_zone("mesh.internal");
-    settings.set_pool4("10.213.0.0/16");
-    settings.set_vip4("10.214.0.0/16");
-    settings.set_block_bits4(24);
-    settings.set_block_bits6(112);
-    MemoryStore store(memory_);
-    ASSERT_TRUE(store.commit(0, {put(kind::ObjectKind::SETTINGS, "", settings)}));
-    controller_ = make("c1", store_);
-  }
-  std::unique_ptr<Controller> make(const std::string& name, MemoryStore*& store) {
-    auto own = std::make_unique<MemoryStore>(memory_);
-    store = own.get();
-    auto made = Controller::make(std::move(own),
-                                 {.name = name, .node_declarations = true, .instance = name}, now_);
-    EXPECT_TRUE(made);
-    return *std::move(made);
-  }
-
-  void pass(Duration time) {
-    now_.steady += time;
-    now_.wall_ms += std::chrono::duration_cast<std::chrono::milliseconds>(time).count();
-    while (controller_->next_timer() && *controller_->next_timer() <= now_.steady) {
-      controller_->on_timer(now_);
-    }
-  }
-  void say(Controller& controller, FakeStream& stream, const mesh::v1::FromNode& message) {
-    controller.on_message(stream.name, stream, message, now_);
-  }
-  void hello(Controller& controller, FakeStream& stream, std::uint64_t revision = 0,
-             std::uint64_t hash = 0) {
-    mesh::v1::FromNode message;
-    message.mutable_hello()->set_protocol(1);
-    message.mutable_hello()->set_boot_id("boot");
-    message.mutable_hello()->set_revision(revision);
-    message.mutable_hello()->set_slice_hash(hash);
-    say(controller, stream, message);
-  }
-  void answer(Controller& controller, FakeStream& stream) {
-    while (!stream.unanswered.empty()) {
-      mesh::v1::FromNode message;
-      message.mutable_applied()->set_revision(stream.unanswered.front());
-      stream.unanswered.erase(stream.unanswered.begin());
-      say(controller, stream, message);
-    }
-  }
-  void report(Controller& controller, FakeStream& stream, const std::string& id,
-              const std::string& address) {
-    mesh::v1::FromNode message;
-    message.mutable_report()->set_number(++stream.reports);
-    auto& endpoint = *message.mutable_report()->add_endpoints();
-    endpoint.set_id(id);
-    endpoint.add_addresses(address);
-    endpoint.set_ready(true);
-    say(controller, stream, message);
-  }
-  Status apply(Controller& controller, const std::string& workloads) {
-    auto read = policy::read_declarations("test", "workloads: [" + workloads + "]");
-    if (!read) return std::unexpected(read.error());
-    return controller.declare({Author::Role::kDispatcher, "d"}, *std::move(read), "", now_);
-  }
-  static constexpr const char* kTwo =
-      "{id: db, owner: ada, workflow: r1, name: db, serves: [{port: 1}]},"
-      "{id: worker, owner: ada, workflow: r1, peers: [{name: db}]}";
-
-  std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
-  MemoryStore* store_ = nullptr;
-  Moment now_{TimePoint(1h), 1'000'000'000};
-  std::unique_ptr<Controller> controller_;
-};
 
 TEST_F(ControllerTest, ANodeIsWelcomedWithItsBlock) {
   FakeStream n1("n1"), n2("n2");
@@ -170,10 +46,7 @@ TEST_F(ControllerTest, FromDeclarationToConfirmation) {
 TEST_F(ControllerTest, AStartedContainerWaitsForItsDeclaration) {
   FakeStream n1("n1");
   hello(*controller_, n1);
-  mesh::v1::FromNode message;
-  message.mutable_started()->set_call(7);
-  message.mutable_started()->set_id("worker");
-  say(*controller_, n1, message);
+  started(n1, "worker", 7);
   EXPECT_THAT(n1.started, IsEmpty());
   ASSERT_TRUE(apply(*controller_, kTwo));
   ASSERT_THAT(n1.started, SizeIs(1));
@@ -185,17 +58,49 @@ TEST_F(ControllerTest, AStartedContainerWaitsForItsDeclaration) {
   EXPECT_TRUE(n1.items.contains({mesh::v1::SliceKey::Kind::WORKLOAD, "db"})) << "its provider";
 }
 
-TEST_F(ControllerTest, AStartOfWhatIsElsewhereIsRefused) {
+TEST_F(ControllerTest, AStartOfWhatIsElsewhereIsRefusedAfterAWhile) {
   FakeStream n1("n1"), n2("n2");
   hello(*controller_, n1);
   hello(*controller_, n2);
   ASSERT_TRUE(apply(*controller_, kTwo));
   report(*controller_, n1, "db", "10.213.0.1");
-  mesh::v1::FromNode message;
-  message.mutable_started()->set_id("db");
-  say(*controller_, n2, message);
+  started(n2, "db", 7);
+  pass(kMoveLimit - 10ms);
+  EXPECT_THAT(n2.started, IsEmpty());
+  pass(10ms);
   ASSERT_THAT(n2.started, SizeIs(1));
+  EXPECT_EQ(n2.started[0].call(), 7U);
   EXPECT_THAT(n2.started[0].error(), HasSubstr("is attached to node n1"));
+  pass(kAwaitLimit);
+  EXPECT_THAT(n2.started, SizeIs(1)) << "one answer";
+}
+
+TEST_F(ControllerTest, AStartWaitsForTheNodeThatTheContainerHasLeft) {
+  FakeStream n1("n1"), n2("n2");
+  hello(*controller_, n1);
+  hello(*controller_, n2);
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  report(*controller_, n1, "db", "10.213.0.1");
+  started(n2, "db", 7);
+  pass(2s);
+  report_gone(n1, "db");
+  ASSERT_THAT(n2.started, SizeIs(1));
+  EXPECT_EQ(n2.started[0].error(), "");
+  EXPECT_EQ(controller_->cluster().placement("db")->node, "n2");
+}
+
+TEST_F(ControllerTest, AStartWaitsForAStoreThatIsAway) {
+  FakeStream n1("n1");
+  hello(*controller_, n1);
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  store_->away = true;
+  started(n1, "db", 7);
+  pass(2s);
+  EXPECT_THAT(n1.started, IsEmpty());
+  store_->away = false;
+  pass(kRetryAfter);
+  ASSERT_THAT(n1.started, SizeIs(1));
+  EXPECT_EQ(n1.started[0].error(), "");
 }
 
 TEST_F(ControllerTest, ANodeDeclaresAndIsToldWhyNot) {
@@ -378,168 +283,6 @@ TEST_F(ControllerTest, TwoControllersDecideOnOneState) {
   other->on_store_notified(now_);
   EXPECT_EQ(other->cluster().world().workloads.at("db").remote->node, "n1");
   EXPECT_EQ(controller_->cluster().world().workloads.at("worker").remote->node, "n2");
-}
-
-// Two controllers, both alive, with a node each.
-class ControllersTest : public ControllerTest {
- protected:
-  void SetUp() override {
-    memory_->shared = true;
-    ControllerTest::SetUp();
-    other_ = make("c2", other_store_);
-    hello(*controller_, n1_);
-    hello(*other_, n2_);
-    exchange();
-  }
-  // Time for both; what they tell each other arrives, unless the store is away.
-  void both(Duration time) {
-    for (const auto end = now_.steady + time; now_.steady < end;) {
-      now_.steady += 500ms;
-      now_.wall_ms += 500;
-      for (auto* controller : {controller_.get(), other_.get()}) {
-        if (controller == nullptr) continue;
-        controller->on_timer(now_);
-        controller->on_store_notified(now_);
-      }
-    }
-  }
-  void exchange() { both(2s); }
-  void settle() {
-    for (int i = 0; i < 5; ++i) {
-      answer(*controller_, n1_);
-      answer(*other_, n2_);
-      controller_->on_store_notified(now_);
-      other_->on_store_notified(now_);
-    }
-  }
-  void attach_both() {
-    ASSERT_TRUE(apply(*controller_, kTwo));
-    other_->on_store_notified(now_);
-    report(*controller_, n1_, "db", n1_.welcome->block4().substr(0, 9) + "1");
-    report(*other_, n2_, "worker", n2_.welcome->block4().substr(0, 9) + "1");
-    settle();
-  }
-
-  MemoryStore* other_store_ = nullptr;
-  std::unique_ptr<Controller> other_;
-  FakeStream n1_{"n1"}, n2_{"n2"};
-};
-
-TEST_F(ControllersTest, NodeOfAnotherControllerIsNeitherMarkedNorGivenUp) {
-  both(2h);
-  EXPECT_EQ(controller_->cluster().nodes().size(), 2U);
-  for (auto* controller : {controller_.get(), other_.get()}) {
-    for (const auto& node : controller->node_status()) {
-      EXPECT_TRUE(node.connected && !node.stale) << node.name;
-    }
-    EXPECT_FALSE(controller->dismiss("n1", now_));
-    EXPECT_FALSE(controller->dismiss("n2", now_));
-  }
-}
-
-TEST_F(ControllersTest, NodeOfNobodyIsMarkedByAllThenGivenUpOnce) {
-  controller_->on_closed(n1_, now_);
-  both(11s);
-  for (auto* controller : {controller_.get(), other_.get()}) {
-    EXPECT_TRUE(controller->node_status().front().stale) << controller->name();
-    EXPECT_FALSE(controller->node_status().back().stale) << controller->name();
-  }
-  both(1h);
-  EXPECT_EQ(other_->cluster().nodes().size(), 1U);
-  EXPECT_EQ(controller_->cluster().nodes().size(), 1U);
-}
-
-TEST_F(ControllersTest, NodesOfAControllerThatDiedAreLost) {
-  controller_.reset();
-  both(8s);
-  EXPECT_FALSE(other_->node_status().front().stale) << "it had been heard of until a moment ago";
-  both(3s);
-  EXPECT_TRUE(other_->node_status().front().stale);
-}
-
-TEST_F(ControllersTest, WhileTheStoreIsAwaySilenceSaysNothing) {
-  store_->away = other_store_->away = true;
-  both(2h);
-  store_->away = other_store_->away = false;
-  both(8s);
-  for (auto* controller : {controller_.get(), other_.get()}) {
-    for (const auto& node : controller->node_status()) EXPECT_FALSE(node.stale) << node.name;
-  }
-  EXPECT_EQ(controller_->cluster().nodes().size(), 2U);
-}
-
-TEST_F(ControllersTest, FlowBetweenTheirNodesIsConfirmed) {
-  attach_both();
-  EXPECT_EQ(n2_.confirmed, 1U);
-  // And again, at once, for what is granted later.
-  ASSERT_TRUE(apply(*other_,
-                    "{id: db, owner: ada, workflow: r1, name: db,"
-                    " serves: [{port: 1}, {port: 2}]}"));
-  settle();
-  EXPECT_EQ(n2_.confirmed, 2U);
-}
-
-TEST_F(ControllersTest, WordThatWasLostIsToldAgain) {
-  ASSERT_TRUE(apply(*controller_, kTwo));
-  other_->on_store_notified(now_);
-  report(*other_, n2_, "worker", n2_.welcome->block4().substr(0, 9) + "1");
-  report(*controller_, n1_, "db", n1_.welcome->block4().substr(0, 9) + "1");
-  const auto told = memory_->news.size();
-  answer(*controller_, n1_);
-  ASSERT_GT(memory_->news.size(), told);
-  for (auto i = told; i < memory_->news.size(); ++i) memory_->news[i] = "1 nobody";
-  settle();
-  exchange();
-  settle();
-  EXPECT_EQ(n2_.confirmed, 1U);
-}
-
-TEST_F(ControllersTest, NothingIsConfirmedOnTheWordOfAnotherSlice) {
-  ASSERT_TRUE(apply(*controller_, kTwo));
-  controller_->on_store_notified(now_);
-  other_->on_store_notified(now_);
-  report(*controller_, n1_, "db", n1_.welcome->block4().substr(0, 9) + "1");
-  answer(*controller_, n1_);
-  report(*other_, n2_, "worker", n2_.welcome->block4().substr(0, 9) + "1");
-  // n1 has been sent the consumer, and has not answered yet.
-  controller_->on_store_notified(now_);
-  ASSERT_FALSE(n1_.unanswered.empty());
-  both(3s);
-  answer(*other_, n2_);
-  EXPECT_EQ(n2_.confirmed, 0U);
-  EXPECT_FALSE(other_->slices().is_confirmed("worker", "db"));
-  settle();
-  EXPECT_EQ(n2_.confirmed, 1U);
-}
-
-TEST_F(ControllersTest, NodeThatComesToAnotherControllerGoesOnThere) {
-  attach_both();
-  FakeStream again("n2");
-  again.items = n2_.items;
-  hello(*controller_, again, n2_.revision, n2_.hash());
-  ASSERT_TRUE(again.in_sync) << "it has all of it";
-  EXPECT_EQ(again.in_sync->slice_hash(), n2_.hash());
-  EXPECT_LE(again.unanswered.size(), 1U) << "what is confirmed may be said again";
-  EXPECT_EQ(again.items, n2_.items);
-  other_->on_store_notified(now_);
-  EXPECT_TRUE(n2_.closed) << n2_.farewell;
-  exchange();
-  controller_->on_store_notified(now_);
-  EXPECT_FALSE(again.closed) << again.farewell;
-  both(2h);
-  EXPECT_EQ(other_->cluster().nodes().size(), 2U);
-}
-
-TEST_F(ControllersTest, AnotherMachineOfTheNameIsTurnedAwayHereToo) {
-  FakeStream impostor("n2");
-  mesh::v1::FromNode message;
-  message.mutable_hello()->set_protocol(1);
-  message.mutable_hello()->set_boot_id("another boot");
-  say(*controller_, impostor, message);
-  EXPECT_TRUE(impostor.closed);
-  EXPECT_THAT(impostor.farewell, HasSubstr("connected to another controller"));
-  other_->on_store_notified(now_);
-  EXPECT_FALSE(n2_.closed);
 }
 
 TEST_F(ControllerTest, WhoFellFarBehindReadsAllOfIt) {

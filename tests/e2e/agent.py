@@ -47,12 +47,13 @@ def exchange(sock):
 
 
 def do_serve(proto, port, family=0, address=None):
-    """Echoes, and says who it is."""
+    """Echoes, and says who it is. Family 46: both by one socket, and so in one moment."""
     for one in (4, 6) if family == 0 else (family,):
+        both, one = one == 46, 6 if one == 46 else one
         sock = make(one, proto)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if one == 6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         sock.bind((address or ("0.0.0.0" if one == 4 else "::"), port))
         served[(proto, port, one)] = sock
         counts[(proto, port)] = counts.get((proto, port), 0)
@@ -159,6 +160,46 @@ def do_stream(key, until):
     except OSError as error:
         end = errno.errorcode.get(error.errno, str(error))
     return {"rounds": rounds, "longest_ms": round(longest * 1000), "end": end}
+
+
+def ask_by_name(name, port, family):
+    """As a program would: looks up, connects, asks, closes. What came of it, and in what."""
+    try:
+        to = socket.getaddrinfo(name, port, FAMILIES[family], socket.SOCK_STREAM)[0][4]
+    except socket.gaierror as failure:
+        return f"lookup: {failure.strerror}"
+    with make(family, "tcp") as sock:
+        for what in ("connect", "exchange"):
+            sock.settimeout(30 if what == "connect" else 5)
+            try:
+                answer = sock.connect(to) if what == "connect" else exchange(sock)
+            except OSError as error:
+                return f"{what} v{family}: {errno.errorcode.get(error.errno, str(error))}"
+    return answer
+
+
+def do_loops(name, port, count, until, pause=0.1):
+    """So many clients at a time, half of them by IPv6; what came of their asks, and of those that
+    were answered the beginning and the end."""
+    outcomes, answered, guard = {}, [], threading.Lock()
+
+    def client(number):
+        time.sleep(pause * number / count)
+        while not os.path.exists(until):
+            began = time.monotonic()
+            outcome = ask_by_name(name, port, 4 if number % 2 else 6)
+            with guard:
+                outcomes[outcome] = outcomes.get(outcome, 0) + 1
+                if outcome == "answered":
+                    answered.append((round(began, 4), round(time.monotonic(), 4)))
+            time.sleep(pause)
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(count)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    return {"outcomes": outcomes, "answered": answered}
 
 
 def do_hammer(targets, until):

@@ -128,6 +128,15 @@ TEST_F(AdminTest, AChangeComesWithWhoConnectedByTheKernelsWord) {
   EXPECT_EQ(api_.callers[0].pid, getpid());
 }
 
+TEST_F(AdminTest, AChangeComesWithTheTimeThatItsCallerWaits) {
+  const auto stub = stub_of(connect());
+  const auto before = BootClock::now();
+  ASSERT_TRUE(drain(*stub, "a").ok());  // in 20 s
+  ASSERT_THAT(api_.callers, SizeIs(1));
+  EXPECT_GT(api_.callers[0].deadline, before + seconds(10));
+  EXPECT_LE(api_.callers[0].deadline, BootClock::now() + seconds(20) - milliseconds(500));
+}
+
 TEST_F(AdminTest, CallsOfTwoConnectionsAreToldApart) {
   // The child connects and leaves the connection to us.
   auto connection = new_socket();

@@ -12,7 +12,16 @@ using test::FakeController;
 using test::LinkDriver;
 using testing::HasSubstr;
 
-class LinkJoinTest : public test::LinkFixture {};
+class LinkJoinTest : public test::LinkFixture {
+ protected:
+  // Of the cluster as it was.
+  void write_identity() {
+    const auto key = pki::new_key();
+    ASSERT_TRUE(
+        pki::write_identity(files_.identity, key, *authority_.give(key, node_, pki::real_now())));
+    ASSERT_TRUE(pki::write_authorities(files_.authorities, authority_.certificate.to_pem()));
+  }
+};
 
 TEST_F(LinkJoinTest, ANodeWithATicketJoinsAndKeepsItsIdentity) {
   FakeController controller(authority_, dir_.path());
@@ -91,16 +100,53 @@ TEST_F(LinkJoinTest, AnExpiredCertificateIsReplacedByJoiningAgain) {
 }
 
 TEST_F(LinkJoinTest, ATicketForAnotherClusterMovesTheNode) {
-  const auto key = pki::new_key();
-  ASSERT_TRUE(
-      pki::write_identity(files_.identity, key, *authority_.give(key, node_, pki::real_now())));
-  ASSERT_TRUE(pki::write_authorities(files_.authorities, authority_.certificate.to_pem()));
+  write_identity();
   const pki::SampleAuthority other(pki::real_now(), "prod");
   FakeController controller(other, dir_.path(), {}, "c1", "prod");
   write_ticket(controller, FakeController::kToken, other, "prod");
   LinkDriver node(joining());
   ASSERT_TRUE(node.run_until_connected()) << node.problem_now;
   EXPECT_EQ(pki::read_identity(files_)->authorities.cluster, "prod");
+}
+
+TEST_F(LinkJoinTest, ANodeJoinsAClusterThatWasMadeAnewUnderItsName) {
+  write_identity();
+  const pki::SampleAuthority anew(pki::real_now());
+  FakeController controller(anew, dir_.path());
+  write_ticket(controller, FakeController::kToken, anew);
+  LinkDriver node(joining());
+  ASSERT_TRUE(node.run_until_connected()) << node.problem_now;
+  EXPECT_EQ(controller.enrolled, 1);
+  EXPECT_THAT(node.problems, testing::Contains(HasSubstr("had been made anew")));
+  EXPECT_EQ(node.problem_now, "");
+}
+
+TEST_F(LinkJoinTest, ANodeWithContainersStaysInItsClusterAndSaysWhy) {
+  write_identity();
+  const pki::SampleAuthority anew(pki::real_now());
+  FakeController controller(anew, dir_.path());
+  write_ticket(controller, FakeController::kToken, anew);
+  LinkDriver node(joining());
+  node.may = fail(ErrorCode::kConflict, "2 containers are attached");
+  ASSERT_TRUE(node.run_until_problem("had been made anew: 2 containers are attached"));
+  node.run_for(500ms);
+  EXPECT_EQ(controller.enrolled, 0);
+  EXPECT_EQ(pki::read_identity(files_)->authorities.certificates.front().fingerprint,
+            authority_.certificate.fingerprint);
+}
+
+TEST_F(LinkJoinTest, AnOldTicketBesideAGoodIdentityIsNoReasonToMove) {
+  write_identity();
+  FakeController controller(authority_, dir_.path());
+  write_ticket(controller, FakeController::kToken, pki::SampleAuthority(pki::real_now()));
+  LinkDriver node(joining());
+  ASSERT_TRUE(node.run_until_connected()) << node.problem_now;
+  controller.stop();
+  ASSERT_TRUE(node.run_until_problem("had been made anew"));
+  controller.start();
+  ASSERT_TRUE(node.run_until_connected()) << node.problem_now;
+  EXPECT_TRUE(node.run_until([&] { return node.problem_now.empty(); }));
+  EXPECT_EQ(controller.enrolled, 0);
 }
 
 TEST_F(LinkJoinTest, ASlowClockDoesNotSpendTheToken) {

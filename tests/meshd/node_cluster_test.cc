@@ -112,7 +112,7 @@ TEST_F(NodeClusterTest, AnAttachWithoutADeclarationIsToldSo) {
   const auto answer = node("n1").attach("db");
   const auto hurried = node("n1").attach("db", now_.steady + 5s);
   pass(6s);
-  EXPECT_THAT(told(hurried), HasSubstr("no declaration arrived"));
+  EXPECT_THAT(told(hurried), HasSubstr("no declaration arrived within 5 s"));
   EXPECT_EQ(told(answer), "pending");
   pass(30s);
   EXPECT_EQ(told(answer),
@@ -122,8 +122,21 @@ TEST_F(NodeClusterTest, AnAttachWithoutADeclarationIsToldSo) {
 TEST_F(NodeClusterTest, AnAttachOfWhatRunsElsewhereIsRefused) {
   run_pair();
   const auto answer = node("n2").attach("db");
-  pump();
+  pass(6s);
   EXPECT_THAT(told(answer), HasSubstr("is attached to node n1"));
+}
+
+TEST_F(NodeClusterTest, AContainerMovesBeforeItsOldNodeIsHeard) {
+  run_pair();
+  node("n1").mute = true;
+  const auto left = node("n1").detach("db");
+  EXPECT_EQ(told(left), "OK");
+  const auto answer = node("n2").attach("db");
+  pump();
+  EXPECT_EQ(told(answer), "pending");
+  node("n1").mute = false;
+  pump();
+  EXPECT_EQ(told(answer), "OK");
 }
 
 TEST_F(NodeClusterTest, AForcedDeleteDetaches) {
@@ -192,6 +205,26 @@ TEST_F(NodeClusterTest, AnotherControllerChangesNothingInAnyKernel) {
   expect_hashes_agree();
   pass(30s);
   EXPECT_EQ(kernels(), before);
+}
+
+TEST_F(NodeClusterTest, ADayWithoutAControllerChangesNothing) {
+  run_pair();
+  const auto before = kernels();
+  const auto written = writes();
+  lose_controller();
+  pass_alone(12h);
+  node("n2").start();  // and a restart in the middle of it
+  pass_alone(12h);
+  EXPECT_EQ(kernels(), before);
+  EXPECT_EQ(writes(), written);
+  ASSERT_EQ(told(node("n1").attach("db")), "OK") << "repeated, and still its own";
+  new_controller("c2");
+  connect_all();
+  pass(30s);
+  EXPECT_EQ(kernels(), before);
+  EXPECT_EQ(writes(), written);
+  EXPECT_EQ(controller_->cluster().placement("db")->node, "n1");
+  expect_hashes_agree();
 }
 
 TEST_F(NodeClusterTest, AKilledNodeComesBackAsItWas) {

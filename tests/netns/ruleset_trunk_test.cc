@@ -111,6 +111,17 @@ TEST_F(RulesetTrunkTest, FlowFromElsewhereIsJudgedHereToo) {
   EXPECT_EQ(v4.last_peer(), far(Family::kV4));
 }
 
+TEST_F(RulesetTrunkTest, WhatHasLeftIsNotRefusedToOtherNodes) {
+  set_up(false);
+  for_each_kind([this](Family family, Proto proto) {
+    const auto nobody = bed_[1].at(family).plus(100);
+    const auto before = bed_.counter("c_held");
+    EXPECT_EQ(from_far(family, proto, nobody, kSilence), Talk::kSilent);
+    EXPECT_GT(bed_.counter("c_held"), before);
+    EXPECT_EQ(talk(bed_[0].netns, proto, nobody, kPort), Talk::kRefused);
+  });
+}
+
 // A reply whose port looks like one that its sender waits for.
 TEST_F(RulesetTrunkTest, RepliesAreNotHeld) {
   set_up(false);

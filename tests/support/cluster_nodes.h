@@ -98,6 +98,26 @@ class ClusterNodesTest : public testing::Test {
     constexpr int kFarMore = 10'000;
     for (int step = 0; pump_once(); ++step) ASSERT_LT(step, kFarMore) << "they never come to rest";
   }
+  // Nobody decides anything any more; what is stored stays.
+  void lose_controller() {
+    for (auto& [name, one] : nodes_) disconnect(name);
+    controller_.reset();
+  }
+  // Time in which each node does what is due by itself.
+  void pass_alone(Duration time) {
+    const auto begin = now_.steady, end = now_.steady + time;
+    while (now_.steady < end) {
+      auto next = end;
+      for (auto& [name, one] : nodes_)
+        next = std::min(next, one->process->next_timer().value_or(end));
+      now_.steady = std::max(next, now_.steady);
+      for (auto& [name, one] : nodes_) {
+        const auto due = one->process->next_timer();
+        if (due && *due <= now_.steady) one->process->on_timer(now_.steady);
+      }
+    }
+    now_.wall_ms += std::chrono::duration_cast<std::chrono::milliseconds>(end - begin).count();
+  }
   // A little at a time, as the loops would.
   void pass(Duration time) {
     const auto end = now_.steady + time;

@@ -84,11 +84,13 @@ class LinkDriver final : public ControllerEvents {
     is_connected = false;
     ends.push_back(why);
   }
+  Status may_move() override { return may; }
   void problem(const std::string& text) override {
     problem_now = text;
     if (!text.empty()) problems.push_back(text);
   }
 
+  Status may;
   bool is_connected = false;
   std::string problem_now;
   std::vector<std::string> connections, ends, problems;

@@ -1,0 +1,96 @@
+"""PostgreSQL servers of a test's own: a primary and a synchronous standby, run as a user without
+privileges and reached by sockets in a directory of theirs."""
+import glob
+import os
+import pathlib
+import pwd
+import signal
+import subprocess
+
+from node import run, until
+
+SETTINGS = {"listen_addresses": "", "dynamic_shared_memory_type": "mmap", "shared_buffers": "8MB",
+            "port": "5432", "unix_socket_permissions": "0777", "wal_keep_size": "64",
+            "wal_retrieve_retry_interval": "200ms"}
+
+
+def programs():
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+    if not found:
+        raise AssertionError("PostgreSQL is not installed (package postgresql-15)")
+    return pathlib.Path(found[-1]).parent
+
+
+class Server:
+    def __init__(self, directory, more):
+        self.dir, self.settings = directory, SETTINGS | more
+        self.process = None
+
+    def start(self):
+        options = [f"--{key}={value}" for key, value in self.settings.items()]
+        with open(f"{self.dir}.log", "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [programs() / "postgres", "-D", self.dir, "-k", self.dir, *options], stdout=log,
+                stderr=log, cwd="/", user="nobody", group=pwd.getpwnam("nobody").pw_gid,
+                extra_groups=[], env={"LC_ALL": "C"})
+        until(lambda: self.ask("SELECT 1") == "1" or self.ended(), f"{self.dir} answers")
+
+    def ended(self):
+        if self.process.poll() is not None:
+            raise AssertionError(pathlib.Path(f"{self.dir}.log").read_text()[-2000:])
+        return False
+
+    def ask(self, sql):
+        return run(programs() / "psql", "-h", self.dir, "-U", "mesh", "-d", "postgres", "-tAqc",
+                   sql, check=False).stdout.strip()
+
+    def kill(self):
+        """kill -9 of all its processes at once, as a machine that dies."""
+        if not self.process:
+            return
+        pid = self.process.pid
+        shared = (self.dir / "postmaster.pid").read_text().splitlines()
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (pid, *map(int, children)):
+            os.kill(process, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
+        if len(shared) > 6:  # its piece of System V memory, which nobody else removes
+            run("ipcrm", "-m", shared[6].split()[1], check=False)
+
+
+class Pair:
+    """Of which the second takes over. Nothing is made before start()."""
+
+    def __init__(self, directory):
+        self.home = pathlib.Path(directory)
+        self.primary = Server(self.home / "a", {"synchronous_standby_names": "standby"})
+        self.standby = Server(self.home / "b", {
+            "primary_conninfo": f"host={self.primary.dir} user=mesh application_name=standby"})
+        # The standby is first, so that libpq passes it by while it takes no writes.
+        self.conninfo = f"dbname=postgres user=mesh host={self.standby.dir},{self.primary.dir}"
+
+    def start(self):
+        self.home.mkdir()
+        nobody = pwd.getpwnam("nobody")
+        os.chown(self.home, nobody.pw_uid, nobody.pw_gid)
+        unprivileged = {"user": "nobody", "group": nobody.pw_gid, "extra_groups": []}
+        subprocess.run([programs() / "initdb", "-D", self.primary.dir, "-U", "mesh", "-A", "trust",
+                        "--no-sync", "--no-locale", "-E", "UTF8", "--wal-segsize=1",
+                        "--no-instructions"],
+                       check=True, cwd="/", stdout=subprocess.DEVNULL, **unprivileged)
+        subprocess.run(["cp", "-a", self.primary.dir, self.standby.dir], check=True, **unprivileged)
+        (self.standby.dir / "standby.signal").touch()
+        self.primary.start()
+        self.standby.start()
+        until(lambda: self.primary.ask("SELECT sync_state FROM pg_stat_replication") == "sync",
+              "the standby follows")
+
+    def fail_over(self):
+        self.primary.kill()
+        promoted = self.standby.ask("SELECT pg_promote()")
+        assert promoted == "t", promoted
+
+    def close(self):
+        self.primary.kill()
+        self.standby.kill()

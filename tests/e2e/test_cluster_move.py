@@ -1,0 +1,67 @@
+"""A service that moves between two nodes while two hundred clients call it by name."""
+import time
+import unittest
+
+from cluster import ClusterTest
+from node import until
+
+DB = "- {id: db, owner: ada, workflow: r1, name: db, serves: [{port: 5432}]}\n"
+CLIENT = "- {{id: client{}, owner: ada, workflow: r1, peers: [{{name: db}}]}}\n"
+CLIENTS, MOVES = 100, 6  # clients on each of two nodes
+
+
+class MoveTest(ClusterTest):
+    @classmethod
+    def prepare(cls):
+        cls.n1, cls.n2 = cls.cluster.machines
+        cls.cluster.apply(DB + CLIENT.format(1) + CLIENT.format(2))
+        cls.n1.container("db").serve(proto="tcp", port=5432, family=46)
+        cls.n1.ctl("wait", "db")
+        cls.clients = [machine.container(f"client{number}")
+                       for number, machine in enumerate(cls.cluster.machines, start=1)]
+        for client in cls.clients:
+            until(lambda c=client: c.lookup(name="db")["addresses"], "the name resolves")
+
+    def move(self, old, new):
+        """Its rules first: a program that ends first refuses by itself."""
+        agent = old.agents.pop("db")
+        old.ctl("detach", "db")
+        gone = time.monotonic()
+        agent.stop()
+        new.container("db").serve(proto="tcp", port=5432, family=46)
+        return gone
+
+    def test_nobody_is_refused(self):
+        stop = self.cluster.dir / "stop"
+        loops = [client.begin("loops", name="db", port=5432, count=CLIENTS, until=str(stop))
+                 for client in self.clients]
+        moves, places = [], [self.n1, self.n2]
+        for _ in range(MOVES):
+            moves.append(self.move(*places))
+            places.reverse()
+            asked = self.clients[0].ask(proto="tcp", port=5432, timeout=20.0,
+                                        to=self.clients[0].lookup(name="db")["addresses"][0])
+            self.assertEqual(asked["result"], "answered")
+            until(lambda t=time.monotonic(): time.monotonic() > t + 0.5, "they call it there")
+        stop.touch()
+        results = [client.end(loop, 90.0) for client, loop in zip(self.clients, loops)]
+        outcomes = {}
+        for result in results:
+            for outcome, count in result["outcomes"].items():
+                outcomes[outcome] = outcomes.get(outcome, 0) + count
+        answered = sorted(one for result in results for one in result["answered"])
+        gaps = []
+        for gone in moves:
+            gaps.append(min(end for began, end in answered if began > gone) - gone)
+        print(f"{MOVES} moves under {2 * CLIENTS} clients: {outcomes}; until a new connection "
+              f"worked: {', '.join(f'{gap * 1000:.0f}' for gap in gaps)} ms", flush=True)
+        self.assertGreater(outcomes.get("answered", 0), 20 * CLIENTS, "void")
+        # Whoever was in the middle of an exchange with the old one has lost it; nobody was
+        # refused one with the new.
+        wrong = {outcome: count for outcome, count in outcomes.items()
+                 if outcome != "answered" and not outcome.startswith("exchange")}
+        self.assertEqual(wrong, {})
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
