@@ -220,7 +220,7 @@ TEST_F(ServerTest, StatusIsThatOfAController) {
 }
 
 TEST_F(ServerTest, OnesOwnFilesAreCheckedFirst) {
-  give(pki::Role::kReader, "old", pki::real_now() - std::chrono::days(3));
+  give(pki::Role::kReader, "old", pki::real_now() - pki::kNodeLifetime - std::chrono::days(2));
   EXPECT_THAT(meshctl("status", "old"), HasSubstr("1: " + dir_ / "old.pem: certificate of old: "
                                                                  "expired"));
   EXPECT_EQ(meshctl("status", "nobody"), "1: " + dir_ / "nobody.pem: no such file");

@@ -88,8 +88,8 @@ TEST_F(LinkJoinTest, TheFirstControllerThatIsThereLetsItIn) {
 TEST_F(LinkJoinTest, AnExpiredCertificateIsReplacedByJoiningAgain) {
   const pki::SampleAuthority old(pki::real_now() - std::chrono::days(9));
   const auto key = pki::new_key();
-  ASSERT_TRUE(pki::write_identity(files_.identity, key,
-                                  *old.give(key, node_, pki::real_now() - std::chrono::days(2))));
+  ASSERT_TRUE(pki::write_identity(
+      files_.identity, key, *old.give(key, node_, pki::real_now() - pki::kNodeLifetime - 24h)));
   ASSERT_TRUE(pki::write_authorities(files_.authorities, old.certificate.to_pem()));
   FakeController controller(old, dir_.path());
   write_ticket(controller, FakeController::kToken, old);

@@ -138,7 +138,8 @@ TEST_F(GrpcCredentialsTest, ACertificateOutOfItsTimeIsRefused) {
   const SampleAuthority old(real_now() - std::chrono::days(9));
   const auto files = old.write(dir_.path(), controller_, real_now());
   const int port = serve(make_server_credentials(files));
-  EXPECT_EQ(ask_as(port, old, node_, real_now() - std::chrono::days(2)), kUnavailable);
+  EXPECT_EQ(ask_as(port, old, node_, real_now() - kNodeLifetime - std::chrono::hours(24)),
+            kUnavailable);
   EXPECT_EQ(ask_as(port, old, node_, real_now() + std::chrono::hours(2)), kUnavailable);
   EXPECT_EQ(ask_as(port, old, node_, real_now()), "mesh://lab/node/node-7");
 }
@@ -148,7 +149,7 @@ TEST_F(GrpcCredentialsTest, ACertificateThatExpiresLaterIsJudgedAgain) {
   const auto open =
       channel(port, make_channel_credentials(authority_.write(dir_.path(), node_, real_now())));
   EXPECT_EQ(ask(open), "mesh://lab/node/node-7");
-  cluster_service_.now = real_now() + std::chrono::hours(25);
+  cluster_service_.now = real_now() + kNodeLifetime + std::chrono::hours(1);
   EXPECT_EQ(ask(open), std::to_string(grpc::StatusCode::PERMISSION_DENIED));
 }
 
