@@ -369,7 +369,8 @@ void Link::attempt() {
 void Link::lost(const std::string& why) {
   session_problem_ = "no session with a controller: " + why;
   last_pause_ = pause(options_.times.pause, options_.times.longest_pause, failures_);
-  if (++failures_ == kAttemptsBeforeMoving && joins()) look_at_ = now_;
+  // With each failure, for the ticket may be another one by now; but joining has a pace of its own.
+  if (++failures_ >= kAttemptsBeforeMoving && joins() && join_failures_ == 0) look_at_ = now_;
   attempt_at_ = now_ + std::max(last_pause_, std::exchange(least_pause_, Duration()));
 }
 
