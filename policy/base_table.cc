@@ -255,6 +255,7 @@ void Builder::without_target() {
 
 void Builder::forward() {
   base("forw", false, Hook::kForward, -10);
+  rules(trunk_forward(settings_));
   rule({kFromMesh, jump("decide")});
   rule({kToMesh, jump("decide")});
   rule({kFromMesh, count("c_refused"), drop()});
