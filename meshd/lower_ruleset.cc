@@ -1,15 +1,11 @@
 #include "meshd/lower_ruleset.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include "policy/render.h"
 
 namespace meshd {
 namespace {
@@ -22,37 +18,7 @@ using netlink::KeyType;
 using netlink::MetaKey;
 using netlink::PayloadBase;
 using netlink::Reg;
-using policy::Component;
 using policy::Field;
-
-KeyType key_type(Component component) {
-  switch (component) {
-    case Component::kIfname:
-      return KeyType::kIfname;
-    case Component::kEther:
-      return KeyType::kEther;
-    case Component::kAddr4:
-      return KeyType::kIpv4;
-    case Component::kAddr6:
-      return KeyType::kIpv6;
-    case Component::kProto:
-      return KeyType::kProto;
-    case Component::kPort:
-      return KeyType::kPort;
-    case Component::kUid:
-      return KeyType::kUid;
-    case Component::kMark:
-    case Component::kSlot:
-      break;
-  }
-  return KeyType::kMark;
-}
-
-std::vector<KeyType> key_types(std::span<const Component> components) {
-  std::vector<KeyType> types;
-  for (const auto component : components) types.push_back(key_type(component));
-  return types;
-}
 
 // Where a field's bytes come from.
 struct Source {
@@ -75,7 +41,14 @@ constexpr Source transport(std::uint32_t offset, std::uint32_t mask = 0) {
 
 constexpr std::uint32_t kBlockMask = 0x10000 - policy::kBlock;
 
-// Offsets: RFC 791 3.1, RFC 8200 3, RFC 9293 3.1, RFC 792, RFC 4443 2.1.
+// The frame within a packet of VXLAN, from the UDP header on.
+constexpr std::uint32_t kVxlanHeader = 8, kInnerFrame = kVxlanHeader + 8,
+                        kInnerPacket = kInnerFrame + 14;
+// RFC 9293 3.1, and the option of 3.7.1.
+constexpr std::uint32_t kTcpFlags = 13, kSynAndRst = 0x06;
+constexpr std::uint8_t kMaxSegment = 2;
+
+// Offsets: RFC 791 3.1, RFC 8200 3, RFC 9293 3.1, RFC 792, RFC 4443 2.1, RFC 7348 5.
 Source source_of(Field field) {
   switch (field) {
     case Field::kIif:
@@ -133,6 +106,16 @@ Source source_of(Field field) {
       return transport(8 + 6);
     case Field::kQuoted6DestPort:
       return transport(8 + 40 + 2);
+    case Field::kTunnelNumber:
+      return transport(kVxlanHeader + 4);
+    case Field::kInnerEthertype:
+      return transport(kInnerFrame + 12);
+    case Field::kInner4Source:
+      return transport(kInnerPacket + 12);
+    case Field::kInner6Source:
+      return transport(kInnerPacket + 8);
+    case Field::kTcpSynRst:
+      return transport(kTcpFlags, kSynAndRst);
     case Field::kCtDirection:
       return {Source::Kind::kCt};
     case Field::kRandomSlot:
@@ -209,7 +192,10 @@ class RuleWriter {
     exprs_.push_back(netlink::MetaLoad{MetaKey::kMark, profile});
     exprs_.push_back(netlink::Lookup{.set = part.map, .from = owner, .to = twice});
     // Interval sets are kept in network order.
-    exprs_.push_back(netlink::Byteorder{profile, profile, true, 4, 4});
+    const auto set = raise_set(part.set);
+    if (set && policy::set_info(*set).interval) {
+      exprs_.push_back(netlink::Byteorder{profile, profile, true, 4, 4});
+    }
     load(part.rest, Reg{10});
     if (part.by_row) {
       exprs_.push_back(netlink::MetaLoad{MetaKey::kMark, row});
@@ -217,6 +203,7 @@ class RuleWriter {
     } else {
       exprs_.push_back(netlink::Lookup{.set = part.set, .from = profile});
     }
+    if (part.counts.empty()) return;
     exprs_.push_back(netlink::Lookup{.set = part.counts, .from = part.by_row ? row : owner});
   }
   void operator()(const policy::Meter& part) {
@@ -236,6 +223,12 @@ class RuleWriter {
   }
   void operator()(const policy::RateLimit& part) {
     exprs_.push_back(netlink::Limit{part.rate, 1, part.burst, false});
+  }
+  void operator()(const policy::ClampSegments&) {
+    exprs_.push_back(netlink::SegmentLoad{});
+    exprs_.push_back(netlink::Byteorder{{}, {}, true, 2, 2});
+    // Behind the option's kind and length.
+    exprs_.push_back(netlink::TcpOptionStore{.option = kMaxSegment, .offset = 2, .length = 2});
   }
   void operator()(const policy::Count& part) {
     exprs_.push_back(netlink::CounterRef{part.counter});
@@ -282,7 +275,7 @@ class RuleWriter {
       case Field::kIcmp6Type:
         return KeyType::kIcmp6Type;
       default:
-        return key_type(policy::field_info(field).kind);
+        return lower_component(policy::field_info(field).kind);
     }
   }
 
@@ -357,53 +350,6 @@ class RuleWriter {
   std::uint8_t ip_ = 0, transport_ = 0;  // what the rule has compared so far
 };
 
-std::array<netlink::SetSpec, policy::kSetCount> make_sets() {
-  std::array<netlink::SetSpec, policy::kSetCount> sets;
-  for (std::size_t i = 0; i < sets.size(); ++i) {
-    const auto& info = policy::set_info(static_cast<policy::SetId>(i));
-    sets[i] = {.name = std::string(info.name),
-               .key = key_types(info.key),
-               .data = key_types(info.data),
-               .size = info.size,
-               .interval = info.interval,
-               .counter = info.counter};
-    if (policy::is_number_map(info)) sets[i].data.push_back(sets[i].data[0]);
-  }
-  return sets;
-}
-
-using NumberTwice = std::array<std::uint8_t, 8>;
-
-// Calls `put` for each run of elements of one set.
-template <class Put>
-Status for_each_set(const std::vector<policy::Element>& elements, Put put) {
-  std::vector<netlink::ElementView> views;
-  std::vector<NumberTwice> doubled;
-  for (auto it = elements.begin(); it != elements.end();) {
-    const auto set = it->set;
-    const auto end =
-        std::find_if(it, elements.end(), [set](const auto& e) { return e.set != set; });
-    views.clear();
-    doubled.clear();
-    const bool twice = policy::is_number_map(policy::set_info(set));
-    if (twice) doubled.reserve(static_cast<std::size_t>(end - it));
-    for (; it != end; ++it) {
-      if (!policy::is_well_formed(*it)) {
-        return fail(ErrorCode::kInternal,
-                    fmt::format("an element of {} is not well formed: {}", policy::set_name(set),
-                                policy::element_text(*it)));
-      }
-      views.push_back({it->key(), it->key_end(), it->data()});
-      if (!twice) continue;
-      auto& value = doubled.emplace_back();
-      std::ranges::copy(it->data(), std::ranges::copy(it->data(), value.begin()).out);
-      views.back().data = value;
-    }
-    CHECK_OK(put(lower_set(set), views));
-  }
-  return {};
-}
-
 }  // namespace
 
 netlink::Exprs lower_rule(const policy::Rule& rule) {
@@ -424,59 +370,6 @@ netlink::ChainSpec lower_chain(const policy::Chain& chain) {
                            netlink::Policy::kAccept};
   }
   return spec;
-}
-
-const netlink::SetSpec& lower_set(policy::SetId set) {
-  static const auto kSets = make_sets();
-  return kSets[static_cast<std::size_t>(set)];
-}
-
-netlink::SetSpec lower_set(const policy::DynamicSet& set) {
-  return {.name = set.name,
-          .key = {key_type(set.key)},
-          .size = set.size,
-          .dynamic = true,
-          .has_timeout = set.timeout.count() > 0,
-          .timeout = set.timeout};
-}
-
-Status put_delta(netlink::NftBatch& batch, const policy::Delta& delta) {
-  CHECK_OK(for_each_set(delta.remove, [&batch](const auto& set, const auto& elements) {
-    return batch.del_elements(set, elements);
-  }));
-  return for_each_set(delta.add, [&batch](const auto& set, const auto& elements) {
-    return batch.put_elements(set, elements);
-  });
-}
-
-std::optional<policy::Element> raise_element(policy::SetId set,
-                                             const netlink::ElementView& element) {
-  policy::Element raised;
-  raised.set = set;
-  const auto key = element.key, end = element.key_end;
-  auto data = element.data;
-  if (policy::is_number_map(policy::set_info(set))) {
-    const auto half = data.size() / 2;
-    if (!std::ranges::equal(data.first(half), data.subspan(half))) return std::nullopt;
-    data = data.first(half);
-  }
-  if (key.size() + end.size() + data.size() > raised.bytes.size()) return std::nullopt;
-  raised.key_size = static_cast<std::uint8_t>(key.size());
-  raised.end_size = static_cast<std::uint8_t>(end.size());
-  raised.data_size = static_cast<std::uint8_t>(data.size());
-  auto* at = std::ranges::copy(key, raised.bytes.data()).out;
-  at = std::ranges::copy(end, at).out;
-  std::ranges::copy(data, at);
-  if (!policy::is_well_formed(raised)) return std::nullopt;
-  return raised;
-}
-
-std::optional<policy::SetId> raise_set(std::string_view name) {
-  for (std::size_t i = 0; i < policy::kSetCount; ++i) {
-    const auto id = static_cast<policy::SetId>(i);
-    if (policy::set_name(id) == name) return id;
-  }
-  return std::nullopt;
 }
 
 }  // namespace meshd

@@ -21,6 +21,7 @@ namespace meshd {
 
 [[nodiscard]] netlink::Exprs lower_rule(const policy::Rule& rule);
 [[nodiscard]] netlink::ChainSpec lower_chain(const policy::Chain& chain);
+[[nodiscard]] netlink::KeyType lower_component(policy::Component component);
 [[nodiscard]] const netlink::SetSpec& lower_set(policy::SetId set);
 [[nodiscard]] netlink::SetSpec lower_set(const policy::DynamicSet& set);
 

@@ -88,6 +88,11 @@ std::vector<IpAddress> addresses_of(const LinkPlan& plan) {
   return result;
 }
 
+bool holds_route(const std::vector<nl::Route>& routes, const nl::Route& route) {
+  return std::ranges::any_of(
+      routes, [&](const auto& one) { return nl::canonical(one) == nl::canonical(route); });
+}
+
 Result<Topology> Topology::make(const policy::Settings& settings) {
   auto channel = TRY(nl::Channel::open(nl::Channel::Protocol::kRoute));
   return Topology(std::move(channel), settings);
@@ -136,11 +141,22 @@ Result<Repairs> Topology::ensure_node(const std::vector<nl::Link>& all) {
   for (const auto& address : TRY(nl::ensure_addresses(channel_, resolver_addresses()))) {
     repairs.what.push_back(address.to_string() + " was missing");
   }
-  for (const auto& route : TRY(nl::ensure_routes(channel_, mesh_routes()))) {
-    repairs.what.push_back(route.to_string() + " was missing");
-  }
+  CHECK_OK(ensure_mesh_routes(repairs));
   CHECK_OK(ensure_sysctls(all, repairs));
   return repairs;
+}
+
+Status Topology::ensure_mesh_routes(Repairs& repairs) {
+  const auto wanted = mesh_routes();
+  for (const auto& route : TRY(nl::ensure_routes(channel_, wanted))) {
+    const bool was_made = mesh_made_.empty() || holds_route(mesh_made_, route);
+    if (was_made) repairs.what.push_back(route.to_string() + " was missing");
+  }
+  for (auto& route : mesh_made_) {
+    if (!holds_route(wanted, route)) mesh_former_.push_back(std::move(route));
+  }
+  mesh_made_ = wanted;
+  return {};
 }
 
 Status Topology::connect(const LinkPlan& plan, int netns_fd) {

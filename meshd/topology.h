@@ -59,7 +59,7 @@ struct NodeNetwork {
 class Topology {
  public:
   [[nodiscard]] static Result<Topology> make(const policy::Settings& settings);
-  // The next audit brings the node's own addresses and routes after it.
+  // The next audit brings the node's own routes after it, which is no repair.
   void set_settings(const policy::Settings& settings) { settings_ = settings; }
 
   // `known`: what earlier runs found. `remember` hears of each sysctl before its first
@@ -94,6 +94,7 @@ class Topology {
   // (11 ms of 1,000): whoever needs it twice passes it on.
   Result<Repairs> ensure_node(const std::vector<netlink::Link>& all);
   Status check_ipv6() const;
+  Status ensure_mesh_routes(Repairs& repairs);
   Status ensure_sysctls(const std::vector<netlink::Link>& all, Repairs& repairs);
   Status connect_host_side(const LinkPlan& plan, const netlink::Link& link);
   Status connect_container_side(const LinkPlan& plan, int netns_fd) const;
@@ -107,6 +108,8 @@ class Topology {
 
   netlink::Channel channel_;
   policy::Settings settings_;
+  // Those that ensure_node() made or found last, and those that were before and are to go.
+  std::vector<netlink::Route> mesh_made_, mesh_former_;
   std::map<std::string, std::string> sysctls_before_;
   RememberSysctls remember_ = [](const std::vector<OldSysctl>&) -> Status { return {}; };
 };

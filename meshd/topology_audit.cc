@@ -180,10 +180,11 @@ Status Topology::sweep_routes(const std::vector<nl::Route>& wanted, Repairs& rep
     const auto [first, last] = known.equal_range(route.destination);
     const bool is_known =
         std::any_of(first, last, [&](const auto& want) { return want.second == route; });
-    if (!is_known && TRY(nl::delete_route(channel_, route))) {
-      repairs.what.push_back(route.to_string() + " belonged to nobody");
-    }
+    if (is_known || !TRY(nl::delete_route(channel_, route))) continue;
+    if (holds_route(mesh_former_, route)) continue;
+    repairs.what.push_back(route.to_string() + " belonged to nobody");
   }
+  mesh_former_.clear();
   return {};
 }
 

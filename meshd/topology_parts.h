@@ -18,5 +18,8 @@ inline constexpr Mac kHostMac{{0x02, 0, 0, 0, 0, 0x01}};
 [[nodiscard]] netlink::LinkWish host_wish(const netlink::Link& link, bool v6);
 [[nodiscard]] netlink::Route host_route(const IpAddress& address, int ifindex);
 [[nodiscard]] std::vector<IpAddress> addresses_of(const LinkPlan& plan);
+// Whether one of them is that route, whichever way it is written.
+[[nodiscard]] bool holds_route(const std::vector<netlink::Route>& routes,
+                               const netlink::Route& route);
 
 }  // namespace meshd

@@ -81,6 +81,9 @@ Result<Underlay> Underlay::make() {
 
 Status Underlay::apply(UnderlayPlan plan) {
   plan_ = std::move(plan);
+  tunnel_unmade_ = plan_.tunnel.has_value();
+  unmade_.clear();
+  for (const auto& route : plan_.routes) unmade_.insert(route.block);
   [[maybe_unused]] const auto made = audit();
   if (trouble_.empty()) return {};
   return fail(ErrorCode::kSystem, fmt::format("underlay: {}", fmt::join(trouble_, "; ")));
@@ -96,6 +99,7 @@ Repairs Underlay::audit() {
   check(tunnel);
   // Whom it leads to before what is led into it.
   if (tunnel && *tunnel != 0) check(ensure_peers(*tunnel, repairs));
+  if (std::exchange(tunnel_unmade_, tunnel_unmade_ && !trouble_.empty())) repairs.what.clear();
   check(ensure_routes(tunnel.value_or(0), repairs));
   if (!plan_.tunnel) check(remove_tunnels(false, repairs));
   return repairs;
@@ -229,12 +233,13 @@ Status Underlay::ensure_routes(int tunnel, Repairs& repairs) {
         std::find_if(first, last, [&](const auto& one) { return one.second == want; });
     if (found != last) {
       have.erase(found);
+      unmade_.erase(want.destination);
       continue;
     }
     // A link that is down must not keep the routes by others from being made.
     if (const auto put = nl::put_routes(channel_, std::span(&want, 1)); !put) {
       trouble_.push_back(put.error().what);
-    } else {
+    } else if (unmade_.erase(want.destination) == 0) {
       repairs.what.push_back(want.to_string() + " was missing");
     }
   }

@@ -8,9 +8,11 @@
 //             protocol number and a gateway; nothing else is changed. What is new comes before
 //             what is over goes.
 // Errors:     one thing that fails does not keep the rest from being made. A link that is down
-//             or not there yet is one of them: the audit tries again.
+//             or not there yet is one of them: the audit tries again, and what it makes then is
+//             late, no repair.
 #pragma once
 
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -60,6 +62,9 @@ class Underlay {
   netlink::Channel channel_;
   UnderlayPlan plan_;
   std::vector<std::string> trouble_;
+  // Of the plan, what was never made so far.
+  bool tunnel_unmade_ = false;
+  std::set<Prefix> unmade_;  // blocks whose routes
 };
 
 // Whether it is one of the routes that an Underlay makes, or an earlier one made.

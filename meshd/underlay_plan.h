@@ -27,14 +27,15 @@
 #include "base/ip.h"
 #include "base/result.h"
 #include "meshd/pools.h"
+#include "policy/base_table.h"
 #include "policy/types.h"
 
 namespace meshd {
 
 // Fixed: all nodes must use the same port and number. The group is policy::kTunnelGroup.
 inline constexpr const char* kTunnelName = "mesh0";  // containers' links count from mesh1
-inline constexpr std::uint32_t kTunnelId = 88;
-inline constexpr std::uint16_t kTunnelPort = 8472;
+inline constexpr std::uint32_t kTunnelId = policy::kTunnelNumber;
+inline constexpr std::uint16_t kTunnelPort = policy::kTunnelPort;
 inline constexpr std::uint32_t kTunnelOverhead4 = 20 + 8 + 8 + 14;
 inline constexpr std::uint32_t kTunnelOverhead6 = 40 + 8 + 8 + 14;
 // What IPv6 needs (RFC 8200 section 5); the kernel switches it off on smaller links.

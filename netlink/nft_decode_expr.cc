@@ -49,7 +49,24 @@ Expr payload(const Fields& f) {
   return PayloadLoad{*base, f.be32(NFTA_PAYLOAD_OFFSET), f.be32(NFTA_PAYLOAD_LEN), *to};
 }
 
+Expr rt(const Fields& f) {
+  const auto to = reg_of(f, NFTA_RT_DREG);
+  if (!to || f.be32(NFTA_RT_KEY) != NFT_RT_TCPMSS) return unknown("rt");
+  return SegmentLoad{*to};
+}
+
+Expr tcp_option_store(const Fields& f) {
+  const auto from = reg_of(f, NFTA_EXTHDR_SREG);
+  const auto type = f.octets(NFTA_EXTHDR_TYPE);
+  if (!from || type.empty() || f.be32(NFTA_EXTHDR_FLAGS) != 0 ||
+      f.be32(NFTA_EXTHDR_OP) != NFT_EXTHDR_OP_TCPOPT) {
+    return unknown("exthdr");
+  }
+  return TcpOptionStore{type[0], f.be32(NFTA_EXTHDR_OFFSET), f.be32(NFTA_EXTHDR_LEN), *from};
+}
+
 Expr exthdr(const Fields& f) {
+  if (f.has(NFTA_EXTHDR_SREG)) return tcp_option_store(f);
   const auto to = reg_of(f, NFTA_EXTHDR_DREG);
   const auto type = f.octets(NFTA_EXTHDR_TYPE);
   const auto flags = f.be32(NFTA_EXTHDR_FLAGS);
@@ -216,10 +233,11 @@ Expr dynset(const Fields& f) {
   return known ? Expr(std::move(dynset)) : Expr(unknown("dynset"));
 }
 
-constexpr std::array<std::pair<std::string_view, Expr (*)(const Fields&)>, 20> kDecoders = {{
+constexpr std::array<std::pair<std::string_view, Expr (*)(const Fields&)>, 21> kDecoders = {{
     {"meta", meta},
     {"payload", payload},
     {"exthdr", exthdr},
+    {"rt", rt},
     {"ct", ct},
     {"numgen", numgen},
     {"cmp", cmp},

@@ -47,6 +47,12 @@ struct Check {
     if (e.length == 0 || e.length > kMaxKeyBytes || e.offset > 255) return "not in a header";
     return reg(e.to, e.length);
   }
+  std::string operator()(const SegmentLoad& e) const { return reg(e.to, 2); }
+  std::string operator()(const TcpOptionStore& e) const {
+    // What the kernel takes: a half or a whole word.
+    if ((e.length != 2 && e.length != 4) || e.offset > 255) return "not in an option";
+    return reg(e.from, e.length);
+  }
   std::string operator()(const CtLoad& e) const { return reg(e.to, 4); }
   std::string operator()(const NumgenRandom& e) const {
     return e.modulus == 0 ? "numgen modulus 0" : reg(e.to, 4);
@@ -153,6 +159,21 @@ struct Lower {
     if (e.present) {
       nftnl_expr_set_u32(out.get(), NFTNL_EXPR_EXTHDR_FLAGS, NFT_EXTHDR_F_PRESENT);
     }
+    return out;
+  }
+  Out operator()(const SegmentLoad& e) const {
+    auto out = new_expr("rt");
+    nftnl_expr_set_u32(out.get(), NFTNL_EXPR_RT_KEY, NFT_RT_TCPMSS);
+    nftnl_expr_set_u32(out.get(), NFTNL_EXPR_RT_DREG, number(e.to));
+    return out;
+  }
+  Out operator()(const TcpOptionStore& e) const {
+    auto out = new_expr("exthdr");
+    nftnl_expr_set_u32(out.get(), NFTNL_EXPR_EXTHDR_SREG, number(e.from));
+    nftnl_expr_set_u8(out.get(), NFTNL_EXPR_EXTHDR_TYPE, e.option);
+    nftnl_expr_set_u32(out.get(), NFTNL_EXPR_EXTHDR_OFFSET, e.offset);
+    nftnl_expr_set_u32(out.get(), NFTNL_EXPR_EXTHDR_LEN, e.length);
+    nftnl_expr_set_u32(out.get(), NFTNL_EXPR_EXTHDR_OP, NFT_EXTHDR_OP_TCPOPT);
     return out;
   }
   Out operator()(const CtLoad& e) const {

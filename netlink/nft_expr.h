@@ -104,10 +104,10 @@ struct UnknownExpr {
   auto operator<=>(const UnknownExpr&) const = default;
 };
 
-using Expr =
-    std::variant<MetaLoad, MetaSet, PayloadLoad, ExthdrLoad, CtLoad, NumgenRandom, Compare, Range,
-                 Bitwise, Byteorder, Lookup, InSet, Immediate, Verdict, Counter, CounterRef, Limit,
-                 Connlimit, Dynset, Log, Reject, Nat, Masquerade, Notrack, UnknownExpr>;
+using Expr = std::variant<MetaLoad, MetaSet, PayloadLoad, ExthdrLoad, SegmentLoad, TcpOptionStore,
+                          CtLoad, NumgenRandom, Compare, Range, Bitwise, Byteorder, Lookup, InSet,
+                          Immediate, Verdict, Counter, CounterRef, Limit, Connlimit, Dynset, Log,
+                          Reject, Nat, Masquerade, Notrack, UnknownExpr>;
 using Exprs = std::vector<Expr>;
 
 // Longest rule; the longest of ours has about 20 expressions.

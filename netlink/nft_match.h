@@ -66,6 +66,19 @@ struct ExthdrLoad {
   Reg to = {};
   auto operator<=>(const ExthdrLoad&) const = default;
 };
+// The largest TCP segment that the packet's way carries, and the way back; host order.
+struct SegmentLoad {
+  Reg to = {};
+  auto operator<=>(const SegmentLoad&) const = default;
+};
+// Writes into an option of the TCP header, where that is there. The kernel makes a maximum
+// segment size only smaller.
+struct TcpOptionStore {
+  std::uint8_t option = 0;  // IANA's kind
+  std::uint32_t offset = 0, length = 1;
+  Reg from = {};
+  auto operator<=>(const TcpOptionStore&) const = default;
+};
 enum class CtKey : std::uint8_t { kState, kDirection, kStatus, kMark };
 struct CtLoad {
   CtKey key{};

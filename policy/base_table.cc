@@ -250,12 +250,12 @@ void Builder::without_target() {
     rule({in(v.flow_block(), v.name(SetId::kHold4Block)), count("c_held"), drop()});
   }
   rules(targets_elsewhere(settings_));
-  rules(late_from_elsewhere(settings_));
   rule({refuse()});
 }
 
 void Builder::forward() {
   base("forw", false, Hook::kForward, -10);
+  rules(trunk_forward(settings_));
   rule({kFromMesh, jump("decide")});
   rule({kToMesh, jump("decide")});
   rule({kFromMesh, count("c_refused"), drop()});

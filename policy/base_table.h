@@ -65,10 +65,10 @@ inline constexpr std::uint32_t kLogRate = 10, kLogBurst = 20;
 // Bytes of a packet in the log: headers of IPv6 and TCP without options.
 inline constexpr std::uint32_t kLogSnaplen = 64;
 
+// The port and the network's number of that device, the same on all nodes.
+inline constexpr std::uint32_t kTunnelPort = 8472, kTunnelNumber = 88;
 // VXLAN (IANA's and Linux' old number) and Geneve: a container must not speak for a node.
-inline constexpr std::uint32_t kTunnelPorts[] = {4789, 6081, 8472};
-// Those of them that a VXLAN device listens on; with one of ours, for the other nodes only.
-inline constexpr std::uint32_t kVxlanPorts[] = {4789, 8472};
+inline constexpr std::uint32_t kTunnelPorts[] = {4789, 6081, kTunnelPort};
 
 struct TableOptions {
   // Forwarding of that family was off before meshd switched it on: what concerns no mesh

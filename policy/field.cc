@@ -7,7 +7,7 @@ namespace {
 
 using enum Component;
 
-constexpr std::uint8_t kIcmp = 1, kIcmp6 = 58;
+constexpr std::uint8_t kIcmp = 1, kTcp = 6, kUdp = 17, kIcmp6 = 58;
 
 // In the order of Field.
 constexpr std::array kFields = {
@@ -41,6 +41,12 @@ constexpr std::array kFields = {
     FieldInfo{"@th,240,16", kMark, 2, 4, kIcmp, false},
     FieldInfo{"@th,112,8", kMark, 1, 6, kIcmp6, false},
     FieldInfo{"@th,400,16", kMark, 2, 6, kIcmp6, false},
+    // From the UDP header on: 8 bytes of its own, 8 of VXLAN, 14 of Ethernet.
+    FieldInfo{"@th,96,24", kMark, 3, 0, kUdp, false},
+    FieldInfo{"@th,224,16", kMark, 2, 0, kUdp, false},
+    FieldInfo{"@th,336,32", kAddr4, 4, 0, kUdp, false},
+    FieldInfo{"@th,304,128", kAddr6, 16, 0, kUdp, false},
+    FieldInfo{"tcp flags & (syn | rst) ==", kMark, 1, 0, kTcp, false},
     FieldInfo{"ct direction", kMark, 1, 0, 0, true},
     FieldInfo{"numgen random mod 16", kSlot, 4, 0, 0, true},
 };

@@ -41,6 +41,12 @@ enum class Field : std::uint8_t {
   kQuoted4DestPort,
   kQuoted6NextHeader,
   kQuoted6DestPort,
+  // Of a packet of the tunnel, unpacked: its network's number, and the frame inside.
+  kTunnelNumber,
+  kInnerEthertype,
+  kInner4Source,
+  kInner6Source,
+  kTcpSynRst,    // of the TCP flags, these two
   kCtDirection,  // 0 original, 1 reply
   kRandomSlot,   // new for every packet, below kSlots
 };

@@ -181,12 +181,7 @@ Fragment node_fragment(const World& world) {
   const auto& settings = world.settings;
   Fragment fragment;
   auto& elements = fragment.elements;
-  std::vector<Prefix> mesh, blocks;
-  for (const auto& range :
-       {settings.pool4, settings.vip_pool4, settings.pool6, settings.vip_pool6}) {
-    if (range) mesh.push_back(*range);
-  }
-  for (const auto& prefix : normalise(std::move(mesh))) {
+  for (const auto& prefix : mesh_ranges(settings)) {
     elements.push_back(interval(pick(prefix.family(), SetId::kMesh4, SetId::kMesh6), prefix));
   }
   for (const auto& prefix : never_reached(world)) {
@@ -199,18 +194,7 @@ Fragment node_fragment(const World& world) {
   for (const auto& name : settings.trunks) {
     elements.push_back(ElementBuilder(SetId::kTrunk).ifname(name).build());
   }
-  for (const auto& [name, node] : world.nodes) {
-    if (name == settings.node_name) continue;
-    blocks.insert(blocks.end(), node.blocks.begin(), node.blocks.end());
-    for (const auto& address : node.underlay) {
-      const auto peers = pick(address.family(), SetId::kPeers4, SetId::kPeers6);
-      elements.push_back(ElementBuilder(peers).addr(address).build());
-    }
-  }
-  // Two nodes that claim the same must not make the kernel refuse everything.
-  for (const auto& prefix : normalise(std::move(blocks))) {
-    elements.push_back(interval(pick(prefix.family(), SetId::kRemote4, SetId::kRemote6), prefix));
-  }
+  add_other_nodes(world, elements);
   std::ranges::sort(elements);
   elements.erase(std::ranges::unique(elements).begin(), elements.end());
   return fragment;

@@ -118,6 +118,9 @@ using GrantedUnits = std::map<ServiceKey, std::vector<PortUnit>>;
 
 // What the node and its cluster are.
 [[nodiscard]] Fragment node_fragment(const World& world);
+// Of it: the container and VIP ranges, sorted; and what there is of other nodes.
+[[nodiscard]] std::vector<Prefix> mesh_ranges(const Settings& settings);
+void add_other_nodes(const World& world, std::vector<Element>& elements);
 [[nodiscard]] Fragment service_fragment(const World& world, const Index& index,
                                         const ServiceKey& key);
 // Of a workload on another node: what it may send to those that are here.

@@ -158,9 +158,10 @@ struct PartText {
   }
   std::string operator()(const InProfile& part) const {
     const auto owner = concat_text(part.owner);
-    return fmt::format("{} map @{} . {} {}@{}{}{} @{}", owner, part.map, concat_text(part.rest),
-                       part.by_row ? "map " : "", part.set, part.by_row ? " . " : " ", owner,
-                       part.counts);
+    const auto text = fmt::format("{} map @{} . {} {}@{}", owner, part.map, concat_text(part.rest),
+                                  part.by_row ? "map " : "", part.set);
+    if (part.counts.empty()) return text;
+    return fmt::format("{}{}{} @{}", text, part.by_row ? " . " : " ", owner, part.counts);
   }
   std::string operator()(const Meter& part) const {
     return fmt::format("update @{} {{ {} limit rate {}{}/second burst {} packets }}", part.set,
@@ -173,6 +174,7 @@ struct PartText {
   std::string operator()(const RateLimit& part) const {
     return fmt::format("limit rate {}/second burst {} packets", part.rate, part.burst);
   }
+  std::string operator()(const ClampSegments&) const { return "tcp option maxseg size set rt mtu"; }
   std::string operator()(const Count& part) const {
     return fmt::format("counter name {}", part.counter);
   }

@@ -52,9 +52,9 @@ struct InSet {
   bool negated = false;
   bool operator==(const InSet&) const = default;
 };
-// A map gives a profile for the first fields; profile and the other fields are in a set. Then
-// the owner is in a third, whose element counts: nothing counts that does not match. With
-// `by_row` the second is a map too, to a row, and the third has row and owner.
+// A map gives a profile for the first fields; profile and the other fields are in a set. Then,
+// where there is one, the owner is in a third, whose element counts: nothing counts that does
+// not match. With `by_row` the second is a map too, to a row, and the third has row and owner.
 // Profile and row stay in registers: the packet's mark belongs to others.
 struct InProfile {
   std::vector<Field> owner = {};
@@ -86,6 +86,12 @@ struct ConnectionsOver {
 struct RateLimit {
   std::uint32_t rate = 0, burst = 0;
   bool operator==(const RateLimit&) const = default;
+};
+
+// The largest segment that a SYN offers becomes what the ways of both directions carry, if that
+// is less. Only where a packet's way is known: from `forward` on.
+struct ClampSegments {
+  bool operator==(const ClampSegments&) const = default;
 };
 
 struct Count {
@@ -132,8 +138,8 @@ struct Masquerade {
 };
 
 using Part = std::variant<Match, CtState, CtTranslated, CtConfirmed, InSet, InProfile, Meter,
-                          ConnectionsOver, RateLimit, Count, LogTo, Notrack, Verdict, Reject,
-                          TranslateTo, TranslateByMap, Masquerade>;
+                          ConnectionsOver, RateLimit, ClampSegments, Count, LogTo, Notrack, Verdict,
+                          Reject, TranslateTo, TranslateByMap, Masquerade>;
 using Rule = std::vector<Part>;
 
 enum class Hook : std::uint8_t { kPrerouting, kInput, kForward, kOutput, kPostrouting };

@@ -33,12 +33,10 @@ constexpr std::uint32_t kEgressRows = 8 * kContainers;
 constexpr std::uint32_t kProfileIntervals = 16'384;
 // People and services of the node that an administrator names one by one.
 constexpr std::uint32_t kUsers = 1'024;
-// Other nodes, of some addresses each: far beyond what one slice is made for.
-constexpr std::uint32_t kPeers = 8'192;
 // Uplinks and the tunnel of one node.
 constexpr std::uint32_t kTrunks = 64;
-// Intervals that come from the settings, a handful, limited where those are read, and one
-// or two for each node of the cluster.
+// Intervals that come from the settings, a handful, limited where those are read, and a few
+// elements for each node of the cluster: no room is taken for them where there is none.
 constexpr std::uint32_t kUnlimited = 0;
 
 constexpr Component kBindKey4[] = {kIfname, kEther, kAddr4};
@@ -127,8 +125,10 @@ constexpr std::array<SetInfo, kSetCount> kSets = {{
     intervals("never6", kAddress6, kUnlimited),
     intervals("remote4", kAddress4, kUnlimited),
     intervals("remote6", kAddress6, kUnlimited),
-    plain("peers4", kAddress4, kPeers),
-    plain("peers6", kAddress6, kPeers),
+    interval_map("origin4", kAddress4, kNumber, kUnlimited),
+    interval_map("origin6", kAddress6, kNumber, kUnlimited),
+    plain("peers4", kNumberAddress4, kUnlimited),
+    plain("peers6", kNumberAddress6, kUnlimited),
     plain("trunk", kInterface, kTrunks),
     plain("users", kUserKey, kUsers),
 }};

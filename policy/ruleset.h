@@ -68,7 +68,9 @@ enum class SetId : std::uint8_t {
   kNever6,
   kRemote4,  // where other nodes' containers have their addresses
   kRemote6,
-  kPeers4,  // addresses of the other nodes themselves
+  kOrigin4,  // prefix : number of the node that speaks for it; 0: any, since it is not the mesh's
+  kOrigin6,
+  kPeers4,  // such a number . address of that node itself
   kPeers6,
   kTrunk,  // interfaces by which other nodes' packets come
   kUsers,  // uids on the node that reach containers

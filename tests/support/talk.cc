@@ -112,29 +112,6 @@ std::vector<std::uint8_t> udp(const RawDatagram& datagram) {
   return bytes;
 }
 
-std::vector<std::uint8_t> packet(const RawDatagram& datagram) {
-  const auto payload = udp(datagram);
-  std::vector<std::uint8_t> bytes;
-  if (datagram.to.is_v4()) {
-    append(bytes, std::array<std::uint8_t, 2>{0x45, 0});
-    append16(bytes, static_cast<std::uint16_t>(20 + payload.size()));
-    append(bytes, std::array<std::uint8_t, 8>{0, 1, 0, 0, 64, 17, 0, 0});
-  } else {
-    append(bytes, std::array<std::uint8_t, 4>{0x60, 0, 0, 0});
-    append16(bytes, static_cast<std::uint16_t>(payload.size()));
-    append(bytes, std::array<std::uint8_t, 2>{17, 64});
-  }
-  append(bytes, datagram.from.bytes());
-  append(bytes, datagram.to.bytes());
-  if (datagram.to.is_v4()) {
-    const auto value = checksum(sum16(bytes));
-    bytes[10] = static_cast<std::uint8_t>(value >> 8);
-    bytes[11] = static_cast<std::uint8_t>(value & 0xff);
-  }
-  append(bytes, payload);
-  return bytes;
-}
-
 IpAddress address_of(const sockaddr_storage& peer) {
   if (peer.ss_family == AF_INET) {
     const auto* v4 = reinterpret_cast<const sockaddr_in*>(&peer);
@@ -268,6 +245,29 @@ IpAddress EchoServer::last_peer() const {
 
 std::uint64_t EchoServer::questions() const { return state_->questions; }
 
+std::vector<std::uint8_t> raw_packet(const RawDatagram& datagram) {
+  const auto payload = udp(datagram);
+  std::vector<std::uint8_t> bytes;
+  if (datagram.to.is_v4()) {
+    append(bytes, std::array<std::uint8_t, 2>{0x45, 0});
+    append16(bytes, static_cast<std::uint16_t>(20 + payload.size()));
+    append(bytes, std::array<std::uint8_t, 8>{0, 1, 0, 0, 64, 17, 0, 0});
+  } else {
+    append(bytes, std::array<std::uint8_t, 4>{0x60, 0, 0, 0});
+    append16(bytes, static_cast<std::uint16_t>(payload.size()));
+    append(bytes, std::array<std::uint8_t, 2>{17, 64});
+  }
+  append(bytes, datagram.from.bytes());
+  append(bytes, datagram.to.bytes());
+  if (datagram.to.is_v4()) {
+    const auto value = checksum(sum16(bytes));
+    bytes[10] = static_cast<std::uint8_t>(value >> 8);
+    bytes[11] = static_cast<std::uint8_t>(value & 0xff);
+  }
+  append(bytes, payload);
+  return bytes;
+}
+
 void send_raw(const netlink::Netns& netns, std::span<const RawDatagram> datagrams) {
   UniqueFd fd;
   unsigned index = 0;
@@ -283,7 +283,7 @@ void send_raw(const netlink::Netns& netns, std::span<const RawDatagram> datagram
     std::vector<std::uint8_t> frame = {2, 0, 0, 0, 0, 1};  // the node's end of every veth
     append(frame, datagram.from_mac.bytes);
     append16(frame, datagram.to.is_v4() ? ETH_P_IP : ETH_P_IPV6);
-    append(frame, packet(datagram));
+    append(frame, raw_packet(datagram));
     std::copy_n(frame.begin(), ETH_ALEN, to.sll_addr);
     const auto sent = sendto(fd.get(), frame.data(), frame.size(), 0,
                              reinterpret_cast<const sockaddr*>(&to), sizeof to);

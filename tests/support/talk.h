@@ -11,6 +11,7 @@
 #include <optional>
 #include <ostream>
 #include <span>
+#include <vector>
 
 #include "base/ip.h"
 #include "base/unique_fd.h"
@@ -77,6 +78,8 @@ struct RawDatagram {
   std::uint16_t port = 0;
   std::uint16_t source_port = 40'000;
 };
+// The IP packet of it.
+[[nodiscard]] std::vector<std::uint8_t> raw_packet(const RawDatagram& datagram);
 // Sends them out of eth0 of `netns`, whatever anybody thinks of their addresses.
 void send_raw(const netlink::Netns& netns, std::span<const RawDatagram> datagrams);
 inline void send_raw(const netlink::Netns& netns, const RawDatagram& datagram) {

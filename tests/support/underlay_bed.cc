@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <thread>
 #include <utility>
 
+#include "tests/support/flows.h"
 #include "tests/support/ruleset_samples.h"
 
 namespace meshd::test {
@@ -189,6 +191,35 @@ bool UnderlayBed::carries(std::size_t from, std::size_t to, Family family, int b
       in_container(from, fmt::format("ping -n -c 1 -W 2 -M do -s {} {}", bytes - headers,
                                      nodes_[to].at(family).to_string()));
   return output.find(" 1 received") != std::string::npos;
+}
+
+bool UnderlayBed::streams(std::size_t from, std::size_t to, Family family) {
+  constexpr std::size_t kBytes = 1U << 20;
+  const auto server =
+      serve(nodes_[to].container, nodes_[to].at(family).to_string().c_str(), 7778, SOCK_STREAM);
+  UniqueFd client;
+  must(netlink::run_in_netns(nodes_[from].container.fd(),
+                             [&] { client = make_socket(nodes_[to].at(family), SOCK_STREAM); }));
+  const timeval limit{.tv_sec = 5, .tv_usec = 0};
+  setsockopt(client.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  const auto remote = endpoint(nodes_[to].at(family), 7778);
+  if (connect(client.get(), remote.get(), remote.length) != 0) return false;
+  const UniqueFd accepted(accept4(server.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  setsockopt(accepted.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  std::thread sender([&client] {
+    const std::vector<char> bytes(kBytes);
+    static_cast<void>(!write(client.get(), bytes.data(), bytes.size()));
+    shutdown(client.get(), SHUT_WR);
+  });
+  std::size_t received = 0;
+  std::vector<char> buffer(1U << 16);
+  for (ssize_t got = 1; got > 0;) {
+    got = read(accepted.get(), buffer.data(), buffer.size());
+    if (got > 0) received += static_cast<std::size_t>(got);
+  }
+  shutdown(client.get(), SHUT_RDWR);
+  sender.join();
+  return received == kBytes;
 }
 
 }  // namespace meshd::test

@@ -60,6 +60,8 @@ class UnderlayBed {
   [[nodiscard]] bool reaches(std::size_t from, std::size_t to, Family family);
   // One echo request of that size as an IP packet, which nobody may split.
   [[nodiscard]] bool carries(std::size_t from, std::size_t to, Family family, int bytes);
+  // A megabyte by TCP arrives within a few seconds.
+  [[nodiscard]] bool streams(std::size_t from, std::size_t to, Family family);
 
  private:
   void make_node(int number, Wire wire);
