@@ -20,7 +20,9 @@
 #include <vector>
 
 #include "controller/cluster.h"
+#include "controller/counts.h"
 #include "controller/decide.h"
+#include "controller/refused.h"
 #include "controller/slices.h"
 #include "controller/store.h"
 
@@ -82,12 +84,14 @@ class Controller {
   [[nodiscard]] Status forget(const Author& author, const std::string& id, bool force,
                               const Moment& now);
   [[nodiscard]] Status release(const Author& author, const std::string& name, const Moment& now);
-  // A node that will not come back, before its time.
+  // A node that will not come back, before its time: its session ends, and its certificates are
+  // refused from then on (is_dismissed()).
   [[nodiscard]] Status dismiss(const std::string& node, const Moment& now);
 
   // A machine with a token: counted as its use. Refused while a node of the name is connected.
+  // `key` is the digest of the key that it will have a certificate for.
   [[nodiscard]] Status let_in(std::string_view token, const IpAddress& source,
-                              const std::string& node, const Moment& now);
+                              const std::string& node, const std::string& key, const Moment& now);
   [[nodiscard]] Status put_token(const Token& token, const Moment& now);
   [[nodiscard]] Status revoke_token(const std::string& id, const Moment& now);
 
@@ -96,7 +100,19 @@ class Controller {
   void on_store_notified(const Moment& now);
   [[nodiscard]] Store& store() { return *store_; }
 
+  // Whoever is told what happens in the cluster; empty: nobody, and nothing is made for them.
+  using EventSink = std::function<void(mesh::v1::Event)>;
+  void tell_events(EventSink sink) { sink_ = std::move(sink); }
+
+  [[nodiscard]] const Counts& counts() const { return counts_; }
+  [[nodiscard]] const policy::RefusedPairs& refused_pairs() const { return refused_.pairs(); }
+  [[nodiscard]] const std::set<std::string>& stale() const { return stale_; }
   [[nodiscard]] const Cluster& cluster() const { return cluster_; }
+  // With the holds as they are at that time.
+  [[nodiscard]] const policy::World& world_at(TimePoint now) {
+    cluster_.set_now(now);
+    return cluster_.world();
+  }
   [[nodiscard]] const Slices& slices() const { return slices_; }
   [[nodiscard]] std::uint64_t revision() const { return revision_; }
   [[nodiscard]] const std::string& name() const { return options_.name; }
@@ -110,7 +126,8 @@ class Controller {
     std::uint64_t last_report = 0;
     std::deque<mesh::v1::Report> kept;                                   // not stored yet
     std::map<std::string, std::pair<std::uint64_t, TimePoint>> awaited;  // id: call, until
-    std::optional<TimePoint> retry_at;  // of a slice that was refused
+    std::optional<TimePoint> retry_at;    // of a slice that was refused
+    std::optional<TimePoint> refused_at;  // when it told of refused flows last
     NodeStatus status;
   };
   using Decision = std::function<Result<Writes>()>;
@@ -135,12 +152,18 @@ class Controller {
                   const Moment& now);
   void on_declare(const std::string& node, Session& session, const mesh::v1::Declare& request,
                   const Moment& now);
+  void on_refused_flows(const std::string& node, Session& session,
+                        const mesh::v1::RefusedFlows& flows, const Moment& now);
+  void tell(mesh::v1::Event event) const {
+    if (sink_) sink_(std::move(event));
+  }
   void answer_awaited(const Moment& now);
   void welcome(const std::string& node, Session& session);
   void send_ready(const Moment& now);
   void send_next(const std::string& node, const Moment& now);
-  void end(const std::string& node, const std::string& why, Duration retry_after,
-           const Moment& now);
+  // `word` is why, for the metrics.
+  void end(const std::string& node, std::string_view word, const std::string& why,
+           Duration retry_after, const Moment& now);
   void lose(const std::string& node, const Moment& now);
   void mark(const std::string& node, bool stale);
   void look_after_nodes(const Moment& now);
@@ -156,6 +179,9 @@ class Controller {
   std::set<std::string> stale_;
   std::string store_trouble_;
   std::optional<TimePoint> timer_;
+  RefusedTable refused_;
+  Counts counts_;
+  EventSink sink_;
 };
 
 }  // namespace meshd::controller
