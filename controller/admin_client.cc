@@ -28,10 +28,6 @@ constexpr auto kCallTimeout = std::chrono::seconds(30);
 constexpr auto kBackupTimeout = std::chrono::minutes(10);  // a slow disk, a large cluster
 constexpr int kMaxReplyBytes = 32 << 20;
 
-pki::UtcTime utc_now() {
-  return std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
-}
-
 std::unexpected<AdminFailure> refused(std::string what) {
   return std::unexpected(AdminFailure(1, std::move(what)));
 }
@@ -150,7 +146,7 @@ Status write_authorities(const std::string& path, const pki::Certificate& certif
 // One command at work. Each overload carries one kind of action out.
 class Runner {
  public:
-  explicit Runner(const Where& where) : where_(where) {}
+  Runner(const Where& where, const UtcClock& clock) : where_(where), clock_(clock) {}
 
   Answer<AdminOutput> operator()(const AdminHelp&) const { return AdminOutput{}; }
 
@@ -167,7 +163,7 @@ class Runner {
   }
   Answer<AdminOutput> operator()(const ListTokens&) const {
     auto client = TRY(Client::connect(where_));
-    return AdminOutput{render(TRY(client.call(&Stub::ListTokens, pb::Empty())), utc_now()), ""};
+    return AdminOutput{render(TRY(client.call(&Stub::ListTokens, pb::Empty())), clock_()), ""};
   }
   Answer<AdminOutput> operator()(const RevokeToken& revoke) const {
     pb::TokenName request;
@@ -201,7 +197,7 @@ class Runner {
     CHECK_OK(pki::write_identity(certify.out, key, certificate));
     return AdminOutput{fmt::format("{}: {} {} of cluster {}, good for {}\n", certify.out,
                                    certify.role, certify.name, client.cluster(),
-                                   pki::duration_text(certificate.not_after - utc_now())),
+                                   pki::duration_text(certificate.not_after - clock_())),
                        fmt::format("{} goes with it\n", authorities)};
   }
 
@@ -219,6 +215,7 @@ class Runner {
   }
 
   const Where& where_;
+  const UtcClock& clock_;
 };
 
 }  // namespace
@@ -231,8 +228,13 @@ std::vector<std::string> local_addresses(const std::string& listen) {
   return {listen};
 }
 
-std::expected<AdminOutput, AdminFailure> run_admin(const AdminCommand& command) {
-  return std::visit(Runner(command.where), command.action);
+pki::UtcTime utc_now() {
+  return std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
+}
+
+std::expected<AdminOutput, AdminFailure> run_admin(const AdminCommand& command,
+                                                   const UtcClock& clock) {
+  return std::visit(Runner(command.where, clock), command.action);
 }
 
 }  // namespace meshd::controller

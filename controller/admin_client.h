@@ -6,12 +6,14 @@
 #pragma once
 
 #include <expected>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/result.h"
 #include "controller/cli.h"
+#include "pki/certificate.h"
 
 namespace meshd::controller {
 
@@ -27,7 +29,11 @@ struct [[nodiscard]] AdminFailure {
   // Implicit on purpose, for TRY.
   AdminFailure(Error error) : what(std::move(error.what)) {}  // NOLINT(google-explicit-constructor)
 };
-[[nodiscard]] std::expected<AdminOutput, AdminFailure> run_admin(const AdminCommand& command);
+// `clock` says how long what was got is good.
+using UtcClock = std::function<pki::UtcTime()>;
+[[nodiscard]] pki::UtcTime utc_now();
+[[nodiscard]] std::expected<AdminOutput, AdminFailure> run_admin(const AdminCommand& command,
+                                                                 const UtcClock& clock = utc_now);
 
 // Where a controller that listens there is found from the same machine.
 [[nodiscard]] std::vector<std::string> local_addresses(const std::string& listen);

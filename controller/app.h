@@ -10,8 +10,12 @@
 #include <chrono>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include "controller/metrics.h"
 #include "controller/server.h"
 #include "pki/issue.h"
 
@@ -50,7 +54,13 @@ class App final : public Handler {
   void list_services(Reply<mesh::v1::ServiceList> reply) override;
   void list_published(Reply<mesh::v1::PublishedList> reply) override;
   void list_nodes(Reply<mesh::v1::NodeList> reply) override;
+  void list_refused(Reply<mesh::v1::RefusedList> reply) override;
   void get_status(Reply<mesh::v1::StatusReply> reply) override;
+  void explain(const pki::Peer& peer, const mesh::v1::ExplainRequest& request,
+               Reply<mesh::v1::ExplainReply> reply) override;
+  void watch(std::shared_ptr<EventStream> stream, bool refused_only) override;
+  void unwatch(const EventStream& stream) override;
+  void turned_away(std::string_view why, const std::string& text) override;
   // In app_admin.cc.
   void create_token(const pki::Peer& peer, const mesh::v1::TokenRequest& request,
                     Reply<mesh::v1::TokenReply> reply) override;
@@ -64,8 +74,10 @@ class App final : public Handler {
   void certify(const pki::Peer& peer, const mesh::v1::CertifyRequest& request,
                Reply<mesh::v1::EnrolReply> reply) override;
 
-  // Sessions whose certificate has ended meanwhile end too.
+  // Sessions whose certificate has ended meanwhile, or whose node was dismissed at another
+  // controller, end too.
   void end_expired();
+  [[nodiscard]] std::string metrics_text() const;
 
  private:
   [[nodiscard]] pki::UtcTime utc() const;
@@ -75,11 +87,24 @@ class App final : public Handler {
   Controller& controller_;
   const Authority& authority_;
   const Now now_;
+  // Whether its node was dismissed; then it has been told so.
+  [[nodiscard]] bool send_away(NodeStream& stream, const pki::Peer& peer);
+  // Who did what, and how it ended: a line of the audit log, and a count of `command`.
+  void audit(const pki::Peer& peer, std::string_view command, const std::string& what,
+             const Status& outcome);
+  void tell(mesh::v1::Event event);
+
   std::map<NodeStream*, pki::Peer> streams_;
+  ServedCounts counts_;
+  struct Watching {
+    std::shared_ptr<EventStream> stream;
+    bool refused_only = false;
+  };
+  std::vector<Watching> watchers_;
 };
 
-// A line of the audit log: who did what, and how it ended.
 [[nodiscard]] std::string audit_name(const pki::Peer& peer);  // "admin/ada"
-void audit(const std::string& subject, const std::string& what, const Status& outcome);
+// As is_dismissed() has it.
+[[nodiscard]] std::string key_text(const pki::Sha256& digest);
 
 }  // namespace meshd::controller

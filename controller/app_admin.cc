@@ -72,7 +72,7 @@ void App::create_token(const pki::Peer& peer, const pb::TokenRequest& request,
     return answer;
   };
   auto answer = make();
-  audit(audit_name(peer), what, status_of(answer));
+  audit(peer, "token create", what, status_of(answer));
   reply(std::move(answer));
 }
 
@@ -93,14 +93,14 @@ void App::list_tokens(Reply<pb::TokenList> reply) {
 void App::revoke_token(const pki::Peer& peer, const pb::TokenName& request,
                        Reply<pb::Empty> reply) {
   const auto status = controller_.revoke_token(request.id(), now_());
-  audit(audit_name(peer), "token revoke " + request.id(), status);
+  audit(peer, "token revoke", "token revoke " + request.id(), status);
   if (!status) return reply(std::unexpected(status.error()));
   reply(pb::Empty());
 }
 
 void App::dismiss_node(const pki::Peer& peer, const pb::NodeName& request, Reply<pb::Empty> reply) {
   const auto status = controller_.dismiss(request.name(), now_());
-  audit(audit_name(peer), "node dismiss " + request.name(), status);
+  audit(peer, "node dismiss", "node dismiss " + request.name(), status);
   if (!status) return reply(std::unexpected(status.error()));
   reply(pb::Empty());
 }
@@ -112,7 +112,7 @@ void App::backup(const pki::Peer& peer, const pb::BackupRequest& request, Reply<
       path.starts_with('/')
           ? controller_.store().backup(path)
           : Status(fail(ErrorCode::kInvalid, fmt::format("backup: {}: no absolute path", path)));
-  audit(audit_name(peer), "backup " + path, status);
+  audit(peer, "backup", "backup " + path, status);
   if (!status) return reply(std::unexpected(status.error()));
   reply(pb::Empty());
 }
@@ -130,7 +130,7 @@ void App::certify(const pki::Peer& peer, const pb::CertifyRequest& request,
     return issue(request.csr(), holder);
   };
   auto answer = make();
-  audit(audit_name(peer), fmt::format("certify {} {}", request.role(), request.name()),
+  audit(peer, "certify", fmt::format("certify {} {}", request.role(), request.name()),
         status_of(answer));
   reply(std::move(answer));
 }

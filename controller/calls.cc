@@ -61,9 +61,16 @@ Result<pki::Peer> peer_of(const grpc::CallbackServerContext& context, const Shar
                       std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now()));
 }
 
+void Shared::turn_away(std::string_view why, std::string text) {
+  [[maybe_unused]] const bool told = jobs.post(
+      [why, text = std::move(text)](Handler& handler) { handler.turned_away(why, text); });
+}
+
 Call::Call(Shared& shared) : shared_(shared) {
   admitted_ = shared_.calls.fetch_add(1) < Server::kMaxCalls;
-  if (!admitted_) refuse({grpc::StatusCode::RESOURCE_EXHAUSTED, "too many calls in flight"});
+  if (admitted_) return;
+  shared_.turn_away("overload", "too many calls in flight");
+  refuse({grpc::StatusCode::RESOURCE_EXHAUSTED, "too many calls in flight"});
 }
 
 void Call::refuse(grpc::Status status) {
@@ -76,20 +83,28 @@ void Call::OnDone() {
   delete this;
 }
 
+std::optional<grpc::Status> refusal_of(const grpc::CallbackServerContext& context, Shared& shared,
+                                       May may, std::optional<pki::Peer>* peer) {
+  auto known = peer_of(context, shared);
+  if (!known) {
+    shared.turn_away("certificate", fmt::format("{}: {}", context.peer(), known.error().what));
+    return grpc::Status(grpc::StatusCode::UNAUTHENTICATED, known.error().what);
+  }
+  if (!allows(known->identity.role, may)) {
+    auto text = fmt::format("{} may not do that", known->identity.to_string());
+    shared.turn_away("role", text);
+    return grpc::Status(grpc::StatusCode::PERMISSION_DENIED, std::move(text));
+  }
+  if (peer != nullptr) *peer = *std::move(known);
+  return std::nullopt;
+}
+
 Admitted admit(const grpc::CallbackServerContext& context, Shared& shared, May may) {
   auto* const call = new Call(shared);
   if (!call->admitted()) return {call, {}};
-  auto peer = peer_of(context, shared);
-  if (!peer) {
-    call->refuse({grpc::StatusCode::UNAUTHENTICATED, peer.error().what});
-    return {call, {}};
-  }
-  if (!allows(peer->identity.role, may)) {
-    call->refuse({grpc::StatusCode::PERMISSION_DENIED,
-                  fmt::format("{} may not do that", peer->identity.to_string())});
-    return {call, {}};
-  }
-  return {call, *std::move(peer)};
+  std::optional<pki::Peer> peer;
+  if (const auto refusal = refusal_of(context, shared, may, &peer)) call->refuse(*refusal);
+  return {call, std::move(peer)};
 }
 
 }  // namespace meshd::controller

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "controller/server.h"
@@ -20,12 +21,15 @@ namespace meshd::controller {
 
 // What sessions and calls share.
 struct Shared {
-  // A session has at most one read, one write and one end to tell of; a call its start.
-  Mailbox<Server::Job> jobs{4 * Server::kMaxSessions + 2 * Server::kMaxCalls};
-  std::atomic<std::size_t> sessions{0}, calls{0};
+  // A session has at most one read, one write and one end to tell of; a call its start, or that
+  // it was turned away; a watcher what a session has.
+  Mailbox<Server::Job> jobs{5 * Server::kMaxSessions + 4 * Server::kMaxCalls};
+  std::atomic<std::size_t> sessions{0}, calls{0}, watchers{0};
   std::string cluster;
 
   void post(Server::Job job);
+  // Told to the loop, which counts and logs it. What it has no room for is lost: a storm.
+  void turn_away(std::string_view why, std::string text);
 };
 
 [[nodiscard]] Result<pki::Peer> peer_of(const grpc::CallbackServerContext& context,
@@ -52,6 +56,11 @@ class Call final : public grpc::ServerUnaryReactor {
 };
 
 enum class May { kRead, kDeclare, kAdminister };
+
+// Why somebody may not; absent: they may, and `peer` is who they are.
+[[nodiscard]] std::optional<grpc::Status> refusal_of(const grpc::CallbackServerContext& context,
+                                                     Shared& shared, May may,
+                                                     std::optional<pki::Peer>* peer = nullptr);
 
 // A call by somebody who may, or one that is refused already.
 struct Admitted {

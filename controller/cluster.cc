@@ -71,6 +71,8 @@ Status Cluster::fold(const Write& write, const Moment& now, Touched& touched) {
       return fold_resting(write, now);
     case kind::ObjectKind::TOKEN:
       return fold_token(write);
+    case kind::ObjectKind::DISMISSAL:
+      return fold_dismissal(write);
     default:
       return unreadable(write, "is of a kind that this version does not know");
   }
@@ -100,6 +102,9 @@ Status Cluster::fold_declaration(const Write& write, Touched& touched) {
   }
   if (const auto* before = this->declaration(write.key)) unindex(*before);
   if (!declaration) {
+    if (const auto found = world_.workloads.find(write.key); found != world_.workloads.end()) {
+      displace(found->second);
+    }
     world_.workloads.erase(write.key);
     origins_.erase(write.key);
     return {};
@@ -114,6 +119,11 @@ Status Cluster::fold_declaration(const Write& write, Touched& touched) {
 Status Cluster::fold_service(const Write& write, const Moment& now, Touched& touched) {
   const auto key = parse_service_key(write.key);
   touched.services.insert(key);
+  if (const auto before = world_.services.find(key); before != world_.services.end()) {
+    for (const auto family : kFamilies) {
+      if (before->second.vip(family)) services_at_.erase(*before->second.vip(family));
+    }
+  }
   if (!write.value) {
     world_.services.erase(key);
     return {};
@@ -123,6 +133,7 @@ Status Cluster::fold_service(const Write& write, const Moment& now, Touched& tou
   service.owner = stored.owner();
   CHECK_OK(read_addresses(write, stored.vips(), [&](const IpAddress& vip) {
     (vip.is_v4() ? service.vip4 : service.vip6) = vip;
+    services_at_.insert_or_assign(vip, key);
   }));
   service.declared_at = now.past(stored.declared_at_ms());
   if (stored.endpoint_lost_at_ms() != 0) {
@@ -211,12 +222,32 @@ Status Cluster::fold_token(const Write& write) {
   return {};
 }
 
+Status Cluster::fold_dismissal(const Write& write) {
+  if (!write.value) {
+    dismissals_.erase(write.key);
+    return {};
+  }
+  const auto stored = TRY(parse<mesh::v1::StoredDismissal>(write));
+  dismissals_.insert_or_assign(write.key, Dismissal{stored.at_ms(), stored.enrolled_key()});
+  return {};
+}
+
+// Its addresses are its own no longer.
+void Cluster::displace(policy::Workload& workload) {
+  for (const auto family : kFamilies) {
+    if (!workload.remote || !workload.remote->address(family)) continue;
+    const auto found = ids_.find(*workload.remote->address(family));
+    if (found != ids_.end() && found->second == workload.declaration.id) ids_.erase(found);
+  }
+  workload.remote.reset();
+}
+
 // Brings the world's workload up to where its placement says it is.
 void Cluster::place(const std::string& id) {
   const auto found = world_.workloads.find(id);
   if (found == world_.workloads.end()) return;
   auto& workload = found->second;
-  workload.remote.reset();
+  displace(workload);
   workload.draining = workload.ready = false;
   workload.tcp_ready.clear();
   const auto* placement = this->placement(id);
@@ -227,6 +258,7 @@ void Cluster::place(const std::string& id) {
   for (const auto& text : reported.addresses()) {
     const auto address = *IpAddress::parse(text);  // fold_endpoint() has read it
     (address.is_v4() ? remote.v4 : remote.v6) = address;
+    ids_.insert_or_assign(address, id);
   }
   workload.remote = std::move(remote);
   workload.draining = reported.draining();
@@ -281,6 +313,16 @@ const Placement* Cluster::placement(const std::string& id) const {
 const std::set<std::string>& Cluster::placed_on(const std::string& node) const {
   const auto found = on_node_.find(node);
   return found == on_node_.end() ? kNobody : found->second;
+}
+
+const std::string& Cluster::id_at(const IpAddress& address) const {
+  const auto found = ids_.find(address);
+  return found == ids_.end() ? kNone : found->second;
+}
+
+std::optional<policy::ServiceKey> Cluster::service_at(const IpAddress& address) const {
+  const auto found = services_at_.find(address);
+  return found == services_at_.end() ? std::nullopt : std::optional(found->second);
 }
 
 }  // namespace meshd::controller

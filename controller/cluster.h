@@ -59,6 +59,15 @@ class Cluster {
   // Where it is attached or assigned; null: nowhere.
   [[nodiscard]] const Placement* placement(const std::string& id) const;
   [[nodiscard]] const std::set<std::string>& placed_on(const std::string& node) const;
+  // Whose address it is now; empty, absent: nobody's.
+  [[nodiscard]] const std::string& id_at(const IpAddress& address) const;
+  [[nodiscard]] std::optional<policy::ServiceKey> service_at(const IpAddress& address) const;
+  // Nodes that were dismissed, and who has enrolled under their names since.
+  struct Dismissal {
+    std::int64_t at_ms = 0;
+    std::string enrolled_key;  // a digest; empty: nobody has
+  };
+  [[nodiscard]] const std::map<std::string, Dismissal>& dismissals() const { return dismissals_; }
   // Times of the world are compared to this.
   void set_now(TimePoint now) { world_.now = now; }
 
@@ -73,7 +82,9 @@ class Cluster {
   [[nodiscard]] Status fold_endpoint(const Write& write, Touched& touched);
   [[nodiscard]] Status fold_resting(const Write& write, const Moment& now);
   [[nodiscard]] Status fold_token(const Write& write);
+  [[nodiscard]] Status fold_dismissal(const Write& write);
   void place(const std::string& id);
+  void displace(policy::Workload& workload);
   void index(const policy::Declaration& declaration);
   void unindex(const policy::Declaration& declaration);
 
@@ -86,6 +97,9 @@ class Cluster {
   std::map<std::string, Origin> origins_;
   std::map<std::string, Placement> placements_;  // also of ids whose declaration is gone
   std::map<std::string, std::set<std::string>> on_node_;
+  std::map<IpAddress, std::string> ids_;                 // of those with a placement
+  std::map<IpAddress, policy::ServiceKey> services_at_;  // by VIP
+  std::map<std::string, Dismissal> dismissals_;          // by node
   mesh::v1::StoredSettings settings_;
 };
 

@@ -78,6 +78,11 @@ Result<Config> to_config(const ControllerConfig& from) {
   if (config.dismiss_after <= config.stale_after) {
     return wrong("dismiss_after_s", "is not after stale_after_s");
   }
+  if (!from.metrics().listen().empty()) {
+    auto listen = metrics::parse_listen(from.metrics().listen());
+    if (!listen) return wrong("metrics.listen", listen.error().what);
+    config.metrics = *listen;
+  }
   read_log(from.log(), config);
   return config;
 }
@@ -91,6 +96,7 @@ Status check_given(const ControllerConfig& from, const policy::ParsedFile& parse
       std::pair{"postgres", from.postgres().empty()},
       std::pair{"stale_after_s", from.stale_after_s() == 0},
       std::pair{"dismiss_after_s", from.dismiss_after_s() == 0},
+      std::pair{"metrics.listen", from.metrics().listen().empty()},
   };
   for (const auto& [field, unset] : fields) {
     if (unset && parsed.lines.contains(field)) {

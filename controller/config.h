@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "metrics/http.h"
 
 namespace meshd::controller {
 
@@ -27,6 +28,7 @@ struct Config {
   Duration dismiss_after = std::chrono::hours(1);
   log::Level log_level = log::Level::kInfo;
   log::Format log_format = log::Format::kText;
+  std::optional<metrics::ListenAddress> metrics;  // absent: nowhere
 };
 
 [[nodiscard]] Result<Config> parse_config(std::string_view file, std::string_view text);

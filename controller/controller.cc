@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "controller/events.h"
 
 namespace meshd::controller {
 namespace {
@@ -41,13 +42,16 @@ Status Controller::carry_out(const Decision& decide, const Moment& now) {
     if (writes.empty()) return {};
     const auto revision = store_->commit(revision_, writes);
     if (revision) {
+      ++counts_.commits;
       store_trouble_.clear();
       CHECK_OK(fold(writes, now));
       revision_ = *revision;
       answer_awaited(now);
       return {};
     }
-    if (revision.error().code != ErrorCode::kConflict) {
+    const bool behind = revision.error().code == ErrorCode::kConflict;
+    ++(behind ? counts_.commit_conflicts : counts_.commit_failures);
+    if (!behind) {
       store_trouble_ = revision.error().what;
       return std::unexpected(revision.error());
     }
@@ -58,6 +62,12 @@ Status Controller::carry_out(const Decision& decide, const Moment& now) {
 
 Status Controller::fold(const Writes& writes, const Moment& now) {
   Touched touched;
+  std::map<std::string, Shown> before;
+  for (const auto& write : writes) {
+    const bool shows =
+        write.kind == kind::ObjectKind::DECLARATION || write.kind == kind::ObjectKind::ENDPOINT;
+    if (sink_ && shows) before.try_emplace(write.key, shown(cluster_, write.key));
+  }
   for (const auto& write : writes) CHECK_OK(cluster_.fold(write, now, touched));
   for (const auto& name : touched.nodes) {
     if (cluster_.nodes().contains(name)) {
@@ -66,8 +76,18 @@ Status Controller::fold(const Writes& writes, const Moment& now) {
     }
     lost_.erase(name);
     stale_.erase(name);
+    if (sessions_.contains(name)) dismissed_.insert(name);
+    tell(make_event(mesh::v1::Event::Kind::NODE_GONE, name, name));
   }
   slices_.update(cluster_, touched, stale_);
+  for (const auto& [id, was] : before) {
+    for (auto& event : events_between(id, was, shown(cluster_, id))) tell(std::move(event));
+  }
+  for (const auto& key : touched.services) {
+    if (key.scope == policy::Scope::kCluster && !cluster_.world().services.contains(key)) {
+      tell(make_event(mesh::v1::Event::Kind::NAME_RELEASED, key.name, {}));
+    }
+  }
   return {};
 }
 
@@ -102,6 +122,10 @@ Status Controller::catch_up(const Moment& now) {
   for (const auto& [block, until] : cluster_.resting_blocks()) {
     gone(kind::ObjectKind::RESTING, block.to_string());
   }
+  for (const auto& [id, token] : cluster_.tokens()) gone(kind::ObjectKind::TOKEN, id);
+  for (const auto& [node, dismissal] : cluster_.dismissals()) {
+    gone(kind::ObjectKind::DISMISSAL, node);
+  }
   CHECK_OK(fold(writes, now));
   revision_ = stored.revision;
   return {};
@@ -121,6 +145,7 @@ void Controller::on_store_notified(const Moment& now) {
   }
   // After the changes that they may speak of. What could not be read now is told again.
   take_news(heard.news, now);
+  end_dismissed(now);
   send_ready(now);
   tell_news();
 }
@@ -158,22 +183,33 @@ Status Controller::dismiss(const std::string& node, const Moment& now) {
   if (!cluster_.nodes().contains(node)) {
     return fail(ErrorCode::kNotFound, fmt::format("node dismiss: no node {}", node));
   }
-  if (is_connected(node)) {
-    return fail(ErrorCode::kConflict, fmt::format("node dismiss: {} is connected", node));
+  if (sessions_.contains(node)) {
+    end(node, "dismissed", std::string(kDismissed), kDismissedPause, now);
   }
-  const auto status =
-      carry_out([&]() -> Result<Writes> { return controller::dismiss(cluster_, node, now); }, now);
+  const auto status = carry_out(
+      [&]() -> Result<Writes> {
+        auto writes = controller::dismiss(cluster_, node, now);
+        writes.push_back(put_dismissal(node, now));
+        return writes;
+      },
+      now);
   send_ready(now);
   return status;
 }
 
 Status Controller::let_in(std::string_view token, const IpAddress& source, const std::string& node,
-                          const Moment& now) {
+                          const std::string& key, const Moment& now) {
   if (is_connected(node)) {
     return fail(ErrorCode::kConflict, fmt::format("node {} is connected already", node));
   }
   const pki::UtcTime wall{std::chrono::seconds(now.wall_ms / 1000)};
-  return carry_out([&] { return spend(cluster_, token, source, node, wall); }, now);
+  return carry_out(
+      [&]() -> Result<Writes> {
+        auto writes = TRY(spend(cluster_, token, source, node, wall));
+        if (auto known = put_enrolled(cluster_, node, key)) writes.push_back(*std::move(known));
+        return writes;
+      },
+      now);
 }
 
 Status Controller::put_token(const Token& token, const Moment& now) {
@@ -216,6 +252,7 @@ void Controller::on_timer(const Moment& now) {
   const auto swept =
       carry_out([&]() -> Result<Writes> { return controller::sweep(cluster_, now); }, now);
   if (!swept) log::warning("store: {}", swept.error().what);
+  end_dismissed(now);
   send_ready(now);
   tell_news();
   set_timer(now.steady + kSweepEvery);
@@ -241,6 +278,7 @@ void Controller::look_after_nodes(const Moment& now) {
       if (!status) log::warning("node {}: {}", name, status.error().what);
     } else if (now.steady - since >= options_.stale_after && !stale_.contains(name)) {
       log::warning("node {}: not heard of: its workloads are marked", name);
+      tell(make_event(mesh::v1::Event::Kind::NODE_STALE, name, name));
       mark(name, true);
     } else {
       set_timer(since + (stale_.contains(name) ? options_.dismiss_after : options_.stale_after));
@@ -270,11 +308,24 @@ void Controller::take_news(const std::vector<std::string>& lines, const Moment& 
       if (sessions_.contains(node)) {
         // A later one there: what is left here is a connection that has not noticed its end.
         if (news.kind != NodeNews::Kind::kTook) continue;
-        end(node, "connected to another controller since", kRetryAfter, now);
+        end(node, "moved", "connected to another controller since", kRetryAfter, now);
       }
       lost_.erase(node);
       mark(node, false);
       if (news.in_force) slices_.heard_in_force(node, *news.in_force);
+    }
+  }
+}
+
+// By another controller, while they are connected here. Not where it is folded: a session is in use
+// there.
+void Controller::end_dismissed(const Moment& now) {
+  for (const auto& node : std::exchange(dismissed_, {})) {
+    if (!sessions_.contains(node) || cluster_.nodes().contains(node)) continue;
+    if (cluster_.dismissals().contains(node)) {
+      end(node, "dismissed", std::string(kDismissed), kDismissedPause, now);
+    } else {
+      end(node, "given_up", "given up meanwhile", kRetryAfter, now);
     }
   }
 }

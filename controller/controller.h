@@ -20,8 +20,10 @@
 #include <vector>
 
 #include "controller/cluster.h"
+#include "controller/counts.h"
 #include "controller/decide.h"
 #include "controller/elsewhere.h"
+#include "controller/refused.h"
 #include "controller/slices.h"
 #include "controller/store.h"
 
@@ -87,12 +89,14 @@ class Controller {
   [[nodiscard]] Status forget(const Author& author, const std::string& id, bool force,
                               const Moment& now);
   [[nodiscard]] Status release(const Author& author, const std::string& name, const Moment& now);
-  // A node that will not come back, before its time.
+  // A node that will not come back, before its time: its session ends, and its certificates are
+  // refused from then on (is_dismissed()).
   [[nodiscard]] Status dismiss(const std::string& node, const Moment& now);
 
   // A machine with a token: counted as its use. Refused while a node of the name is connected.
+  // `key` is the digest of the key that it will have a certificate for.
   [[nodiscard]] Status let_in(std::string_view token, const IpAddress& source,
-                              const std::string& node, const Moment& now);
+                              const std::string& node, const std::string& key, const Moment& now);
   [[nodiscard]] Status put_token(const Token& token, const Moment& now);
   [[nodiscard]] Status revoke_token(const std::string& id, const Moment& now);
 
@@ -101,7 +105,19 @@ class Controller {
   void on_store_notified(const Moment& now);
   [[nodiscard]] Store& store() { return *store_; }
 
+  // Whoever is told what happens in the cluster; empty: nobody, and nothing is made for them.
+  using EventSink = std::function<void(mesh::v1::Event)>;
+  void tell_events(EventSink sink) { sink_ = std::move(sink); }
+
+  [[nodiscard]] const Counts& counts() const { return counts_; }
+  [[nodiscard]] const policy::RefusedPairs& refused_pairs() const { return refused_.pairs(); }
+  [[nodiscard]] const std::set<std::string>& stale() const { return stale_; }
   [[nodiscard]] const Cluster& cluster() const { return cluster_; }
+  // With the holds as they are at that time.
+  [[nodiscard]] const policy::World& world_at(TimePoint now) {
+    cluster_.set_now(now);
+    return cluster_.world();
+  }
   [[nodiscard]] const Slices& slices() const { return slices_; }
   [[nodiscard]] std::uint64_t revision() const { return revision_; }
   [[nodiscard]] const std::string& name() const { return options_.name; }
@@ -121,6 +137,7 @@ class Controller {
     std::deque<mesh::v1::Report> kept;       // not stored yet
     std::map<std::string, Awaited> awaited;  // by id
     std::optional<TimePoint> retry_at;       // of a slice that was refused
+    std::optional<TimePoint> refused_at;     // when it told of refused flows last
     NodeStatus status;
   };
   using Decision = std::function<Result<Writes>()>;
@@ -149,12 +166,18 @@ class Controller {
                   const Moment& now);
   void on_declare(const std::string& node, Session& session, const mesh::v1::Declare& request,
                   const Moment& now);
+  void on_refused_flows(const std::string& node, Session& session,
+                        const mesh::v1::RefusedFlows& flows, const Moment& now);
+  void tell(mesh::v1::Event event) const {
+    if (sink_) sink_(std::move(event));
+  }
   void answer_awaited(const Moment& now);
   void welcome(const std::string& node, Session& session);
   void send_ready(const Moment& now);
   void send_next(const std::string& node, const Moment& now);
-  void end(const std::string& node, const std::string& why, Duration retry_after,
-           const Moment& now);
+  // `word` is why, for the metrics.
+  void end(const std::string& node, std::string_view word, const std::string& why,
+           Duration retry_after, const Moment& now);
   void lose(const std::string& node, const Moment& now);
   void mark(const std::string& node, bool stale);
   void look_after_nodes(const Moment& now);
@@ -163,6 +186,7 @@ class Controller {
   }
   // Of other controllers, and for them.
   void take_news(const std::vector<std::string>& lines, const Moment& now);
+  void end_dismissed(const Moment& now);
   void note_news(NodeNews::Kind kind, const std::string& node);
   void tell_news();
   void tell_all(const Moment& now);
@@ -177,10 +201,14 @@ class Controller {
   std::map<std::string, TimePoint> lost_;    // nodes without a session, and since when
   std::set<std::string> stale_;
   Elsewhere elsewhere_;
-  std::vector<NodeNews> news_;  // not told yet
+  std::vector<NodeNews> news_;       // not told yet
+  std::set<std::string> dismissed_;  // nodes with a session here
   TimePoint tell_all_at_{};
   std::string store_trouble_;
   std::optional<TimePoint> timer_;
+  RefusedTable refused_;
+  Counts counts_;
+  EventSink sink_;
 };
 
 }  // namespace meshd::controller

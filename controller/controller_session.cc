@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "controller/controller.h"
+#include "controller/events.h"
 #include "policy/from_proto.h"
 
 namespace meshd::controller {
@@ -51,7 +52,9 @@ Result<std::vector<IpAddress>> read_underlay(const mesh::v1::Hello& hello) {
 void Controller::on_message(const std::string& node, NodeStream& stream,
                             const mesh::v1::FromNode& message, const Moment& now) {
   cluster_.set_now(now.steady);
+  ++counts_.messages;
   take_message(node, stream, message, now);
+  end_dismissed(now);
   tell_news();
 }
 
@@ -61,6 +64,11 @@ void Controller::take_message(const std::string& node, NodeStream& stream,
   const auto found = sessions_.find(node);
   if (found == sessions_.end() || found->second.stream != &stream) {
     log::warning("node {}: speaks before hello", node);
+    ++counts_.ended["order"];
+    mesh::v1::ToNode farewell;
+    farewell.mutable_farewell()->set_reason("hello comes first");
+    farewell.mutable_farewell()->set_retry_after_ms(1000);
+    stream.send(std::move(farewell));
     return stream.close();
   }
   auto& session = found->second;
@@ -75,15 +83,18 @@ void Controller::take_message(const std::string& node, NodeStream& stream,
       return on_started(node, session, message.started(), now);
     case mesh::v1::FromNode::kDeclare:
       return on_declare(node, session, message.declare(), now);
+    case mesh::v1::FromNode::kRefusedFlows:
+      return on_refused_flows(node, session, message.refused_flows(), now);
     default:
-      return end(node, "a message that this controller does not know", kRetryAfter, now);
+      return end(node, "unknown", "a message that this controller does not know", kRetryAfter, now);
   }
 }
 
 void Controller::on_hello(const std::string& node, NodeStream& stream, const mesh::v1::Hello& hello,
                           const Moment& now) {
-  const auto turn_away = [&](const std::string& why) {
+  const auto turn_away = [&](std::string_view what, const std::string& why) {
     log::warning("node {}: turned away: {}", node, why);
+    ++counts_.ended[std::string(what)];
     mesh::v1::ToNode message;
     message.mutable_farewell()->set_reason(why);
     message.mutable_farewell()->set_retry_after_ms(1000);
@@ -91,26 +102,30 @@ void Controller::on_hello(const std::string& node, NodeStream& stream, const mes
     stream.close();
   };
   if (const auto other = sessions_.find(node); other != sessions_.end()) {
-    if (other->second.stream == &stream) return end(node, "hello said twice", kRetryAfter, now);
-    return turn_away("a node of this name is connected already");
+    if (other->second.stream == &stream)
+      return end(node, "order", "hello said twice", kRetryAfter, now);
+    return turn_away("name_taken", "a node of this name is connected already");
   }
   if (hello.protocol() != kProtocol) {
-    return turn_away(fmt::format("protocol {} is not spoken here", hello.protocol()));
+    return turn_away("protocol", fmt::format("protocol {} is not spoken here", hello.protocol()));
   }
   if (hello.boot_id().empty() || hello.boot_id().size() > kMaxBootId) {
-    return turn_away("boot_id: 1 to 64 bytes");
+    return turn_away("hello", "boot_id: 1 to 64 bytes");
   }
   // The same boot is the same node: the other controller has not noticed yet that it is gone.
   const auto known = cluster_.nodes().find(node);
   if (elsewhere_.has(node) && known != cluster_.nodes().end() &&
       known->second.boot_id != hello.boot_id()) {
-    return turn_away("a node of this name is connected to another controller");
+    return turn_away("name_taken", "a node of this name is connected to another controller");
   }
   const auto underlay = read_underlay(hello);
-  if (!underlay) return turn_away(underlay.error().what);
+  if (!underlay) return turn_away("hello", underlay.error().what);
   const auto admitted =
       carry_out([&] { return admit(cluster_, node, hello.boot_id(), *underlay, now); }, now);
-  if (!admitted) return turn_away(admitted.error().what);
+  if (!admitted) {
+    const bool away = admitted.error().code == ErrorCode::kSystem;
+    return turn_away(away ? "store" : "not_admitted", admitted.error().what);
+  }
 
   auto& session = sessions_[node];
   session.stream = &stream;
@@ -118,6 +133,8 @@ void Controller::on_hello(const std::string& node, NodeStream& stream, const mes
   lost_.erase(node);
   mark(node, false);
   log::info("node {}: connected", node);
+  ++counts_.sessions;
+  tell(make_event(mesh::v1::Event::Kind::NODE_UP, node, node));
   welcome(node, session);
   if (slices_.begin(cluster_, node, hello.revision(), hello.slice_hash())) {
     mesh::v1::ToNode message;
@@ -157,9 +174,10 @@ void Controller::on_closed(NodeStream& stream, const Moment& now) {
   tell_news();
 }
 
-void Controller::end(const std::string& node, const std::string& why, Duration retry_after,
-                     const Moment& now) {
+void Controller::end(const std::string& node, std::string_view word, const std::string& why,
+                     Duration retry_after, const Moment& now) {
   log::warning("node {}: session ended: {}", node, why);
+  ++counts_.ended[std::string(word)];
   mesh::v1::ToNode message;
   message.mutable_farewell()->set_reason(why);
   message.mutable_farewell()->set_retry_after_ms(static_cast<std::uint32_t>(
@@ -171,6 +189,7 @@ void Controller::end(const std::string& node, const std::string& why, Duration r
 }
 
 void Controller::lose(const std::string& node, const Moment& now) {
+  tell(make_event(mesh::v1::Event::Kind::NODE_DOWN, node, node));
   sessions_.erase(node);
   slices_.end(node);
   note_news(NodeNews::Kind::kLost, node);
@@ -183,11 +202,12 @@ void Controller::lose(const std::string& node, const Moment& now) {
 void Controller::on_report(const std::string& node, Session& session,
                            const mesh::v1::Report& report, const Moment& now) {
   if (report.number() <= session.last_report) {
-    return end(node, fmt::format("report {} after {}", report.number(), session.last_report),
-               kRetryAfter, now);
+    return end(node, "order",
+               fmt::format("report {} after {}", report.number(), session.last_report), kRetryAfter,
+               now);
   }
   if (session.kept.size() >= kMaxKeptReports) {
-    return end(node, "the store has been away for long", std::chrono::seconds(5), now);
+    return end(node, "store", "the store has been away for long", std::chrono::seconds(5), now);
   }
   session.last_report = report.number();
   session.kept.push_back(report);
@@ -214,6 +234,8 @@ void Controller::take_reports(const std::string& node, Session& session, const M
     message.mutable_report_taken()->set_number(report.number());
     for (const auto& [id, why] : judged.refused) {
       log::warning("node {}: reports {}, which {}", node, id, why);
+      ++counts_.refused["endpoint"];
+      tell(make_event(mesh::v1::Event::Kind::PROBLEM, id, node, why));
       auto& problem = *message.mutable_report_taken()->add_refused();
       problem.set_subject(id);
       problem.set_detail(why);
@@ -229,9 +251,11 @@ void Controller::take_reports(const std::string& node, Session& session, const M
 void Controller::on_applied(const std::string& node, Session& session, std::uint64_t revision,
                             const Moment& now) {
   if (!slices_.applied(node, revision)) {
-    return end(node, fmt::format("answers revision {}, which is not on its way", revision),
-               kRetryAfter, now);
+    return end(node, "revision",
+               fmt::format("answers revision {}, which is not on its way", revision), kRetryAfter,
+               now);
   }
+  ++counts_.slices_applied;
   session.status.trouble.clear();
   note_news(NodeNews::Kind::kHolds, node);
   send_ready(now);
@@ -240,11 +264,16 @@ void Controller::on_applied(const std::string& node, Session& session, std::uint
 void Controller::on_refused(const std::string& node, Session& session,
                             const mesh::v1::Refused& refused, const Moment& now) {
   if (!slices_.refused(cluster_, node, refused.revision())) {
-    return end(node,
+    return end(node, "revision",
                fmt::format("answers revision {}, which is not on its way", refused.revision()),
                kRetryAfter, now);
   }
+  ++counts_.slices_refused;
   log::warning("node {}: refuses its slice: {}", node, refused.reason());
+  if (session.status.trouble != refused.reason()) {
+    tell(make_event(mesh::v1::Event::Kind::PROBLEM, node, node,
+                    "refuses its slice: " + refused.reason()));
+  }
   session.status.trouble = refused.reason();
   session.retry_at = now.steady + kRetryAfter;
   set_timer(*session.retry_at);
@@ -264,6 +293,7 @@ void Controller::send_next(const std::string& node, const Moment& now) {
   mesh::v1::ToNode message;
   *message.mutable_slice() = std::move(next->change);
   found->second.stream->send(std::move(message));
+  ++counts_.slices_sent;
   if (!next->in_sync) return;
   mesh::v1::ToNode mark;
   mark.mutable_in_sync()->set_revision(revision);
@@ -276,7 +306,8 @@ void Controller::send_next(const std::string& node, const Moment& now) {
 void Controller::on_started(const std::string& node, Session& session,
                             const mesh::v1::Started& started, const Moment& now) {
   if (session.awaited.size() >= kMaxAwaited) {
-    return end(node, "too many containers wait for their declaration", kRetryAfter, now);
+    return end(node, "overload", "too many containers wait for their declaration", kRetryAfter,
+               now);
   }
   session.awaited.insert_or_assign(started.id(),
                                    Awaited{started.call(), now.steady + kAwaitLimit, {}});
@@ -331,6 +362,10 @@ void Controller::on_declare(const std::string& node, Session& session,
     return declare(author, std::move(declarations), node, now);
   };
   const auto status = carry();
+  if (!status) {
+    log::warning("node {}: declares: {}", node, status.error().what);
+    ++counts_.refused["declaration"];
+  }
   mesh::v1::ToNode message;
   auto& reply = *message.mutable_declare();
   reply.set_call(request.call());
@@ -340,6 +375,25 @@ void Controller::on_declare(const std::string& node, Session& session,
     reply.set_code(grpc_code(status.error().code));
   }
   session.stream->send(std::move(message));
+}
+
+// --- refused flows -------------------------------------------------------------------
+
+void Controller::on_refused_flows(const std::string& node, Session& session,
+                                  const mesh::v1::RefusedFlows& flows, const Moment& now) {
+  if (session.refused_at && now.steady - *session.refused_at < kRefusedPause) {
+    ++counts_.refused["refused_flows"];
+    log::warning("node {}: tells of refused flows too often: left out", node);
+    return;
+  }
+  session.refused_at = now.steady;
+  auto taken = refused_.take(cluster_, node, flows, now);
+  for (const auto& [what, why] : taken.refused) {
+    ++counts_.refused["refused_flows"];
+    log::warning("node {}: tells of {}, which {}", node, what, why);
+  }
+  counts_.refused_flows += taken.events.size();
+  for (auto& event : taken.events) tell(std::move(event));
 }
 
 }  // namespace meshd::controller

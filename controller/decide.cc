@@ -382,8 +382,43 @@ Result<Writes> spend(const Cluster& cluster, std::string_view token, const IpAdd
   return Writes{put_token(spent(*found))};
 }
 
+Write put_dismissal(const std::string& node, const Moment& now) {
+  mesh::v1::StoredDismissal stored;
+  stored.set_at_ms(now.wall_ms);
+  return put(kind::ObjectKind::DISMISSAL, node, stored);
+}
+
+std::optional<Write> put_enrolled(const Cluster& cluster, const std::string& node,
+                                  const std::string& key) {
+  const auto found = cluster.dismissals().find(node);
+  if (found == cluster.dismissals().end()) return std::nullopt;
+  mesh::v1::StoredDismissal stored;
+  stored.set_at_ms(found->second.at_ms);
+  stored.set_enrolled_key(key);
+  return put(kind::ObjectKind::DISMISSAL, node, stored);
+}
+
+bool is_dismissed(const Cluster& cluster, const std::string& node, const std::string& key,
+                  pki::UtcTime since) {
+  const auto found = cluster.dismissals().find(node);
+  if (found == cluster.dismissals().end()) return false;
+  if (found->second.enrolled_key == key) return false;
+  return since <= pki::UtcTime(std::chrono::seconds(found->second.at_ms / 1000));
+}
+
 Writes sweep(const Cluster& cluster, const Moment& now) {
   Writes writes;
+  const pki::UtcTime utc{std::chrono::seconds(now.wall_ms / 1000)};
+  for (const auto& [id, token] : cluster.tokens()) {
+    if (token.terms.expires_at + kTokenKept <= utc) {
+      writes.push_back(drop(kind::ObjectKind::TOKEN, id));
+    }
+  }
+  for (const auto& [node, dismissal] : cluster.dismissals()) {
+    if (pki::UtcTime(std::chrono::seconds(dismissal.at_ms / 1000)) + kDismissalKept <= utc) {
+      writes.push_back(drop(kind::ObjectKind::DISMISSAL, node));
+    }
+  }
   for (const auto& [address, until] : cluster.resting()) {
     if (until <= now.steady) {
       writes.push_back(drop(kind::ObjectKind::RESTING, address.to_string()));

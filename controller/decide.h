@@ -7,7 +7,10 @@
 //            it.
 #pragma once
 
+#include <chrono>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -71,7 +74,25 @@ struct Judged {
                                    pki::UtcTime now);
 [[nodiscard]] Write put_token(const Token& token);
 
-// What has rested.
+// An administrator has dismissed the node: its certificates are refused from now on, but for those
+// of a key that enrols under its name later, or made later by an authority of the site's own.
+inline constexpr std::string_view kDismissed =
+    "this node was dismissed by an administrator: it has to join again";
+inline constexpr auto kDismissedPause = std::chrono::minutes(1);
+// Longer than certificates are made for.
+inline constexpr auto kDismissalKept = std::chrono::days(400);
+[[nodiscard]] Write put_dismissal(const std::string& node, const Moment& now);
+// Absent: the name was not dismissed.
+[[nodiscard]] std::optional<Write> put_enrolled(const Cluster& cluster, const std::string& node,
+                                                const std::string& key);
+// `key` is the digest of the certificate's, `since` its beginning.
+[[nodiscard]] bool is_dismissed(const Cluster& cluster, const std::string& node,
+                                const std::string& key, pki::UtcTime since);
+
+// How long a token that has expired is still listed, so that whoever uses it is told so in the
+// log.
+inline constexpr auto kTokenKept = std::chrono::days(7);
+// What has rested or expired.
 [[nodiscard]] Writes sweep(const Cluster& cluster, const Moment& now);
 
 }  // namespace meshd::controller

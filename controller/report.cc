@@ -35,7 +35,7 @@ pb::WorkloadList workload_list(const Cluster& cluster) {
   return list;
 }
 
-pb::ServiceList service_list(const Cluster& cluster) {
+pb::ServiceList service_list(const Cluster& cluster, const std::set<std::string>& stale) {
   pb::ServiceList list;
   for (const auto& [key, service] : cluster.world().services) {
     auto& entry = *list.add_services();
@@ -57,6 +57,7 @@ pb::ServiceList service_list(const Cluster& cluster) {
       endpoint.set_node(workload.remote->node);
       add_addresses(*workload.remote, endpoint);
       endpoint.set_ready(workload.ready && !workload.draining);
+      endpoint.set_stale(stale.contains(workload.remote->node));
     }
   }
   return list;

@@ -3,6 +3,8 @@
 // Invariant: the order is stable: by id, by name, by port.
 #pragma once
 
+#include <set>
+#include <string>
 #include <vector>
 
 #include "controller/controller.h"
@@ -11,7 +13,9 @@
 namespace meshd::controller {
 
 [[nodiscard]] mesh::v1::WorkloadList workload_list(const Cluster& cluster);
-[[nodiscard]] mesh::v1::ServiceList service_list(const Cluster& cluster);
+// `stale`: nodes that have not been heard of for a while.
+[[nodiscard]] mesh::v1::ServiceList service_list(const Cluster& cluster,
+                                                 const std::set<std::string>& stale);
 [[nodiscard]] mesh::v1::PublishedList published_list(const Cluster& cluster);
 [[nodiscard]] mesh::v1::NodeList node_list(const Cluster& cluster,
                                            const std::vector<NodeStatus>& status);

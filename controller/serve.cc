@@ -9,10 +9,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "controller/app.h"
+#include "controller/grpc_log.h"
 #include "controller/setup.h"
 
 namespace meshd::controller {
@@ -46,6 +48,11 @@ Result<UniqueFd> signals() {
   return fd;
 }
 
+void serve_metrics(metrics::Endpoint& endpoint) {
+  // When it wants to be called again is not asked: it is called every second.
+  [[maybe_unused]] const auto again = endpoint.serve();
+}
+
 // What is done every second.
 void look_after(const Config& config, const Authority& authority, Controller& controller,
                 App& app) {
@@ -57,11 +64,12 @@ void look_after(const Config& config, const Authority& authority, Controller& co
 }
 
 void run(Controller& controller, Server& server, App& app, int signal_fd,
-         const std::function<void()>& every_second) {
+         metrics::Endpoint* metrics, const std::function<void()>& every_second) {
   auto look_at = BootClock::now();
   pollfd waits[] = {{server.jobs().fd(), POLLIN, 0},
                     {signal_fd, POLLIN, 0},
-                    {controller.store().notify_fd(), POLLIN, 0}};
+                    {controller.store().notify_fd(), POLLIN, 0},
+                    {metrics == nullptr ? -1 : metrics->fd(), POLLIN, 0}};
   while ((waits[1].revents & POLLIN) == 0) {
     const auto now = BootClock::now();
     const auto next = std::min(controller.next_timer().value_or(look_at), look_at);
@@ -69,11 +77,13 @@ void run(Controller& controller, Server& server, App& app, int signal_fd,
     poll(waits, std::size(waits), static_cast<int>(std::clamp<std::int64_t>(left, 0, 10'000)));
     for (auto& job : server.jobs().drain()) job(app);
     if ((waits[2].revents & POLLIN) != 0) controller.on_store_notified(moment());
+    if ((waits[3].revents & POLLIN) != 0) serve_metrics(*metrics);
     const auto after = moment();
     if (controller.next_timer() && *controller.next_timer() <= after.steady) {
       controller.on_timer(after);
     }
     if (after.steady < look_at) continue;
+    if (metrics != nullptr) serve_metrics(*metrics);  // who says nothing is cut
     every_second();
     look_at = after.steady + kLookAfter;
   }
@@ -83,6 +93,7 @@ void run(Controller& controller, Server& server, App& app, int signal_fd,
 
 Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   CHECK_OK(pki::require_tls13());
+  take_grpc_log();
   const auto signal_fd = TRY(signals());
   const auto authority = TRY(open_authority(config.dir));
   auto store = config.postgres.empty() ? open_sqlite_store(config.dir)
@@ -104,9 +115,14 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   const auto server = TRY(Server::make(
       {config.listen, config.join_listen, identity_files(config.dir), authority.cluster}));
   App app(*controller, authority, moment);
+  std::unique_ptr<metrics::Endpoint> metrics;
+  if (config.metrics) {
+    metrics = TRY(metrics::Endpoint::open(*config.metrics, [&] { return app.metrics_text(); }));
+    log::info("metrics: at {}, port {}", config.metrics->address.to_string(), metrics->port());
+  }
   log::info("mesh-controller {}: serving cluster {}", config.name, authority.cluster);
   ready(server->port(), server->join_port());
-  run(*controller, *server, app, signal_fd.get(),
+  run(*controller, *server, app, signal_fd.get(), metrics.get(),
       [&] { look_after(config, authority, *controller, app); });
   log::info("mesh-controller {}: stopping", config.name);
   server->shutdown(app);

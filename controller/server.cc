@@ -12,6 +12,7 @@
 #include "controller/admin_service.h"
 #include "controller/calls.h"
 #include "controller/peer_address.h"
+#include "controller/watch_stream.h"
 #include "policy/from_proto.h"
 #include "proto/controller.grpc.pb.h"
 #include "proto/node.grpc.pb.h"
@@ -24,6 +25,9 @@ namespace pb = mesh::v1;
 // An apply may carry several files of 1 MiB each; a report, 10,000 containers.
 constexpr int kMaxMessageBytes = 32 << 20;
 constexpr int kMaxJoinBytes = 64 << 10;
+// Of a node: a report of 10,000 containers, or what it declares. gRPC would cut larger ones without
+// a word on this side.
+constexpr std::size_t kMaxNodeBytes = std::size_t{8} << 20;
 // Half-open peers are found within 5 s: a ping after 3 s of silence, 2 s to answer it.
 constexpr int kKeepaliveMs = 3000, kKeepaliveTimeoutMs = 2000;
 // What a node has not read yet, before it is no longer read from.
@@ -38,6 +42,7 @@ class Session final : public grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>, 
   explicit Session(Shared& shared) : shared_(shared) {}
 
   void start(pki::Peer peer) {
+    name_ = peer.identity.name;
     shared_.post([this, peer = std::move(peer)](Handler& handler) {
       is_open_ = true;
       handler.opened(*this, peer);
@@ -60,8 +65,14 @@ class Session final : public grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>, 
   void OnReadDone(bool ok) override {
     shared_.post([this, ok](Handler& handler) {
       reading_ = false;
-      if (!ok) return close();
-      if (!closing_) handler.message(*this, message_);
+      if (!ok) return refuse_message("");
+      if (closing_) return;
+      if (message_.ByteSizeLong() > kMaxNodeBytes) {
+        handler.turned_away("oversized", fmt::format("node {}: a message of more than {} bytes",
+                                                     name_, kMaxNodeBytes));
+        return refuse_message("a message that is too large");
+      }
+      handler.message(*this, message_);
       read();
     });
   }
@@ -80,6 +91,7 @@ class Session final : public grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>, 
   }
   void OnCancel() override {
     shared_.post([this](Handler&) {
+      cancelled_ = true;
       if (!writing_) unread_.clear();
       close();
     });
@@ -87,6 +99,11 @@ class Session final : public grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>, 
   void OnDone() override {
     shared_.sessions.fetch_sub(1);
     shared_.post([this](Handler& handler) {
+      // The connection was there, and nodes do not end their half: what came was no message.
+      if (unreadable_ && !cancelled_) {
+        handler.turned_away("unreadable",
+                            fmt::format("node {}: a message that cannot be read", name_));
+      }
       if (is_open_) handler.closed(*this);
       delete this;
     });
@@ -104,17 +121,28 @@ class Session final : public grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>, 
     writing_ = true;
     StartWrite(&unread_.front());
   }
+  // Empty: what came could not be read, or the connection has ended; which, OnDone() knows.
+  void refuse_message(std::string why) {
+    if (closing_) return;
+    unreadable_ = why.empty();
+    if (unreadable_) why = "a message that cannot be read";
+    status_ = {grpc::StatusCode::INVALID_ARGUMENT, std::move(why)};
+    close();
+  }
   // What was said before close() is sent first.
   void finish_if_done() {
     if (!closing_ || finished_ || writing_ || !unread_.empty()) return;
     finished_ = true;
-    Finish(grpc::Status::OK);
+    Finish(status_);
   }
 
   Shared& shared_;
+  std::string name_;  // the node's
+  grpc::Status status_ = grpc::Status::OK;
   pb::FromNode message_;
   std::deque<pb::ToNode> unread_;  // the first is being written while writing_
   bool is_open_ = false, reading_ = false, writing_ = false, closing_ = false, finished_ = false;
+  bool unreadable_ = false, cancelled_ = false;
 };
 
 // --- calls ---------------------------------------------------------------------------
@@ -126,13 +154,17 @@ class ClusterService final : public pb::Cluster::CallbackService {
   grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>* Session(Context* context) override {
     auto* const session = new controller::Session(shared_);
     if (shared_.sessions.fetch_add(1) >= Server::kMaxSessions) {
+      shared_.turn_away("overload", "too many sessions");
       session->refuse({grpc::StatusCode::RESOURCE_EXHAUSTED, "too many sessions"});
       return session;
     }
     auto peer = peer_of(*context, shared_);
     if (!peer) {
+      shared_.turn_away("certificate", fmt::format("{}: {}", context->peer(), peer.error().what));
       session->refuse({grpc::StatusCode::UNAUTHENTICATED, peer.error().what});
     } else if (peer->identity.role != pki::Role::kNode) {
+      shared_.turn_away("role",
+                        peer->identity.to_string() + " opens a session, which is for nodes");
       session->refuse({grpc::StatusCode::PERMISSION_DENIED, "sessions are for nodes"});
     } else {
       session->start(*std::move(peer));
@@ -144,6 +176,7 @@ class ClusterService final : public pb::Cluster::CallbackService {
     if (!call->admitted()) return call;
     auto peer = peer_of(*context, shared_);
     if (!peer) {
+      shared_.turn_away("certificate", fmt::format("{}: {}", context->peer(), peer.error().what));
       call->refuse({grpc::StatusCode::UNAUTHENTICATED, peer.error().what});
       return call;
     }
@@ -230,8 +263,17 @@ class StatusService final : public pb::Status::CallbackService {
   Reactor* ListNodes(Context* context, const pb::Empty*, pb::NodeList* r) override {
     return as_job(shared_, *context, May::kRead, r, &Handler::list_nodes);
   }
+  Reactor* ListRefused(Context* context, const pb::Empty*, pb::RefusedList* r) override {
+    return as_job(shared_, *context, May::kRead, r, &Handler::list_refused);
+  }
   Reactor* GetStatus(Context* context, const pb::Empty*, pb::StatusReply* r) override {
     return as_job(shared_, *context, May::kRead, r, &Handler::get_status);
+  }
+  Reactor* Explain(Context* context, const pb::ExplainRequest* q, pb::ExplainReply* r) override {
+    return as_job(shared_, *context, May::kRead, q, r, &Handler::explain);
+  }
+  grpc::ServerWriteReactor<pb::Event>* Watch(Context* context, const pb::WatchRequest* q) override {
+    return start_watch(shared_, *context, *q);
   }
 
  private:

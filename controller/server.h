@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/mailbox.h"
@@ -24,6 +25,14 @@ namespace meshd::controller {
 
 template <class T>
 using Reply = std::move_only_function<void(Result<T>)>;
+
+// One `watch` client. It ends when the client leaves or the controller stops.
+class EventStream {
+ public:
+  virtual ~EventStream() = default;
+  // False: the client is gone or too slow; drop the stream.
+  [[nodiscard]] virtual bool send(const mesh::v1::Event& event) = 0;
+};
 
 // What the loop does with what arrives.
 class Handler {
@@ -46,7 +55,14 @@ class Handler {
   virtual void list_services(Reply<mesh::v1::ServiceList> reply) = 0;
   virtual void list_published(Reply<mesh::v1::PublishedList> reply) = 0;
   virtual void list_nodes(Reply<mesh::v1::NodeList> reply) = 0;
+  virtual void list_refused(Reply<mesh::v1::RefusedList> reply) = 0;
   virtual void get_status(Reply<mesh::v1::StatusReply> reply) = 0;
+  virtual void explain(const pki::Peer& peer, const mesh::v1::ExplainRequest& request,
+                       Reply<mesh::v1::ExplainReply> reply) = 0;
+  virtual void watch(std::shared_ptr<EventStream> stream, bool refused_only) = 0;
+  virtual void unwatch(const EventStream& stream) = 0;
+  // Somebody who may not, and has been told so: a word for the metrics, a line for the log.
+  virtual void turned_away(std::string_view why, const std::string& text) = 0;
   // Of the service Admin.
   virtual void create_token(const pki::Peer& peer, const mesh::v1::TokenRequest& request,
                             Reply<mesh::v1::TokenReply> reply) = 0;

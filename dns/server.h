@@ -12,6 +12,7 @@
 // Source:     RFC 1035 section 4.2, RFC 7766.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -59,6 +60,7 @@ struct Refusal {
 struct ServerStats {
   std::atomic<std::uint64_t> queries{0}, answered{0}, forwarded{0}, dropped{0}, refused{0},
       unreported{0};
+  std::array<std::atomic<std::uint64_t>, 16> answers{};  // by rcode, once they were sent
 };
 
 struct ServerOptions {

@@ -237,15 +237,24 @@ std::size_t Server::Worker::answer_foreign(Bytes message, std::size_t limit,
 
 void Server::Worker::flush_udp(int fd) {
   unsigned sent = 0;
+  std::array<std::uint64_t, 16> rcodes{};  // counted here first: one addition for a batch
   while (sent < out_count_) {
     const int count = sendmmsg(fd, out_messages_.data() + sent, out_count_ - sent, MSG_DONTWAIT);
     // One that cannot be sent (its client is gone) must not hold up the rest.
     sent += count > 0 ? static_cast<unsigned>(count) : 1U;
+    for (auto i = sent - static_cast<unsigned>(std::max(count, 0)); count > 0 && i < sent; ++i) {
+      const auto* const reply = static_cast<const std::uint8_t*>(out_vectors_[i].iov_base);
+      ++rcodes.at(rcode_of({reply, out_vectors_[i].iov_len}));
+    }
     if (count > 0) {
       stats_.answered.fetch_add(static_cast<std::uint64_t>(count), std::memory_order_relaxed);
     }
   }
   out_count_ = 0;
+  for (std::size_t rcode = 0; rcode < rcodes.size(); ++rcode) {
+    if (rcodes.at(rcode) == 0) continue;
+    stats_.answers.at(rcode).fetch_add(rcodes.at(rcode), std::memory_order_relaxed);
+  }
 }
 
 void Server::Worker::forward_udp(int fd, const SocketAddress& from, Bytes message) {
@@ -254,7 +263,8 @@ void Server::Worker::forward_udp(int fd, const SocketAddress& from, Bytes messag
   question.query = scratch_.query;
   question.message.assign(message.begin(), message.end());
   question.limit = std::clamp<std::size_t>(scratch_.query.payload, kMinUdpPayload, kMaxUdpPayload);
-  question.send = [fd, from](Bytes reply) {
+  question.send = [this, fd, from](Bytes reply) {
+    count_answer(reply);
     sendto(fd, reply.data(), reply.size(), MSG_DONTWAIT, from.get(), from.size());
   };
   if (!forwarder_.ask(std::move(question), snapshot_->settings().filtered, now_)) {

@@ -92,6 +92,12 @@ class Server::Worker {
   void close_idle(TimePoint now);
 
   void report(const Outcome& outcome, const IpAddress& client);
+  void count_answer(Bytes reply) {
+    if (reply.size() < 4) return;
+    stats_.answers.at(rcode_of(reply)).fetch_add(1, std::memory_order_relaxed);
+  }
+  // RFC 1035 section 4.1.1: the low half of the fourth byte.
+  [[nodiscard]] static std::size_t rcode_of(Bytes reply) { return reply[3] & 0x0fU; }
   void publish_states();
   [[nodiscard]] bool too_often(const Outcome& outcome, const IpAddress& client) {
     return outcome.plain && !plain_rate_.take(client, now_);

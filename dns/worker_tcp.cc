@@ -184,6 +184,7 @@ void Server::Worker::queue_tcp(Connection& connection, Bytes message) {
   out.push_back(static_cast<std::uint8_t>(message.size() >> 8));
   out.push_back(static_cast<std::uint8_t>(message.size()));
   out.insert(out.end(), message.begin(), message.end());
+  count_answer(message);
   stats_.answered.fetch_add(1, std::memory_order_relaxed);
 }
 

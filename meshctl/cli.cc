@@ -164,8 +164,10 @@ Outcome<Action> take_list(const Line& line) {
   if (what == "flows") return List{Listing::kFlows};
   if (what == "published") return List{Listing::kPublished};
   if (what == "nodes") return List{Listing::kNodes};
-  return usage("list",
-               fmt::format("'{}' is none of workloads, services, flows, published, nodes", what));
+  if (what == "refused") return List{Listing::kRefused};
+  return usage("list", fmt::format("'{}' is none of workloads, services, flows, published, nodes, "
+                                   "refused",
+                                   what));
 }
 
 Outcome<Action> take_explain(const Line& line) {
@@ -330,6 +332,8 @@ struct Offered {
   bool operator()(const ReleaseName&) const { return true; }
   bool operator()(const ShowStatus&) const { return true; }
   bool operator()(const List& list) const { return list.what != Listing::kFlows; }
+  bool operator()(const Explain&) const { return true; }
+  bool operator()(const Watch&) const { return true; }
   bool operator()(const auto&) const { return false; }
 };
 

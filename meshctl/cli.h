@@ -63,7 +63,7 @@ struct Wait {
   std::string target;
   std::chrono::milliseconds timeout = kDefaultWait;
 };
-enum class Listing { kWorkloads, kServices, kFlows, kPublished, kNodes };
+enum class Listing { kWorkloads, kServices, kFlows, kPublished, kNodes, kRefused };
 struct List {
   Listing what = Listing::kWorkloads;
 };

@@ -263,6 +263,9 @@ Outcome<pb::PublishedList> StatusClient::published() {
 Outcome<pb::NodeList> StatusClient::nodes() {
   return impl_->read(&Impl::Stub::ListNodes, pb::Empty());
 }
+Outcome<pb::RefusedList> StatusClient::refused() {
+  return impl_->read(&Impl::Stub::ListRefused, pb::Empty());
+}
 Outcome<pb::ExplainReply> StatusClient::explain(const pb::ExplainRequest& request) {
   return impl_->read(&Impl::Stub::Explain, request);
 }

@@ -81,6 +81,7 @@ class StatusClient {
   [[nodiscard]] Outcome<pb::FlowList> flows();
   [[nodiscard]] Outcome<pb::PublishedList> published();
   [[nodiscard]] Outcome<pb::NodeList> nodes();
+  [[nodiscard]] Outcome<pb::RefusedList> refused();
   [[nodiscard]] Outcome<pb::ExplainReply> explain(const pb::ExplainRequest& request);
   [[nodiscard]] Outcome<pb::ResolveReply> resolve(const pb::ResolveRequest& request);
   [[nodiscard]] Outcome<pb::StatusReply> status();

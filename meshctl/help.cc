@@ -73,11 +73,12 @@ constexpr std::array<CommandHelp, 16> kCommands = {{
      "and the reason when the time has run out. NAME is db, db.WORKFLOW or a full name.",
      kWaitOptions, "meshctl wait db --timeout 2m"},
     {"list",
-     "workloads|services|flows|published|nodes",
+     "workloads|services|flows|published|nodes|refused",
      "list what there is",
      "workloads: declarations with their state. services: names, their addresses and\n"
      "endpoints. flows: what may pass, with counters. published: ports open to outside.\n"
-     "nodes: those of the cluster, from a controller; without --controller this one.",
+     "nodes: those of the cluster, from a controller; without --controller this one.\n"
+     "refused: pairs that were refused lately, how often, and what is not declared.",
      {},
      "meshctl list flows -o json"},
     {"explain",
@@ -133,7 +134,7 @@ void put_options(std::string& out, std::span<const OptionHelp> options) {
 std::string render_overview(const Style& style) {
   std::string out =
       "meshctl declares, connects and inspects the containers of this node's meshd, or\n"
-      "with --controller those of a cluster: apply, delete, name, list and status.\n";
+      "with --controller those of a cluster: apply, delete, name, list, explain, watch, status.\n";
   out += fmt::format("\n{}\n  meshctl COMMAND [ARGUMENTS] [OPTIONS]   options may stand anywhere\n",
                      paint("Usage", Paint::kBold, style));
   out += fmt::format("\n{}\n", paint("Commands", Paint::kBold, style));

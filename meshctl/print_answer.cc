@@ -162,9 +162,11 @@ std::string render_text(const pb::StatusReply& reply, const Style& style) {
 
 std::string render_text(const pb::Event& event, const Style& style) {
   auto kind = or_number(pb::Event::Kind::Value_Name(event.kind()), event.kind());
-  const bool refusal = event.kind() == pb::Event::Kind::REFUSED_FLOW ||
-                       event.kind() == pb::Event::Kind::REFUSED_NAME ||
-                       event.kind() == pb::Event::Kind::PROBLEM;
+  const bool refusal =
+      event.kind() == pb::Event::Kind::REFUSED_FLOW ||
+      event.kind() == pb::Event::Kind::REFUSED_NAME || event.kind() == pb::Event::Kind::PROBLEM ||
+      event.kind() == pb::Event::Kind::NODE_DOWN || event.kind() == pb::Event::Kind::NODE_STALE ||
+      event.kind() == pb::Event::Kind::NODE_GONE;
   // As wide as the longest kind, so that a stream of lines forms columns.
   const std::string pad(12 - std::min<std::size_t>(12, kind.size()), ' ');
   auto line = fmt::format("{}  {}{}", printable(event.time()),
@@ -172,6 +174,10 @@ std::string render_text(const pb::Event& event, const Style& style) {
   if (!event.id().empty()) line += "  " + printable(event.id());
   if (!event.peer().empty()) line += " -> " + printable(event.peer());
   if (!event.detail().empty()) line += "  " + printable(event.detail());
+  if (event.count() > 1) line += fmt::format("  ({} times)", event.count());
+  if (!event.node().empty() && event.node() != event.id()) {
+    line += fmt::format("  on {}", printable(event.node()));
+  }
   if (!event.missing().empty()) line += fmt::format("  (missing: {})", printable(event.missing()));
   return line + "\n";
 }

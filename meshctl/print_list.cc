@@ -89,6 +89,13 @@ void sort(pb::NodeList& list) {
                            [](const pb::NodeInfo& n) { return std::string_view(n.name()); });
 }
 
+void sort(pb::RefusedList& list) {
+  std::ranges::stable_sort(*list.mutable_refused(), {}, [](const pb::RefusedInfo& r) {
+    return std::tuple<std::string_view, std::string_view, int, std::uint32_t>(
+        r.consumer(), r.provider(), r.protocol(), r.port());
+  });
+}
+
 std::string render_table(const pb::WorkloadList& list, const Style& style) {
   Table table({{"ID"}, {"NAME"}, {"WORKFLOW"}, {"OWNER"}, {"STATE"}, {"SERVES"}, {"ADDRESSES"}});
   std::string notes;
@@ -118,8 +125,10 @@ std::string render_table(const pb::ServiceList& list, const Style& style) {
                {"VIPS"},
                {"ENDPOINTS"}});
   for (const auto& service : list.services()) {
-    std::vector<std::string_view> ids;
-    for (const auto& endpoint : service.endpoints()) ids.push_back(endpoint.id());
+    std::vector<std::string> ids;
+    for (const auto& endpoint : service.endpoints()) {
+      ids.push_back(endpoint.stale() ? endpoint.id() + " (stale)" : endpoint.id());
+    }
     const auto ready = std::ranges::count_if(service.endpoints(), &pb::Endpoint::ready);
     table.add(
         {{service.name(), Paint::kBold},
@@ -184,6 +193,32 @@ std::string render_table(const pb::NodeList& list, const Style& style) {
                {join(node.underlay())},
                {fmt::format("{}", node.workloads())},
                {node.problem(), Paint::kRed}});
+  }
+  return table.render(style);
+}
+
+std::string render_table(const pb::RefusedList& list, const Style& style) {
+  Table table({{"CONSUMER"},
+               {"PROVIDER"},
+               {"PORT"},
+               {"COUNT", Align::kRight},
+               {"LAST"},
+               {"NODE"},
+               {"OWNER"},
+               {"MISSING"}});
+  for (const auto& refused : list.refused()) {
+    // Who does not see a name sends nothing to a port.
+    const auto port = refused.port() == 0
+                          ? std::string("name")
+                          : fmt::format("{}/{}", refused.port(), protocol_name(refused.protocol()));
+    table.add({{refused.consumer(), Paint::kBold},
+               {refused.provider()},
+               {port},
+               {render_count(refused.count(), style)},
+               {refused.last()},
+               {refused.node()},
+               {refused.owner()},
+               {refused.missing(), Paint::kYellow}});
   }
   return table.render(style);
 }

@@ -111,6 +111,8 @@ class Runner {
         return table(client.published());
       case Listing::kNodes:
         return table(client.nodes());
+      case Listing::kRefused:
+        return table(client.refused());
     }
     return fail(Exit::kUsage, "list: of what?");
   }

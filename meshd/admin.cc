@@ -360,6 +360,9 @@ class StatusService final : public pb::Status::CallbackService {
   Reactor* ListNodes(Context*, const pb::Empty* q, pb::NodeList* r) override {
     return as_job(calls_, q, r, &Api::list_nodes);
   }
+  Reactor* ListRefused(Context*, const pb::Empty* q, pb::RefusedList* r) override {
+    return as_job(calls_, q, r, &Api::list_refused);
+  }
   Reactor* Explain(Context*, const pb::ExplainRequest* q, pb::ExplainReply* r) override {
     return as_job(calls_, q, r, &Api::explain);
   }

@@ -62,6 +62,7 @@ class Api {
   virtual void list_flows(const mesh::v1::Empty&, Reply<mesh::v1::FlowList>) = 0;
   virtual void list_published(const mesh::v1::Empty&, Reply<mesh::v1::PublishedList>) = 0;
   virtual void list_nodes(const mesh::v1::Empty&, Reply<mesh::v1::NodeList>) = 0;
+  virtual void list_refused(const mesh::v1::Empty&, Reply<mesh::v1::RefusedList>) = 0;
   virtual void explain(const mesh::v1::ExplainRequest&, Reply<mesh::v1::ExplainReply>) = 0;
   virtual void resolve(const mesh::v1::ResolveRequest&, Reply<mesh::v1::ResolveReply>) = 0;
   virtual void get_status(const mesh::v1::Empty&, Reply<mesh::v1::StatusReply>) = 0;

@@ -348,6 +348,7 @@ Status check_given(const NodeConfig& from, const policy::ParsedFile& parsed) {
       std::pair{"controller.authorities_file", from.controller().authorities_file().empty()},
       std::pair{"controller.identity_file", from.controller().identity_file().empty()},
       std::pair{"underlay.device", from.underlay().device().empty()},
+      std::pair{"metrics.listen", from.metrics().listen().empty()},
   };
   for (const auto& [field, unset] : fields) {
     if (unset && parsed.lines.contains(field)) {
@@ -369,6 +370,11 @@ Result<Config> to_config(const NodeConfig& from) {
   CHECK_OK(read_underlay(from.underlay(), config));
   CHECK_OK(read_paths(from, config));
   read_log(from.log(), config);
+  if (!from.metrics().listen().empty()) {
+    auto listen = metrics::parse_listen(from.metrics().listen());
+    if (!listen) return wrong("metrics.listen", listen.error().what);
+    config.metrics = *listen;
+  }
   if (from.has_controller()) CHECK_OK(read_controller(from.controller(), config));
   return config;
 }

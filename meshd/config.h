@@ -18,6 +18,7 @@
 #include "meshd/pools.h"
 #include "meshd/underlay_plan.h"
 #include "meshd/upstreams.h"
+#include "metrics/http.h"
 #include "policy/types.h"
 
 namespace meshd {
@@ -63,8 +64,9 @@ struct Config {
   std::string state_dir = "/var/lib/meshd";
   std::string run_dir = "/run/meshd";
   log::Level log_level = log::Level::kInfo;
-  std::optional<log::Format> log_format;         // absent: journal_or_text()
-  std::optional<ControllerSettings> controller;  // absent: a single node
+  std::optional<log::Format> log_format;          // absent: journal_or_text()
+  std::optional<ControllerSettings> controller;   // absent: a single node
+  std::optional<metrics::ListenAddress> metrics;  // absent: nowhere
 };
 
 // `file` is for messages only.

@@ -12,7 +12,6 @@
 #include "base/log.h"
 #include "dns/name.h"
 #include "meshd/listeners.h"
-#include "meshd/refusal_text.h"
 #include "meshd/slice.h"
 
 namespace meshd {
@@ -24,8 +23,6 @@ constexpr auto kAuditEvery = std::chrono::seconds(10);
 constexpr auto kAuditDelay = std::chrono::milliseconds(100);
 // Many calls at once leave room for timers and for the kernel's events in between.
 constexpr auto kJobsTurn = std::chrono::milliseconds(5);
-// TXT why.<zone> may be that late; a flood of refusals makes one change of names.
-constexpr auto kWhyDelay = std::chrono::milliseconds(50);
 // The group that our table logs to. Configurable groups would have to be told to the
 // table's rules; nothing else on a node uses this one.
 constexpr std::uint16_t kLogGroup = 88;
@@ -48,6 +45,7 @@ Result<std::unique_ptr<Daemon>> Daemon::start(Config config) {
   CHECK_OK(daemon->watch_table());
   CHECK_OK(daemon->start_api());
   CHECK_OK(daemon->start_controller());
+  CHECK_OK(daemon->start_metrics());
   daemon->settle();
   malloc_trim(0);  // the first plan of everything took memory that is not needed again
   return daemon;
@@ -188,6 +186,7 @@ Status Daemon::start_events() {
   audit_timer_ = TRY(loop_->make_timer([this] { on_audit(); }));
   audit_by(BootClock::now() + kAuditEvery);
   why_timer_ = TRY(loop_->make_timer([this] { publish_why(); }));
+  pairs_timer_ = TRY(loop_->make_timer([this] { report_pairs(); }));
   ready_ = TRY(ReadyWatch::make(
       *loop_, node_->world(), [this](const std::string& id, Listening seen, TimePoint now) {
         node_->on_listening(id, seen.ready, std::move(seen.problems), now);
@@ -392,93 +391,6 @@ void Daemon::on_audit() {
   }
   node_->on_audit(BootClock::now());
   settle();
-}
-
-void Daemon::on_event(mesh::v1::Event event) {
-  using Kind = mesh::v1::Event::Kind;
-  const auto now = std::chrono::system_clock::now();
-  event.set_time(rfc3339(now));
-  const auto name = mesh::v1::Event::Kind::Value_Name(event.kind());
-  const bool refusal = event.kind() == Kind::REFUSED_FLOW || event.kind() == Kind::REFUSED_NAME;
-  if (event.kind() == Kind::PROBLEM || event.kind() == Kind::REPAIRED) {
-    log::warning("{} {} {}", name, event.id(), event.detail());
-  } else {
-    log::info("{} {} {} {}", name, event.id(), event.peer(), event.detail());
-  }
-  std::erase_if(watchers_, [&](const auto& stream) { return !stream->send(event); });
-  if (event.kind() == Kind::DETACHED || event.kind() == Kind::DELETED) {
-    // Whoever bears the id next has been refused nothing.
-    refusals_.forget(event.id());
-    why_changed_.erase(event.id());
-    names_->set_why(event.id(), {});
-  }
-  if (!refusal) return;
-  std::erase_if(refusal_watchers_, [&](const auto& stream) { return !stream->send(event); });
-}
-
-void Daemon::note_refusal(const std::string& id, std::string line) {
-  refusals_.add(id, std::move(line), std::chrono::system_clock::now());
-  if (why_changed_.empty()) why_timer_->set(BootClock::now() + kWhyDelay);
-  why_changed_.insert(id);
-}
-
-void Daemon::publish_why() {
-  for (const auto& id : std::exchange(why_changed_, {})) {
-    if (!node_->world().workloads.contains(id)) {
-      refusals_.forget(id);
-      names_->set_why(id, {});
-      continue;
-    }
-    names_->set_why(id, refusals_.lines(id));
-  }
-}
-
-void Daemon::on_refused_names() {
-  for (auto& refusal : dns_->refusals().drain()) {
-    mesh::v1::Event event;
-    event.set_kind(mesh::v1::Event::Kind::REFUSED_NAME);
-    event.set_id(refusal.client);
-    event.set_peer(refusal.name);
-    event.set_detail(refusal.reason);
-    event.set_missing(missing_for_name(node_->world(), refusal.client, refusal.name));
-    note_refusal(refusal.client, refusal.name + ": " + refusal.reason);
-    on_event(std::move(event));
-  }
-}
-
-void Daemon::on_log_packets() {
-  const auto packets = nflog_->read();
-  if (!packets) return log::warning("nflog: {}", packets.error().what);
-  const auto now = BootClock::now();
-  for (const auto& packet : *packets) {
-    // Each costs an explanation, and a flood repeats itself.
-    if (!repeats_.admit({packet.source, packet.destination, packet.proto, packet.destination_port},
-                        now)) {
-      continue;
-    }
-    const bool known = packet.proto == 6 || packet.proto == 17;
-    mesh::v1::Event event;
-    event.set_kind(mesh::v1::Event::Kind::REFUSED_FLOW);
-    event.set_peer(packet.destination.to_string());
-    const auto source = node_->id_at(packet.source);
-    event.set_id(source.empty() ? packet.source.to_string() : source);
-    const auto target = who_is(node_->world(), packet.destination);
-    if (!target.empty()) event.set_peer(target);
-    if (packet.prefix.starts_with(policy::kSpoofPrefix)) {
-      event.set_detail("a source address that is not its own");
-    } else if (known) {
-      const auto proto = packet.proto == 6 ? Proto::kTcp : Proto::kUdp;
-      const auto why = node_->explain(packet.source.to_string(), packet.destination.to_string(),
-                                      proto, packet.destination_port, now);
-      event.set_detail(fmt::format("{}/{}: {}", proto_name(proto), packet.destination_port,
-                                   why ? why->reason : why.error().what));
-      if (why) event.set_missing(why->missing);
-    } else {
-      event.set_detail(fmt::format("protocol {}", packet.proto));
-    }
-    if (!source.empty()) note_refusal(source, event.peer() + " " + event.detail());
-    on_event(std::move(event));
-  }
 }
 
 }  // namespace meshd

@@ -21,6 +21,7 @@
 #include "meshd/controller_session.h"
 #include "meshd/linux_kernel.h"
 #include "meshd/loop.h"
+#include "meshd/metrics.h"
 #include "meshd/names.h"
 #include "meshd/node.h"
 #include "meshd/notify.h"
@@ -28,9 +29,11 @@
 #include "meshd/refusals.h"
 #include "meshd/run_lock.h"
 #include "meshd/store.h"
+#include "metrics/http.h"
 #include "netlink/link_monitor.h"
 #include "netlink/nflog.h"
 #include "netlink/nft_monitor.h"
+#include "policy/refused_pairs.h"
 
 namespace meshd {
 
@@ -55,6 +58,7 @@ class Daemon final : public Api {
   void list_flows(const mesh::v1::Empty&, Reply<mesh::v1::FlowList>) override;
   void list_published(const mesh::v1::Empty&, Reply<mesh::v1::PublishedList>) override;
   void list_nodes(const mesh::v1::Empty&, Reply<mesh::v1::NodeList>) override;
+  void list_refused(const mesh::v1::Empty&, Reply<mesh::v1::RefusedList>) override;
   void explain(const mesh::v1::ExplainRequest&, Reply<mesh::v1::ExplainReply>) override;
   void resolve(const mesh::v1::ResolveRequest&, Reply<mesh::v1::ResolveReply>) override;
   void get_status(const mesh::v1::Empty&, Reply<mesh::v1::StatusReply>) override;
@@ -76,6 +80,7 @@ class Daemon final : public Api {
   [[nodiscard]] Status watch_table();
   [[nodiscard]] Status start_api();
   [[nodiscard]] Status start_controller();
+  [[nodiscard]] Status start_metrics();
 
   [[nodiscard]] Status remember(const std::vector<OldSysctl>& old);
   [[nodiscard]] dns::ZoneSettings zone_settings() const;
@@ -100,6 +105,14 @@ class Daemon final : public Api {
   void on_event(mesh::v1::Event event);
   void note_refusal(const std::string& id, std::string line);
   void publish_why();
+  void note_pair(const policy::RefusedPair& pair, const std::string& missing);
+  template <class T>
+  [[nodiscard]] Reply<T> audited(Caller caller, std::string_view command,
+                                 std::vector<std::string> lines, Reply<T> reply);
+  void report_pairs();
+  [[nodiscard]] mesh::v1::StatusReply status_reply() const;
+  [[nodiscard]] std::string metrics_text();
+  void serve_metrics();
   // After anything that may have changed the world: watches and timers follow.
   void settle();
 
@@ -130,9 +143,14 @@ class Daemon final : public Api {
   Refusals refusals_;
   RepeatFilter repeats_;
   std::set<std::string> why_changed_;
+  policy::RefusedPairs pairs_{kRefusedConsumers};
+  bool pairs_timer_set_ = false;
+  NodeCounts counts_;
+  std::unique_ptr<metrics::Endpoint> metrics_;
   std::vector<std::shared_ptr<EventStream>> watchers_;
   std::vector<std::shared_ptr<EventStream>> refusal_watchers_;
-  std::unique_ptr<Timer> node_timer_, audit_timer_, why_timer_, watchdog_timer_, controller_timer_;
+  std::unique_ptr<Timer> node_timer_, audit_timer_, why_timer_, watchdog_timer_, controller_timer_,
+      pairs_timer_, metrics_timer_;
   std::vector<std::unique_ptr<Source>> sources_;
 };
 

@@ -34,18 +34,6 @@ pb::Verdict::Value verdict_message(policy::FlowVerdict verdict) {
   return pb::Verdict::REFUSED;
 }
 
-// Who changed what, line by line. Only root can open control.sock, but root is many.
-template <class T>
-Reply<T> audited(Caller caller, std::vector<std::string> lines, Reply<T> reply) {
-  return [caller, lines = std::move(lines), reply = std::move(reply)](Result<T> result) mutable {
-    const auto outcome = result ? "done" : "refused: " + result.error().what;
-    for (const auto& line : lines) {
-      log::audit(fmt::format("control.sock: {}: {}: {}", caller_text(caller), line, outcome));
-    }
-    reply(std::move(result));
-  };
-}
-
 std::string with_owner(const policy::World& world, const std::string& id) {
   const auto found = world.workloads.find(id);
   if (found == world.workloads.end()) return id;
@@ -64,11 +52,27 @@ Problems problems_of(const Node& node) {
 
 }  // namespace
 
+// Who changed what, line by line, and counted. Only root can open control.sock, but root is many.
+template <class T>
+Reply<T> Daemon::audited(Caller caller, std::string_view command, std::vector<std::string> lines,
+                         Reply<T> reply) {
+  return [this, caller, command = std::string(command), lines = std::move(lines),
+          reply = std::move(reply)](Result<T> result) mutable {
+    const auto status = result ? Status() : Status(std::unexpected(result.error()));
+    ++counts_.commands[{command, metrics::outcome_word(status)}];
+    const auto outcome = status ? "done" : "refused: " + status.error().what;
+    for (const auto& line : lines) {
+      log::audit(fmt::format("control.sock: {}: {}: {}", caller_text(caller), line, outcome));
+    }
+    reply(std::move(result));
+  };
+}
+
 void Daemon::apply(std::vector<policy::Declaration> declarations, Caller caller,
                    Reply<pb::ApplyReply> reply) {
   auto lines = apply_lines(declarations);
   node_->apply(std::move(declarations), BootClock::now(),
-               audited(caller, std::move(lines), std::move(reply)));
+               audited(caller, "apply", std::move(lines), std::move(reply)));
 }
 
 void Daemon::plan(std::vector<policy::Declaration> declarations, Reply<pb::PlanReply> reply) {
@@ -81,8 +85,8 @@ void Daemon::plan(std::vector<policy::Declaration> declarations, Reply<pb::PlanR
 
 void Daemon::attach(const pb::AttachRequest& request, Caller caller,
                     Reply<pb::AttachReply> unaudited) {
-  auto reply =
-      audited(caller, {"attach " + with_owner(node_->world(), request.id())}, std::move(unaudited));
+  auto reply = audited(caller, "attach", {"attach " + with_owner(node_->world(), request.id())},
+                       std::move(unaudited));
   const auto netns =
       netlink::Netns::open_handed_over(request.pid(), request.fd(), request.netns_ino());
   if (!netns) return reply(std::unexpected(Error(netns.error()).in("attach " + request.id())));
@@ -118,23 +122,24 @@ void Daemon::detach(const pb::DetachRequest& request, Caller caller, Reply<pb::D
                                std::move(reply));
   }
   if (request.left_only()) return reply(node_->left_netns(request.id()));
-  node_->detach(
-      request.id(), BootClock::now(),
-      audited(caller, {"detach " + with_owner(node_->world(), request.id())}, std::move(reply)));
+  node_->detach(request.id(), BootClock::now(),
+                audited(caller, "detach", {"detach " + with_owner(node_->world(), request.id())},
+                        std::move(reply)));
 }
 void Daemon::drain(const pb::WorkloadRequest& request, Caller caller, Reply<pb::Empty> reply) {
-  node_->drain(
-      request.id(), BootClock::now(),
-      audited(caller, {"drain " + with_owner(node_->world(), request.id())}, std::move(reply)));
+  node_->drain(request.id(), BootClock::now(),
+               audited(caller, "drain", {"drain " + with_owner(node_->world(), request.id())},
+                       std::move(reply)));
 }
 void Daemon::remove(const pb::DeleteRequest& request, Caller caller, Reply<pb::DetachReply> reply) {
-  node_->remove(
-      request.id(), request.force(), BootClock::now(),
-      audited(caller, {"delete " + with_owner(node_->world(), request.id())}, std::move(reply)));
+  node_->remove(request.id(), request.force(), BootClock::now(),
+                audited(caller, "delete", {"delete " + with_owner(node_->world(), request.id())},
+                        std::move(reply)));
 }
 void Daemon::release_name(const pb::NameRequest& request, Caller caller, Reply<pb::Empty> reply) {
-  node_->release_name(request.name(), BootClock::now(),
-                      audited(caller, {"name release " + request.name()}, std::move(reply)));
+  node_->release_name(
+      request.name(), BootClock::now(),
+      audited(caller, "name release", {"name release " + request.name()}, std::move(reply)));
 }
 
 void Daemon::list_workloads(const pb::Empty&, Reply<pb::WorkloadList> reply) {
@@ -211,7 +216,9 @@ void Daemon::resolve(const pb::ResolveRequest& request, Reply<pb::ResolveReply> 
   reply(std::move(answer));
 }
 
-void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) {
+void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) { reply(status_reply()); }
+
+pb::StatusReply Daemon::status_reply() const {
   pb::StatusReply answer;
   const auto& generations = node_->generations();
   auto& shown = *answer.mutable_generations();
@@ -246,7 +253,7 @@ void Daemon::get_status(const pb::Empty&, Reply<pb::StatusReply> reply) {
   answer.set_controller(cluster ? cluster->text() : "none");
   answer.set_watching(static_cast<std::uint32_t>(watchers_.size() + refusal_watchers_.size()));
   answer.set_waiting(static_cast<std::uint32_t>(node_->waiting()));
-  reply(std::move(answer));
+  return answer;
 }
 
 void Daemon::wait(const pb::WaitRequest& request, CallNumber call, Reply<pb::WaitReply> reply) {

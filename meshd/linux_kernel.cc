@@ -344,6 +344,14 @@ Result<std::vector<ElementCount>> LinuxKernel::counters(policy::SetId set) {
   return counts;
 }
 
+Result<std::vector<std::pair<std::string, std::uint64_t>>> LinuxKernel::dropped() {
+  std::vector<std::pair<std::string, std::uint64_t>> counts;
+  for (const auto& counter : TRY(netlink::read_counters(nft_, policy::kTableName))) {
+    counts.emplace_back(counter.name, counter.packets);
+  }
+  return counts;
+}
+
 Status LinuxKernel::purge_table() {
   auto socket = TRY(netlink::Socket::open());
   netlink::NftBatch batch{std::string(policy::kTableName)};

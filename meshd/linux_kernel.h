@@ -11,6 +11,9 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "meshd/kernel.h"
 #include "meshd/table_seal.h"
@@ -68,6 +71,8 @@ class LinuxKernel final : public Kernel {
   Result<Connections> connections() override;
   Status erase_conntrack(const EraseRequest& request) override;
   Result<std::vector<ElementCount>> counters(policy::SetId set) override;
+  // Packets by the named counters of the table: what was dropped, by why.
+  [[nodiscard]] Result<std::vector<std::pair<std::string, std::uint64_t>>> dropped();
 
   // Removes the table, if it is there.
   [[nodiscard]] static Status purge_table();

@@ -78,7 +78,6 @@ class Node {
   void on_drift(TimePoint now);  // something foreign changed what is ours, or may have
   void on_audit(TimePoint now);  // links, routes and the like: no event tells of all changes
   void on_timer(TimePoint now);
-  // When on_timer() wants to be called next.
   [[nodiscard]] std::optional<TimePoint> next_timer() const;
 
   [[nodiscard]] const policy::World& world() const { return world_; }

@@ -93,6 +93,7 @@ void ClusterPart::on_connected(ClusterLink& link, TimePoint now) {
   node_.world_.now = now;
   link_ = &link;
   ++session_;
+  ++session_count_;
   welcome_ = false;
   named_.reset();
   in_force_ = 0;
@@ -134,13 +135,28 @@ void ClusterPart::on_message(const pb::ToNode& message, TimePoint now) {
     case pb::ToNode::kInSync:
       return on_in_sync(message.in_sync(), now);
     case pb::ToNode::kReportTaken:
-      return reporter_.taken(message.report_taken());
+      return on_report_taken(message.report_taken());
     case pb::ToNode::kStarted:
       return on_started(message.started());
     case pb::ToNode::kDeclare:
       return on_declared(message.declare());
     default:
       return;  // of a later controller, which does without an answer
+  }
+}
+
+void ClusterPart::on_problem(const std::string& why) {
+  if (!why.empty() && why != why_away_) {
+    node_.emit(pb::Event::Kind::PROBLEM, {}, "controller: " + why);
+  }
+  why_away_ = why;
+}
+
+void ClusterPart::on_report_taken(const pb::ReportTaken& taken) {
+  reporter_.taken(taken);
+  for (const auto& problem : taken.refused()) {
+    node_.emit(pb::Event::Kind::PROBLEM, problem.subject(),
+               "the controller does not believe that it is here: it " + problem.detail());
   }
 }
 
@@ -245,9 +261,15 @@ policy::Settings ClusterPart::overlay(policy::Settings settings) const {
 
 void ClusterPart::answer_slice(std::uint64_t revision, Result<std::uint64_t> outcome) {
   pb::FromNode message;
+  ++(outcome ? slices_applied_ : slices_refused_);
   if (outcome) {
     message.mutable_applied()->set_revision(*outcome);
+    why_refused_.clear();
   } else {
+    // It comes again and again.
+    if (std::exchange(why_refused_, outcome.error().what) != outcome.error().what) {
+      node_.emit(pb::Event::Kind::PROBLEM, {}, "slice refused: " + outcome.error().what);
+    }
     named_.reset();  // all of it comes again
     message.mutable_refused()->set_revision(revision);
     message.mutable_refused()->set_reason(outcome.error().what);
@@ -431,6 +453,13 @@ std::map<std::string, std::vector<std::string>> ClusterPart::problems() const {
     all[id].push_back("the controller does not believe that it is here: it " + why);
   }
   return all;
+}
+
+void ClusterPart::tell_refused(pb::RefusedFlows flows) {
+  if (flows.flows().empty()) return;
+  pb::FromNode message;
+  *message.mutable_refused_flows() = std::move(flows);
+  send(std::move(message));
 }
 
 void ClusterPart::give_up(std::string_view why) {

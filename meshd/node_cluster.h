@@ -53,8 +53,15 @@ class ClusterPart {
   void on_message(const mesh::v1::ToNode& message, TimePoint now);
   // Whether this node may become one of another cluster.
   [[nodiscard]] Status may_move() const;
-  // What stands in the way of a session.
-  void on_problem(const std::string& why) { why_away_ = why; }
+  // Said in a session that has been accepted only.
+  [[nodiscard]] bool is_connected() const { return link_ != nullptr && welcome_; }
+  void tell_refused(mesh::v1::RefusedFlows flows);
+  // Sessions so far; slices that came in force, and that were refused.
+  [[nodiscard]] std::uint64_t sessions() const { return session_count_; }
+  [[nodiscard]] std::uint64_t slices_applied() const { return slices_applied_; }
+  [[nodiscard]] std::uint64_t slices_refused() const { return slices_refused_; }
+  // What stands in the way of a session; empty: nothing any more.
+  void on_problem(const std::string& why);
   // Answers with the revision once it is in force.
   void on_slice(const mesh::v1::SliceChange& change, TimePoint now, Reply<std::uint64_t> reply);
 
@@ -114,6 +121,7 @@ class ClusterPart {
   void on_in_sync(const mesh::v1::InSync& in_sync, TimePoint now);
   void on_started(const mesh::v1::StartedReply& started);
   void on_declared(const mesh::v1::DeclareReply& declared);
+  void on_report_taken(const mesh::v1::ReportTaken& taken);
   void answer_slice(std::uint64_t revision, Result<std::uint64_t> outcome);
   void in_force(std::uint64_t revision);
   void serve_awaited(TimePoint now);
@@ -136,6 +144,7 @@ class ClusterPart {
   bool welcome_ = false;  // in this session, and accepted
   bool may_declare_ = false;
   std::string controller_, trouble_, why_away_;
+  std::string why_refused_;                       // the slice, last
   std::optional<mesh::v1::Welcome> turned_down_;  // because of the trouble
   std::string away_since_;
   std::uint64_t in_force_ = 0;  // revision, of this session
@@ -143,6 +152,7 @@ class ClusterPart {
   std::map<std::uint64_t, Awaited> awaited_;  // by call
   std::map<std::uint64_t, Asked> asked_;
   std::uint64_t last_call_ = 0;
+  std::uint64_t session_count_ = 0, slices_applied_ = 0, slices_refused_ = 0;
 };
 
 // Absent: it goes.

@@ -19,6 +19,9 @@ using policy::Scope;
 using policy::ServiceKey;
 using policy::World;
 
+constexpr std::uint8_t kTcpNumber = 6, kUdpNumber = 17;
+constexpr std::string_view kExplain = "explain: ";  // whose errors begin so
+
 // What a name could stand for, as `client` would mean it.
 struct Meaning {
   std::string id;
@@ -79,8 +82,7 @@ std::string missing_peer(const Declaration& client, const Meaning& meaning) {
 
 std::string who_is(const World& world, const IpAddress& address) {
   for (const auto& [id, workload] : world.workloads) {
-    if (!workload.attachment) continue;
-    if (workload.attachment->v4 == address || workload.attachment->v6 == address) return id;
+    if (workload.address(address.family()) == address) return id;
   }
   for (const auto& [key, service] : world.services) {
     if (service.vip4 == address || service.vip6 == address) {
@@ -88,6 +90,37 @@ std::string who_is(const World& world, const IpAddress& address) {
     }
   }
   return {};
+}
+
+Refusal describe(const World& world, const RefusedPacket& packet) {
+  Refusal refusal;
+  const auto consumer = who_is(world, packet.source);
+  refusal.consumer = consumer.empty() ? packet.source.to_string() : consumer;
+  refusal.provider = who_is(world, packet.destination);
+  if (refusal.provider.empty()) refusal.provider = packet.destination.to_string();
+  if (packet.spoofed) {
+    refusal.detail = "a source address that is not its own";
+    return refusal;
+  }
+  if (packet.proto != kTcpNumber && packet.proto != kUdpNumber) {
+    refusal.detail = fmt::format("protocol {}", packet.proto);
+    return refusal;
+  }
+  const auto proto = packet.proto == kTcpNumber ? Proto::kTcp : Proto::kUdp;
+  const auto why = policy::explain(world, packet.source.to_string(), packet.destination.to_string(),
+                                   proto, packet.port);
+  std::string_view reason = why ? why->reason : why.error().what;
+  if (reason.starts_with(kExplain)) reason.remove_prefix(kExplain.size());
+  refusal.detail = fmt::format("{}/{}: {}", proto_name(proto), packet.port, reason);
+  for (const auto& id : {consumer, refusal.provider}) {
+    const auto found = world.workloads.find(id);
+    if (found == world.workloads.end() || !found->second.remote) continue;
+    const auto where = fmt::format("{} is on node {}", id, found->second.remote->node);
+    if (!reason.contains(where)) refusal.detail += fmt::format(" ({})", where);
+  }
+  if (why) refusal.missing = why->missing;
+  refusal.is_pair = find(world, consumer) != nullptr;
+  return refusal;
 }
 
 std::string missing_for_name(const World& world, const std::string& client, std::string_view name) {

@@ -25,6 +25,22 @@ bool RepeatFilter::admit(const Flow& flow, TimePoint now) {
   return seen_.insert(flow).second;
 }
 
+mesh::v1::RefusedFlows refused_flows(
+    const std::vector<std::pair<policy::RefusedPair, policy::RefusedPairs::Entry>>& pairs) {
+  mesh::v1::RefusedFlows flows;
+  for (const auto& [pair, entry] : pairs) {
+    auto& flow = *flows.add_flows();
+    flow.set_consumer(pair.consumer);
+    flow.set_provider(pair.provider);
+    flow.mutable_port()->set_port(pair.port);
+    flow.mutable_port()->set_protocol(pair.proto == Proto::kUdp ? mesh::v1::Protocol::UDP
+                                                                : mesh::v1::Protocol::TCP);
+    flow.set_missing(entry.missing);
+    flow.set_count(entry.untold);
+  }
+  return flows;
+}
+
 bool Refusals::add(const std::string& id, std::string line, WallTime when) {
   if (by_container_.size() >= kContainers && !by_container_.contains(id)) {
     // Whose last refusal is the longest ago.

@@ -11,10 +11,13 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/ip.h"
+#include "policy/refused_pairs.h"
+#include "proto/controller.pb.h"
 
 namespace meshd {
 
@@ -42,6 +45,13 @@ class RepeatFilter {
   std::set<Flow> seen_;  // in this second
   TimePoint begin_{};
 };
+
+// Containers whose refused pairs are kept for `list refused`: with all of their pairs 6 MiB.
+inline constexpr std::size_t kRefusedConsumers = 512;
+// Pairs in one report to the controller; more go with the next one.
+inline constexpr std::size_t kMaxReportedPairs = 256;
+[[nodiscard]] mesh::v1::RefusedFlows refused_flows(
+    const std::vector<std::pair<policy::RefusedPair, policy::RefusedPairs::Entry>>& pairs);
 
 class Refusals {
  public:

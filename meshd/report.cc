@@ -282,6 +282,7 @@ pb::ServiceList service_list(const World& world) {
       endpoint.set_node(node_of(world, workload));
       add_addresses(workload, *endpoint.mutable_addresses());
       endpoint.set_ready(workload.ready && !workload.draining);
+      endpoint.set_stale(workload.remote && workload.remote->stale);
     }
   }
   return list;

@@ -123,7 +123,8 @@ Result<Peer> peer_of(const grpc::AuthContext& context, std::string_view cluster,
     return fail(ErrorCode::kInvalid, fmt::format("certificate of {}: expired {} ago", identity.name,
                                                  duration_text(now - certificate.not_after)));
   }
-  return Peer{std::move(identity), certificate.not_after, sha256(certificate.public_der)};
+  return Peer{std::move(identity), certificate.not_after, sha256(certificate.public_der),
+              certificate.not_before};
 }
 
 }  // namespace meshd::pki

@@ -53,6 +53,7 @@ struct Peer {
   UtcTime until{};
   // SHA-256 of its public key: tells a holder from a former one of the same name.
   Sha256 key_digest{};
+  UtcTime since{};  // its certificate's beginning
 };
 // From a call's context. Exactly one identity, of this cluster, in its time: TLS has judged the
 // chain, but not again for a session that was resumed.

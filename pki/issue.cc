@@ -213,10 +213,14 @@ Result<Certificate> issue(const Certificate& authority, const PrivateKey& key,
   return sign(x509.get(), key);
 }
 
-Status check_csr(std::string_view csr_der) {
-  const auto request = read_csr(csr_der);
-  if (!request) return std::unexpected(request.error());
-  return {};
+Result<Sha256> check_csr(std::string_view csr_der) {
+  const auto request = TRY(read_csr(csr_der));
+  unsigned char* der = nullptr;
+  const int size = i2d_PUBKEY(X509_REQ_get0_pubkey(request.get()), &der);
+  if (size <= 0) return broken("certificate request: its key");
+  const auto digest = sha256({reinterpret_cast<const char*>(der), static_cast<std::size_t>(size)});
+  OPENSSL_free(der);
+  return digest;
 }
 
 }  // namespace meshd::pki

@@ -17,6 +17,7 @@
 #include "pki/certificate.h"
 #include "pki/identity.h"
 #include "pki/key.h"
+#include "pki/secret.h"
 
 namespace meshd::pki {
 
@@ -52,7 +53,8 @@ struct Holder {
                                         std::string_view csr_der, const Holder& holder,
                                         UtcTime now);
 
-// Why the request cannot be granted to anybody, before a token is spent on it.
-[[nodiscard]] Status check_csr(std::string_view csr_der);
+// Why the request cannot be granted to anybody, before a token is spent on it; else the SHA-256
+// of its public key, as Peer::key_digest will be.
+[[nodiscard]] Result<Sha256> check_csr(std::string_view csr_der);
 
 }  // namespace meshd::pki

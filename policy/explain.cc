@@ -130,13 +130,14 @@ std::string missing_for(const World& world, const Decision& decision, const Decl
 
 // By the address of the other.
 Explanation between(const World& world, const Workload& consumer, const Target& target, Proto proto,
-                    std::uint16_t port) {
+                    std::uint16_t port, const IsConfirmed& is_confirmed) {
   if (&consumer == target.workload) {
     return refused(consumer.declaration.id +
                    " is the source itself: a peer is somebody else, and what a container sends "
                    "to its own address stays inside");
   }
-  return judge(world, consumer, *target.workload, proto, port, families_of(target.address));
+  return judge(world, consumer, *target.workload, proto, port, families_of(target.address),
+               is_confirmed);
 }
 
 // What keeps a flow to another node waiting, per family that both have.
@@ -166,8 +167,9 @@ void wait_for_node(const World& world, const Workload& consumer, const Workload&
 class ServiceQuestion {
  public:
   ServiceQuestion(const World& world, const Workload& consumer, const Target& target, Proto proto,
-                  std::uint16_t port)
+                  std::uint16_t port, const IsConfirmed& is_confirmed)
       : world_(world),
+        is_confirmed_(is_confirmed),
         consumer_(consumer),
         target_(target),
         proto_(proto),
@@ -191,7 +193,7 @@ class ServiceQuestion {
       const auto stands = stands_behind(provider);
       const bool there = stands.any();
       auto one = judge(world_, consumer_, provider, proto_, port_,
-                       there ? stands : families_of(target_.address));
+                       there ? stands : families_of(target_.address), is_confirmed_);
       if (one.verdict == FlowVerdict::kAllowed && there) {
         if (&provider == &consumer_) one.lines.push_back("it leads back to " + id + " itself");
         return one;
@@ -212,7 +214,7 @@ class ServiceQuestion {
     // Packets are led to an endpoint that refuses them: there is nothing to wait for.
     if (turned_away) return *std::move(turned_away);
     result.verdict = FlowVerdict::kRefused;
-    return granted && consumer_.attachment ? waiting(std::move(result)) : result;
+    return granted && consumer_.is_placed() ? waiting(std::move(result)) : result;
   }
 
  private:
@@ -250,20 +252,27 @@ class ServiceQuestion {
       return result;
     }
     const auto& hold = world_.workloads.find(replicas_.front())->second.declaration.hold;
-    const auto until = std::max({consumer_.attachment->attached_at, target_.service->declared_at,
-                                 target_.service->endpoint_lost_at}) +
-                       hold;
+    // When it was attached is known on its own node only.
+    const auto attached_at = consumer_.attachment ? consumer_.attachment->attached_at : TimePoint();
+    const auto until =
+        std::max({attached_at, target_.service->declared_at, target_.service->endpoint_lost_at}) +
+        hold;
     if (world_.now < until) {
       result.verdict = FlowVerdict::kHeld;
       const auto left = std::chrono::ceil<std::chrono::seconds>(until - world_.now).count();
       result.reason = fmt::format("{}: held for another {} s", what, left);
     } else {
       result.reason = what + ", and the time to wait for one is over";
+      if (!consumer_.attachment) {
+        result.reason += fmt::format(", unless {} was attached less than {} s ago", id,
+                                     std::chrono::ceil<std::chrono::seconds>(hold).count());
+      }
     }
     return result;
   }
 
   const World& world_;
+  const IsConfirmed& is_confirmed_;
   const Workload& consumer_;
   const Target& target_;
   const Proto proto_;
@@ -297,7 +306,8 @@ FamilyReady families_of(const std::optional<IpAddress>& asked) {
 }
 
 Explanation judge(const World& world, const Workload& consumer, const Workload& provider,
-                  Proto proto, std::uint16_t port, FamilyReady families) {
+                  Proto proto, std::uint16_t port, FamilyReady families,
+                  const IsConfirmed& is_confirmed) {
   const auto decision = decide(consumer.declaration, provider.declaration, proto, port);
   Explanation result;
   result.reason = decision.reason;
@@ -311,6 +321,7 @@ Explanation judge(const World& world, const Workload& consumer, const Workload& 
                   fmt::format("{} admits {}", provider.declaration.id, consumer.declaration.id)};
   for (const auto* side : {&consumer, &provider}) {
     if (side->remote) {
+      result.nodes.push_back(side->remote->node);
       result.lines.push_back(
           fmt::format("{} is on node {}{}", side->declaration.id, side->remote->node,
                       side->remote->stale ? ", which has not been heard of for a while" : ""));
@@ -323,6 +334,12 @@ Explanation judge(const World& world, const Workload& consumer, const Workload& 
   if (consumer.attachment && provider.remote) {
     wait_for_node(world, consumer, provider, proto, port, families, result);
   }
+  if (consumer.remote && provider.remote && consumer.remote->node != provider.remote->node &&
+      is_confirmed && !is_confirmed(consumer.declaration.id, provider.declaration.id)) {
+    result.verdict = FlowVerdict::kHeld;
+    result.reason = fmt::format("node {} has not confirmed it yet", provider.remote->node);
+    result.lines.push_back(result.reason);
+  }
   if (provider.draining && result.verdict == FlowVerdict::kAllowed) {
     result.verdict = FlowVerdict::kRefused;
     result.reason = provider.declaration.id + " is draining: open connections only";
@@ -331,7 +348,8 @@ Explanation judge(const World& world, const Workload& consumer, const Workload& 
 }
 
 Result<Explanation> explain(const World& world, std::string_view source,
-                            std::string_view destination, Proto proto, std::uint16_t port) {
+                            std::string_view destination, Proto proto, std::uint16_t port,
+                            const IsConfirmed& is_confirmed) {
   const auto unknown = [](std::string_view text) {
     return fail(ErrorCode::kNotFound,
                 fmt::format("explain: {} is no workload, service or address here", text));
@@ -365,9 +383,9 @@ Result<Explanation> explain(const World& world, std::string_view source,
                             "there",
                             consumer->declaration.id, consumer->remote->node));
   }
-  auto result = to.workload != nullptr ? between(world, *consumer, to, proto, port)
+  auto result = to.workload != nullptr ? between(world, *consumer, to, proto, port, is_confirmed)
                 : to.service != nullptr
-                    ? ServiceQuestion(world, *consumer, to, proto, port).answer()
+                    ? ServiceQuestion(world, *consumer, to, proto, port, is_confirmed).answer()
                     : to_outside(world, *consumer, *to.address, proto, port);
   if (replicas.size() > 1) {
     result.lines.push_back(fmt::format("asked for {}, the first of {} replicas of {}",

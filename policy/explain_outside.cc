@@ -159,8 +159,8 @@ Explanation by_egress(const Workload& consumer, const IpAddress& address, Proto 
   return result;
 }
 
-// A mesh address that stands for nothing here.
-std::string nobodys(const World& world, const IpAddress& address) {
+// Of a mesh address of another node that this one knows nothing of; empty: it is none.
+std::string of_another_node(const World& world, const IpAddress& address) {
   for (const auto& [name, node] : world.nodes) {
     for (const auto& block : node.blocks) {
       if (!block.contains(address)) continue;
@@ -168,7 +168,13 @@ std::string nobodys(const World& world, const IpAddress& address) {
                          address.to_string(), name);
     }
   }
-  return address.to_string() + " is nobody's address";
+  return {};
+}
+
+// A mesh address that stands for nothing here.
+std::string nobodys(const World& world, const IpAddress& address) {
+  auto whose = of_another_node(world, address);
+  return whose.empty() ? address.to_string() + " is nobody's address" : whose;
 }
 
 std::string elsewhere(const Workload& workload) {
@@ -259,6 +265,9 @@ Explanation to_outside(const World& world, const Workload& consumer, const IpAdd
 Explanation from_outside(const World& world, const IpAddress& source, const Target& target,
                          Proto proto, std::uint16_t port) {
   if (in_mesh(world.settings, source)) {
+    if (auto whose = of_another_node(world, source); !whose.empty()) {
+      return refused(std::move(whose));
+    }
     return refused(source.to_string() +
                    " is no container's: a mesh address is believed from "
                    "its own container only");

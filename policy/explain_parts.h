@@ -29,7 +29,7 @@ struct Target {
 // families. By way of a VIP or a node port a container may come back to itself.
 [[nodiscard]] Explanation judge(const World& world, const Workload& consumer,
                                 const Workload& provider, Proto proto, std::uint16_t port,
-                                FamilyReady families);
+                                FamilyReady families, const IsConfirmed& is_confirmed = {});
 
 [[nodiscard]] Explanation to_outside(const World& world, const Workload& consumer,
                                      const IpAddress& address, Proto proto, std::uint16_t port);

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/log.h"
 #include "tests/controller/app_bed.h"
 
 namespace meshd::controller {
@@ -188,20 +189,15 @@ TEST_F(AppTest, ATokensTermsHaveLimits) {
   EXPECT_EQ(tokens()->tokens_size(), 0);
 }
 
-TEST_F(AppTest, ANodeIsDismissedWhenItIsAway) {
-  const auto dismiss = [&](const std::string& name) {
-    pb::NodeName request;
-    request.set_name(name);
-    return AppBed::answer_of<pb::Empty>(
-        [&](auto reply) { bed_.app->dismiss_node(ada_, request, std::move(reply)); });
-  };
-  SilentStream stream;
-  bed_.hello(stream, "n1");
-  EXPECT_THAT(dismiss("n1").error().what, HasSubstr("n1 is connected"));
-  bed_.app->closed(stream);
-  EXPECT_TRUE(dismiss("n1"));
-  EXPECT_TRUE(bed_.controller->cluster().nodes().empty());
-  EXPECT_EQ(dismiss("n1").error().code, ErrorCode::kNotFound);
+// More lines than the log takes of one kind.
+TEST_F(AppTest, NoLineOfThoseWithACertificateIsLeftOut) {
+  constexpr int kMany = 2 * log::kLinesPerSecond;
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < kMany; ++i) static_cast<void>(revoke(std::to_string(i)));
+  const auto log = testing::internal::GetCapturedStderr();
+  for (int i = 0; i < kMany; ++i) {
+    EXPECT_THAT(log, HasSubstr("audit admin/ada: token revoke " + std::to_string(i) + ": "));
+  }
 }
 
 TEST_F(AppTest, ABackupGoesToAnAbsolutePath) {

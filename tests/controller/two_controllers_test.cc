@@ -61,9 +61,15 @@ TEST_F(TwoControllersTest, NodeOfAnotherControllerIsNeitherMarkedNorGivenUp) {
     for (const auto& node : controller->node_status()) {
       EXPECT_TRUE(node.connected && !node.stale) << node.name;
     }
-    EXPECT_FALSE(controller->dismiss("n1", now_));
-    EXPECT_FALSE(controller->dismiss("n2", now_));
   }
+}
+
+TEST_F(TwoControllersTest, NodeThatIsDismissedElsewhereHearsOfIt) {
+  ASSERT_TRUE(other_->dismiss("n1", now_));
+  controller_->on_store_notified(now_);
+  EXPECT_TRUE(n1_.closed);
+  EXPECT_THAT(n1_.farewell, HasSubstr("dismissed"));
+  EXPECT_EQ(controller_->cluster().nodes().size(), 1U);
 }
 
 TEST_F(TwoControllersTest, NodeOfNobodyIsMarkedByAllThenGivenUpOnce) {

@@ -179,7 +179,7 @@ TEST(CliTest, WhatDoesNotBelongIsRefusedWithItsName) {
             "-o: 'yaml' is none of json, table (see `meshctl --help`)");
   EXPECT_EQ(refusal_of("attach a --pid 1 --pid 2"),
             "--pid: takes one value, once (see `meshctl --help`)");
-  EXPECT_THAT(refusal_of("list cats"), HasSubstr("services, flows, published, nodes"));
+  EXPECT_THAT(refusal_of("list cats"), HasSubstr("services, flows, published, nodes, refused"));
   EXPECT_THAT(refusal_of("name rename x"), HasSubstr("not `release`"));
   EXPECT_THAT(refusal_of(""), HasSubstr("which command?"));
 }
@@ -210,7 +210,7 @@ TEST(CliTest, TheLineComesBeforeTheEnvironment) {
 
 TEST(CliTest, WhatAControllerDoesNotOfferIsWrongUsage) {
   for (const auto* line : {"attach a --pid 1", "prepare a", "detach a", "drain a", "wait a",
-                           "explain a b 1", "resolve --as a b", "watch", "plan -f x"}) {
+                           "resolve --as a b", "plan -f x"}) {
     EXPECT_THAT(refusal_of(std::string(line) + " --controller a:1 --identity me.pem"),
                 HasSubstr("a controller does not offer it: ask meshd on the node, without "
                           "--controller"))
@@ -218,11 +218,12 @@ TEST(CliTest, WhatAControllerDoesNotOfferIsWrongUsage) {
   }
   EXPECT_THAT(refusal_of("list flows --controller a:1 --identity me.pem"),
               HasSubstr("list: flows are not known to a controller"));
-  const auto command = parse_line("watch", "", "a:1", "me.pem");
+  const auto command = parse_line("wait a", "", "a:1", "me.pem");
   ASSERT_FALSE(command);
   EXPECT_THAT(command.error().what, HasSubstr("with --run-dir, or without MESHD_CONTROLLER"));
   for (const auto* line : {"apply -f x", "delete a", "name release a", "list workloads",
-                           "list services", "list published", "list nodes", "status"}) {
+                           "list services", "list published", "list nodes", "list refused",
+                           "explain a b 1", "watch", "watch --refused", "status"}) {
     EXPECT_TRUE(parse_line(line, "", "a:1", "me.pem")) << line;
   }
 }
@@ -235,7 +236,8 @@ TEST(CliTest, AControllerCannotBeHalfNamed) {
   EXPECT_THAT(refusal_of("status --controller a --identity me.pem"),
               HasSubstr("--controller: 'a' does not end in a port"));
   EXPECT_THAT(refusal_of("status --controller a:1, --identity me.pem"), HasSubstr("''"));
-  EXPECT_NE(refusal_of("status --controller= --identity me.pem"), "");
+  EXPECT_EQ(refusal_of("status --controller= --identity me.pem"),
+            "--controller: takes one value, once (see `meshctl --help`)");
   EXPECT_THAT(refusal_of("status --controller a:1 --run-dir /r --identity me.pem"),
               HasSubstr("one of them"));
 }

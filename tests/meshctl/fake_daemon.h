@@ -39,6 +39,7 @@ struct Script {
 class FakeDaemon {
   template <class T>
   using In = const T*;
+  using Context = grpc::ServerContext;
 
  public:
   explicit FakeDaemon(const std::string& run_dir) : control_(*this), status_(*this) {
@@ -87,34 +88,30 @@ class FakeDaemon {
   class Control final : public pb::Control::Service {
    public:
     explicit Control(FakeDaemon& daemon) : daemon_(daemon) {}
-    grpc::Status Apply(grpc::ServerContext*, In<pb::ApplyRequest> in,
-                       pb::ApplyReply* out) override {
+    grpc::Status Apply(Context*, In<pb::ApplyRequest> in, pb::ApplyReply* out) override {
       std::string call = "apply";
       for (const auto& file : in->files()) call += " " + file.name() + "=" + file.text();
       *out = daemon_.script.apply_reply;
       return daemon_.note(call);
     }
-    grpc::Status Attach(grpc::ServerContext*, In<pb::AttachRequest> in,
-                        pb::AttachReply* out) override {
+    grpc::Status Attach(Context*, In<pb::AttachRequest> in, pb::AttachReply* out) override {
       auto status = daemon_.note("attach " + in->id());
       return daemon_.script.attach ? daemon_.script.attach(*in, out) : status;
     }
-    grpc::Status Detach(grpc::ServerContext*, In<pb::DetachRequest> in,
-                        pb::DetachReply* out) override {
+    grpc::Status Detach(Context*, In<pb::DetachRequest> in, pb::DetachReply* out) override {
       const auto ino = in->removed_netns_ino();
       if (ino != 0) return daemon_.note("removed " + in->id() + " " + std::to_string(ino));
       *out = daemon_.script.detach_reply;
       return daemon_.note((in->left_only() ? "left " : "detach ") + in->id());
     }
-    grpc::Status Drain(grpc::ServerContext*, In<pb::WorkloadRequest> in, pb::Empty*) override {
+    grpc::Status Drain(Context*, In<pb::WorkloadRequest> in, pb::Empty*) override {
       return daemon_.note("drain " + in->id());
     }
-    grpc::Status Delete(grpc::ServerContext*, In<pb::DeleteRequest> in,
-                        pb::DetachReply* out) override {
+    grpc::Status Delete(Context*, In<pb::DeleteRequest> in, pb::DetachReply* out) override {
       if (in->force()) *out = daemon_.script.detach_reply;
       return daemon_.note("delete " + in->id() + (in->force() ? " force" : ""));
     }
-    grpc::Status ReleaseName(grpc::ServerContext*, In<pb::NameRequest> in, pb::Empty*) override {
+    grpc::Status ReleaseName(Context*, In<pb::NameRequest> in, pb::Empty*) override {
       return daemon_.note("release " + in->name());
     }
 
@@ -125,52 +122,51 @@ class FakeDaemon {
   class Status final : public pb::Status::Service {
    public:
     explicit Status(FakeDaemon& daemon) : daemon_(daemon) {}
-    grpc::Status Plan(grpc::ServerContext*, In<pb::ApplyRequest>, pb::PlanReply* out) override {
+    grpc::Status Plan(Context*, In<pb::ApplyRequest>, pb::PlanReply* out) override {
       *out->mutable_changes() = daemon_.script.apply_reply.changes();
       return daemon_.note("plan");
     }
-    grpc::Status ListWorkloads(grpc::ServerContext*, In<pb::Empty>,
-                               pb::WorkloadList* out) override {
+    grpc::Status ListWorkloads(Context*, In<pb::Empty>, pb::WorkloadList* out) override {
       *out = daemon_.script.workloads;
       return daemon_.note("list workloads");
     }
-    grpc::Status ListServices(grpc::ServerContext*, In<pb::Empty>, pb::ServiceList* out) override {
+    grpc::Status ListServices(Context*, In<pb::Empty>, pb::ServiceList* out) override {
       *out = daemon_.script.services;
       return daemon_.note("list services");
     }
-    grpc::Status ListFlows(grpc::ServerContext*, In<pb::Empty>, pb::FlowList* out) override {
+    grpc::Status ListFlows(Context*, In<pb::Empty>, pb::FlowList* out) override {
       *out = daemon_.script.flows;
       return daemon_.note("list flows");
     }
-    grpc::Status ListPublished(grpc::ServerContext*, In<pb::Empty>,
-                               pb::PublishedList* out) override {
+    grpc::Status ListPublished(Context*, In<pb::Empty>, pb::PublishedList* out) override {
       *out = daemon_.script.published;
       return daemon_.note("list published");
     }
-    grpc::Status ListNodes(grpc::ServerContext*, In<pb::Empty>, pb::NodeList*) override {
+    grpc::Status ListNodes(Context*, In<pb::Empty>, pb::NodeList*) override {
       return daemon_.note("list nodes");
     }
-    grpc::Status Explain(grpc::ServerContext*, In<pb::ExplainRequest> in,
-                         pb::ExplainReply* out) override {
+    grpc::Status ListRefused(Context*, In<pb::Empty>, pb::RefusedList*) override {
+      return daemon_.note("list refused");
+    }
+    grpc::Status Explain(Context*, In<pb::ExplainRequest> in, pb::ExplainReply* out) override {
       *out = daemon_.script.explain_reply;
       return daemon_.note("explain " + in->src() + " " + in->dst() + " " +
                           std::to_string(in->port()) + "/" +
                           pb::Protocol::Value_Name(in->protocol()));
     }
-    grpc::Status Resolve(grpc::ServerContext*, In<pb::ResolveRequest> in,
-                         pb::ResolveReply* out) override {
+    grpc::Status Resolve(Context*, In<pb::ResolveRequest> in, pb::ResolveReply* out) override {
       *out = daemon_.script.resolve_reply;
       return daemon_.note("resolve " + in->id() + " " + in->name() + " " + in->type());
     }
-    grpc::Status GetStatus(grpc::ServerContext*, In<pb::Empty>, pb::StatusReply* out) override {
+    grpc::Status GetStatus(Context*, In<pb::Empty>, pb::StatusReply* out) override {
       *out = daemon_.script.status_reply;
       return daemon_.note("status");
     }
-    grpc::Status Wait(grpc::ServerContext*, In<pb::WaitRequest> in, pb::WaitReply* out) override {
+    grpc::Status Wait(Context*, In<pb::WaitRequest> in, pb::WaitReply* out) override {
       *out = daemon_.script.wait_reply;
       return daemon_.note("wait " + in->target() + " " + std::to_string(in->timeout_ms()));
     }
-    grpc::Status Watch(grpc::ServerContext*, In<pb::WatchRequest> in,
+    grpc::Status Watch(Context*, In<pb::WatchRequest> in,
                        grpc::ServerWriter<pb::Event>* writer) override {
       const auto status = daemon_.note(in->refused_only() ? "watch refused" : "watch");
       if (daemon_.script.watch) daemon_.script.watch(writer);

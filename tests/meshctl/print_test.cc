@@ -92,6 +92,26 @@ TEST(ListTest, NodesSayWhetherTheyAreThere) {
             "n3    stale      -                         -                  0  no room\n");
 }
 
+TEST(ListTest, RefusedPairsSayWhatIsMissing) {
+  auto list = from_json<pb::RefusedList>(R"({"refused":[
+      {"consumer":"worker","provider":"cache","count":"2","last":"2026-01-31T09:30:00Z",
+       "node":"n2","owner":"ann","missing":"in worker: peers: [{name: cache}]"},
+      {"consumer":"stranger","provider":"db","port":5432,"protocol":"UDP","count":"1500",
+       "last":"2026-01-31T09:30:01Z","node":"n2","owner":"bob"}]})");
+  sort(list);
+  EXPECT_EQ(render_table(list, {}),
+            "CONSUMER  PROVIDER  PORT      COUNT  LAST                  NODE  OWNER  MISSING\n"
+            "stranger  db        5432/udp   1500  2026-01-31T09:30:01Z  n2    bob    -\n"
+            "worker    cache     name          2  2026-01-31T09:30:00Z  n2    ann    "
+            "in worker: peers: [{name: cache}]\n");
+}
+
+TEST(ListTest, EndpointsOfANodeThatIsMissedAreMarked) {
+  const auto list = from_json<pb::ServiceList>(R"({"services":[
+      {"name":"db","owner":"ann","endpoints":[{"id":"db-1","stale":true},{"id":"db-2"}]}]})");
+  EXPECT_NE(render_table(list, {}).find("db-1 (stale),db-2\n"), std::string::npos);
+}
+
 TEST(ListTest, OrderDoesNotDependOnTheDaemons) {
   auto one = from_json<pb::ServiceList>(
       R"({"services":[{"name":"b","scope":"CLUSTER"},{"name":"a","scope":"CLUSTER"},
@@ -196,6 +216,17 @@ TEST(AnswerTest, AnEventIsOneLine) {
             "(missing: peers: [{name: db}])\n");
   EXPECT_EQ(render_text(from_json<pb::Event>(R"({"kind":"READY","time":"t","id":"db"})"), {}),
             "t  READY         db\n");
+}
+
+TEST(AnswerTest, AnEventOfAControllerSaysWhere) {
+  EXPECT_EQ(render_text(from_json<pb::Event>(R"({"kind":"REFUSED_FLOW","time":"t","id":"a",
+                "peer":"b","detail":"tcp/1: no","missing":"in a: peers","node":"n2","count":"3"})"),
+                        {}),
+            "t  REFUSED_FLOW  a -> b  tcp/1: no  (3 times)  on n2  (missing: in a: peers)\n");
+  EXPECT_EQ(render_text(from_json<pb::Event>(R"({"kind":"NODE_UP","time":"t","id":"n1",
+                "node":"n1"})"),
+                        {}),
+            "t  NODE_UP       n1\n");
 }
 
 TEST(AnswerTest, WhatAnAuthorWroteCannotSteerTheTerminal) {

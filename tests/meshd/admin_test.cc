@@ -46,6 +46,7 @@ class NotingApi final : public Api {
   void list_flows(const pb::Empty&, Reply<pb::FlowList>) override {}
   void list_published(const pb::Empty&, Reply<pb::PublishedList>) override {}
   void list_nodes(const pb::Empty&, Reply<pb::NodeList>) override {}
+  void list_refused(const pb::Empty&, Reply<pb::RefusedList>) override {}
   void explain(const pb::ExplainRequest&, Reply<pb::ExplainReply>) override {}
   void resolve(const pb::ResolveRequest&, Reply<pb::ResolveReply>) override {}
   void get_status(const pb::Empty&, Reply<pb::StatusReply>) override {}

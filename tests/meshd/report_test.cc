@@ -82,6 +82,14 @@ TEST_F(ReportTest, ServicesAreThereWithoutEndpoints) {
   EXPECT_FALSE(service_list(bed_.world).services(0).endpoints(1).ready());
 }
 
+TEST_F(ReportTest, EndpointsOfANodeThatIsMissedAreMarked) {
+  declare("{id: db-1, owner: ada, workflow: wf1, name: db, serves: [{port: 80}]}");
+  bed_.place("db-1", "n2", 2);
+  EXPECT_FALSE(service_list(bed_.world).services(0).endpoints(0).stale());
+  bed_.workload("db-1").remote->stale = true;
+  EXPECT_TRUE(service_list(bed_.world).services(0).endpoints(0).stale());
+}
+
 TEST_F(ReportTest, FlowsSumWhatTheirElementsCounted) {
   declare(
       "{id: db, owner: ada, workflow: wf1, serves: [{port: 80, end_port: 100}, {port: 443}]}, "

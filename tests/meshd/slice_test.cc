@@ -178,6 +178,15 @@ TEST_F(SliceTest, NothingIsNamedTwice) {
   EXPECT_EQ(refusal(), "WORKLOAD far: key: is named twice");
 }
 
+TEST_F(SliceTest, TenThousandServicesAreTooManyForOneMessage) {
+  for (int i = 0; i < 10'000; ++i) {
+    auto& key = *change_.add_items()->mutable_key();
+    key.set_kind(Kind::SERVICE);
+    key.set_key(fmt::format("s{}", i));
+  }
+  EXPECT_THAT(refusal(), HasSubstr("items: has 10000 entries"));
+}
+
 TEST_F(SliceTest, BytesThatAreNoMessageAreRefused) {
   auto& item = *change_.add_items();
   item.mutable_key()->set_key("far");
