@@ -42,8 +42,8 @@ class RulesetTrunkTest : public testing::Test {
       ip -batch - <<END
       addr add 10.213.200.1/32 dev eth0
       addr add 10.213.99.1/32 dev eth0
-      addr add fd5a:1:2:1:200::1/128 dev eth0 nodad
-      addr add fd5a:1:2:1:99::1/128 dev eth0 nodad
+      addr add fd5a:1:2:1:200::1/128 dev eth0 nodad preferred_lft 0
+      addr add fd5a:1:2:1:99::1/128 dev eth0 nodad preferred_lft 0
       route add prohibit 10.213.200.9
       route add prohibit fd5a:1:2:1:200::9
 END)"),
@@ -233,7 +233,8 @@ TEST_F(RulesetTrunkTest, SegmentsFitTheWayToOtherNodes) {
       const auto& netns = is_far ? bed_.outside().netns : bed_[1].netns;
       const auto headers = (family == Family::kV4 ? 20 : 40) + 20 + 12;  // with timestamps
       EXPECT_THAT(
-          output_in(netns, "ss -tinH state established dst " + bed_[0].at(family).to_string()),
+          output_in(netns,
+                    "ss -tinH state established dst '[" + bed_[0].at(family).to_string() + "]'"),
           testing::HasSubstr(" mss:" + std::to_string((is_far ? 1300 : 1500) - headers) + " "));
     }
   }

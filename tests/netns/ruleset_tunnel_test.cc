@@ -34,9 +34,9 @@ class RulesetTunnelTest : public testing::TestWithParam<Family> {
     [[maybe_unused]] const auto& waited_for = bed_.outside();
     bed_.join_cluster(true);
     EXPECT_EQ(
-        output_of("ip link add mesh0 address " + kTunnelMac.to_string() +
+        output_of("ip link add tunnel0 address " + kTunnelMac.to_string() +
                   " group 78 type vxlan id 88 dstport 8472 nolearning local " +
-                  bed_.node_address(outer()).to_string() + " && ip link set mesh0 arp off up"),
+                  bed_.node_address(outer()).to_string() + " && ip link set tunnel0 arp off up"),
         "");
     EXPECT_EQ(output_in(bed_.outside().netns, R"(ip -batch - <<END
       addr add 192.0.2.102/24 dev eth0
@@ -59,7 +59,7 @@ END)"),
     std::erase_if(elements, [](const Element& element) {
       return element.set < SetId::kRemote4 || element.set > SetId::kPeers6;
     });
-    elements.push_back(ElementBuilder(SetId::kTrunk).ifname("mesh0").build());
+    elements.push_back(ElementBuilder(SetId::kTrunk).ifname("tunnel0").build());
     bed_.add(elements);
   }
 
