@@ -324,11 +324,15 @@ void Controller::answer_awaited(const Moment& now) {
   };
   std::vector<Answer> answers;  // first all of them: to carry one out may come here again
   for (auto& [node, session] : sessions_) {
-    std::erase_if(session.awaited, [&](const auto& entry) {
-      if (cluster_.declaration(entry.first) == nullptr) return false;
-      answers.push_back({node, entry.first, entry.second});
-      return true;
-    });
+    for (auto at = session.awaited.begin(); at != session.awaited.end();) {
+      const auto& [id, awaited] = *at;
+      if (cluster_.declaration(id) == nullptr) {
+        ++at;
+        continue;
+      }
+      answers.push_back({node, id, awaited});
+      at = session.awaited.erase(at);
+    }
   }
   for (auto& [node, id, awaited] : answers) {
     const auto status = carry_out([&] { return start(cluster_, node, id); }, now);
