@@ -80,6 +80,13 @@ Outcome<std::vector<std::string>> take_words(std::vector<std::string> rest) {
 
 // CLI11 throws; here it ends and becomes one line of ours with exit code 2.
 Outcome<Line> read_line(std::span<const std::string> args) {
+  for (const auto& arg : args) {
+    if (arg == "--") break;
+    // CLI11 would take the next word for its value.
+    if (arg.starts_with("--") && arg.find('=') == arg.size() - 1) {
+      return usage("", fmt::format("{}: needs a value", arg.substr(0, arg.size() - 1)));
+    }
+  }
   Line line;
   CLI::App app;
   define(app, line);

@@ -237,7 +237,7 @@ TEST(CliTest, AControllerCannotBeHalfNamed) {
               HasSubstr("--controller: 'a' does not end in a port"));
   EXPECT_THAT(refusal_of("status --controller a:1, --identity me.pem"), HasSubstr("''"));
   EXPECT_EQ(refusal_of("status --controller= --identity me.pem"),
-            "--controller: takes one value, once (see `meshctl --help`)");
+            "--controller: needs a value (see `meshctl --help`)");
   EXPECT_THAT(refusal_of("status --controller a:1 --run-dir /r --identity me.pem"),
               HasSubstr("one of them"));
 }

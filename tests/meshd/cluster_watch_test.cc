@@ -1,4 +1,5 @@
 // What a controller shows people of nodes that speak with it: events, explanations, refusals.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "controller/explain.h"
