@@ -47,6 +47,9 @@ struct ControllerOptions {
 // How long an attach may wait for its declaration here; the node's own deadline is shorter.
 inline constexpr auto kAwaitLimit = std::chrono::minutes(2);
 inline constexpr std::size_t kMaxAwaited = 1024;  // of one node
+// What a node has more, for each of the cluster's, when a controller starts and all come at once:
+// several times the CPU that this takes, most of it TLS.
+inline constexpr auto kComeBack = std::chrono::milliseconds(20);
 // After a slice was refused, and while the store is away.
 inline constexpr auto kRetryAfter = std::chrono::seconds(1);
 // Reports of one node that the store has not taken yet; beyond it the session ends and begins
@@ -121,6 +124,7 @@ class Controller {
   // Decides, stores, folds; again when somebody else was quicker.
   [[nodiscard]] Status carry_out(const Decision& decide, const Moment& now);
   [[nodiscard]] Status fold(const Writes& writes, const Moment& now);
+  void follow(const Touched& touched, const Moment& now);
   [[nodiscard]] Status catch_up(const Moment& now);
   void on_hello(const std::string& node, NodeStream& stream, const mesh::v1::Hello& hello,
                 const Moment& now);
@@ -152,6 +156,7 @@ class Controller {
   Slices slices_;
   std::uint64_t revision_ = 0;
   std::map<std::string, Session> sessions_;  // by node
+  std::set<std::string> awaiting_;           // those in which a container waits, and maybe others
   std::map<std::string, TimePoint> lost_;    // nodes without a session, and since when
   std::set<std::string> stale_;
   std::string store_trouble_;

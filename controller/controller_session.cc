@@ -231,7 +231,8 @@ void Controller::on_refused(const std::string& node, Session& session,
 
 void Controller::send_ready(const Moment& now) {
   // One that was lost by what another was sent is not in it any more.
-  for (const auto& node : slices_.take_ready()) send_next(node, now);
+  for (const auto& node : slices_.take_ready(now.steady)) send_next(node, now);
+  if (const auto news = slices_.next_news()) set_timer(*news);
 }
 
 void Controller::send_next(const std::string& node, const Moment& now) {
@@ -259,6 +260,7 @@ void Controller::on_started(const std::string& node, Session& session,
   }
   session.awaited.insert_or_assign(started.id(),
                                    std::pair(started.call(), now.steady + kAwaitLimit));
+  awaiting_.insert(node);
   answer_awaited(now);
   send_ready(now);
 }
@@ -271,13 +273,16 @@ void Controller::answer_awaited(const Moment& now) {
     std::uint64_t call = 0;
   };
   std::vector<Answer> answers;  // first all of them: to carry one out may come here again
-  for (auto& [node, session] : sessions_) {
-    std::erase_if(session.awaited, [&](const auto& entry) {
+  std::erase_if(awaiting_, [&](const std::string& node) {
+    const auto found = sessions_.find(node);
+    if (found == sessions_.end()) return true;
+    std::erase_if(found->second.awaited, [&](const auto& entry) {
       if (cluster_.declaration(entry.first) == nullptr) return false;
       answers.push_back({node, entry.first, entry.second.first});
       return true;
     });
-  }
+    return found->second.awaited.empty();
+  });
   for (const auto& [node, id, call] : answers) {
     const auto status = carry_out([&] { return start(cluster_, node, id); }, now);
     const auto session = sessions_.find(node);
