@@ -83,10 +83,11 @@ class Store {
   // that took over had not heard of it): load() again.
   [[nodiscard]] virtual Result<std::optional<Changes>> changes_since(std::uint64_t revision) = 0;
   // A descriptor that becomes readable when somebody else may have committed, and now and then
-  // while that cannot be known: drain_notifications(), then changes_since(). It stays the same
-  // one over reconnects. -1: nobody else can commit.
+  // while that cannot be known: drain_notifications(), then changes_since() unless it was only
+  // our own commits. It stays the same one over reconnects. -1: nobody else can commit.
   [[nodiscard]] virtual int notify_fd() const = 0;
-  virtual void drain_notifications() = 0;
+  // Whether somebody else may have committed.
+  virtual bool drain_notifications() = 0;
   // A copy of all of it as of one moment, into a new file: one that open_sqlite_store() takes.
   // A path that exists is refused.
   [[nodiscard]] virtual Status backup(const std::string& path) = 0;

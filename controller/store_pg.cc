@@ -272,14 +272,20 @@ Status PgSession::script(const std::string& sql) {
   return {};
 }
 
-bool PgSession::drain() {
-  if (!alive()) return false;
+std::optional<bool> PgSession::drain(int own_process) {
+  if (!alive()) return std::nullopt;
   if (PQconsumeInput(connection_.get()) == 0 || PQstatus(connection_.get()) != CONNECTION_OK) {
     close();
-    return false;
+    return std::nullopt;
   }
-  while (auto* const note = PQnotifies(connection_.get())) PQfreemem(note);
-  return true;
+  bool foreign = false;
+  while (auto* const note = PQnotifies(connection_.get())) {
+    foreign |= note->be_pid != own_process;
+    PQfreemem(note);
+  }
+  return foreign;
 }
+
+int PgSession::process() const { return alive() ? PQbackendPID(connection_.get()) : 0; }
 
 }  // namespace meshd::controller

@@ -100,8 +100,10 @@ class PgSession {
   // The last statement was committed on this server alone: somebody ended the wait for its
   // standby.
   [[nodiscard]] bool lone_commit() const { return *lone_commit_; }
-  // Takes in and forgets what the server sent unasked; false: the connection has ended.
-  bool drain();
+  // Takes in and forgets what the server sent unasked; absent: the connection has ended.
+  // Otherwise whether anything was another's than the session's of that process id.
+  std::optional<bool> drain(int own_process);
+  [[nodiscard]] int process() const;  // the server's for this session; 0: not alive
 
  private:
   struct Closer {

@@ -31,7 +31,7 @@ class PostgresStore final : public Store {
   [[nodiscard]] Result<std::uint64_t> commit(std::uint64_t expected, const Writes& writes) override;
   [[nodiscard]] Result<std::optional<Changes>> changes_since(std::uint64_t revision) override;
   [[nodiscard]] int notify_fd() const override { return wake_.get(); }
-  void drain_notifications() override;
+  bool drain_notifications() override;
   [[nodiscard]] Status backup(const std::string& path) override;
   [[nodiscard]] std::string warning() const override { return warning_; }
 

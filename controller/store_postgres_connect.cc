@@ -215,13 +215,18 @@ bool PostgresStore::try_listen() {
   return epoll_ctl(wake_.get(), EPOLL_CTL_ADD, listener_.socket(), &event) == 0;
 }
 
-void PostgresStore::drain_notifications() {
+bool PostgresStore::drain_notifications() {
   std::uint64_t expirations = 0;
   [[maybe_unused]] const auto got = read(timer_.get(), &expirations, sizeof expirations);
-  if (listener_.drain()) return;
+  // Our own commits are known to us: to ask for them would be a second way for each of them.
+  if (const auto foreign = listener_.drain(session_.process())) return *foreign;
   const auto left = std::chrono::ceil<milliseconds>(listen_pace_.next - Steady::now());
-  if (left.count() > 0) return arm(left);
-  listen();
+  if (left.count() > 0) {
+    arm(left);
+  } else {
+    listen();
+  }
+  return true;
 }
 
 }  // namespace meshd::controller

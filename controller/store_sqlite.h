@@ -33,7 +33,7 @@ class SqliteStore final : public Store {
   [[nodiscard]] Result<std::uint64_t> commit(std::uint64_t expected, const Writes& writes) override;
   [[nodiscard]] Result<std::optional<Changes>> changes_since(std::uint64_t revision) override;
   [[nodiscard]] int notify_fd() const override { return -1; }
-  void drain_notifications() override {}
+  bool drain_notifications() override { return false; }
   [[nodiscard]] Status backup(const std::string& path) override;
 
   // An empty store takes another's objects and revision, and becomes a file without a log

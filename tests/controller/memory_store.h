@@ -59,7 +59,7 @@ class MemoryStore final : public Store {
     return changes;
   }
   int notify_fd() const override { return -1; }
-  void drain_notifications() override {}
+  bool drain_notifications() override { return true; }
   Status backup(const std::string&) override { return {}; }
 
  private:

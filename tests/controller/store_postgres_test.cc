@@ -52,7 +52,9 @@ TEST_F(PostgresStoreTest, WhatOneCommitsTheOthersHear) {
   EXPECT_FALSE(readable(*b, 0ms));
   ASSERT_EQ(a->commit(0, {put_text(kNode, "x", "1")}), 1U);
   for (const auto* other : {b.get(), c.get()}) ASSERT_TRUE(readable(*other, 10s));
-  b->drain_notifications();
+  EXPECT_TRUE(b->drain_notifications());
+  ASSERT_TRUE(readable(*a, 10s));
+  EXPECT_FALSE(a->drain_notifications()) << "who committed knows";
   EXPECT_FALSE(readable(*b, 0ms));
   EXPECT_EQ(text(b->changes_since(0)->value().writes), "3 'x' 1\n");
   EXPECT_EQ(b->commit(0, {put_text(kNode, "x", "2")}).error().code, ErrorCode::kConflict);
