@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -34,6 +35,18 @@ Result<UniqueFd> signals() {
   UniqueFd fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd) return fail_errno("signalfd", errno);
   return fd;
+}
+
+// Each node is a descriptor, and the usual limit is for programs that use select(2).
+void allow_descriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) log::warning("limits: open files: not raised");
+  constexpr rlim_t kOthers = 256;  // the store, listeners, calls of people
+  if (limit.rlim_max < Server::kMaxSessions + kOthers) {
+    log::info("limits: {} open files: no more nodes than that", limit.rlim_max);
+  }
 }
 
 // What is done every second.
@@ -73,6 +86,7 @@ void run(Controller& controller, Server& server, App& app, int signal_fd,
 
 Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   CHECK_OK(pki::require_tls13());
+  allow_descriptors();
   const auto signal_fd = TRY(signals());
   const auto authority = TRY(open_authority(config.dir));
   auto store = config.postgres.empty() ? open_sqlite_store(config.dir)
