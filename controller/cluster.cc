@@ -124,7 +124,15 @@ Status Cluster::fold_service(const Write& write, const Moment& now, Touched& tou
       if (before->second.vip(family)) services_at_.erase(*before->second.vip(family));
     }
   }
+  const auto note_vips = [&](void (policy::AddressRuns::*note)(const IpAddress&)) {
+    const auto known = world_.services.find(key);
+    if (known == world_.services.end()) return;
+    for (const auto family : kFamilies) {
+      if (known->second.vip(family)) (vips_.*note)(*known->second.vip(family));
+    }
+  };
   if (!write.value) {
+    note_vips(&policy::AddressRuns::remove);
     world_.services.erase(key);
     return {};
   }
@@ -139,14 +147,16 @@ Status Cluster::fold_service(const Write& write, const Moment& now, Touched& tou
   if (stored.endpoint_lost_at_ms() != 0) {
     service.endpoint_lost_at = now.past(stored.endpoint_lost_at_ms());
   }
+  note_vips(&policy::AddressRuns::remove);
   world_.services.insert_or_assign(key, std::move(service));
+  note_vips(&policy::AddressRuns::add);
   return {};
 }
 
 Status Cluster::fold_node(const Write& write, Touched& touched) {
   touched.nodes.insert(write.key);
   if (!write.value) {
-    nodes_.erase(write.key);
+    forget_node(write.key);
     return {};
   }
   const auto stored = TRY(parse<mesh::v1::StoredNode>(write));
@@ -157,8 +167,19 @@ Status Cluster::fold_node(const Write& write, Touched& touched) {
   CHECK_OK(read_addresses(write, stored.underlay(),
                           [&](const IpAddress& address) { node.underlay.push_back(address); }));
   node.boot_id = stored.boot_id();
+  forget_node(write.key);
+  blocks_.insert(node.blocks.begin(), node.blocks.end());
+  for (const auto& address : node.underlay) underlay_.insert_or_assign(address, write.key);
   nodes_.insert_or_assign(write.key, std::move(node));
   return {};
+}
+
+void Cluster::forget_node(const std::string& name) {
+  const auto known = nodes_.find(name);
+  if (known == nodes_.end()) return;
+  for (const auto& block : known->second.blocks) blocks_.erase(block);
+  for (const auto& address : known->second.underlay) underlay_.erase(address);
+  nodes_.erase(known);
 }
 
 Status Cluster::fold_endpoint(const Write& write, Touched& touched) {
@@ -270,6 +291,7 @@ void Cluster::place(const std::string& id) {
 
 void Cluster::index(const policy::Declaration& declaration) {
   if (const auto key = declaration.service()) index_.members[*key].insert(declaration.id);
+  if (!declaration.workflow.empty()) workflows_[declaration.workflow].insert(declaration.id);
   for (const auto& peer : declaration.peers) {
     if (const auto key = policy::peer_service(declaration, peer)) {
       index_.consumers[*key].insert(declaration.id);
@@ -281,6 +303,7 @@ void Cluster::index(const policy::Declaration& declaration) {
 
 void Cluster::unindex(const policy::Declaration& declaration) {
   if (const auto key = declaration.service()) erase_from(index_.members, *key, declaration.id);
+  erase_from(workflows_, declaration.workflow, declaration.id);
   for (const auto& peer : declaration.peers) {
     if (const auto key = policy::peer_service(declaration, peer)) {
       erase_from(index_.consumers, *key, declaration.id);
@@ -308,6 +331,11 @@ const std::string& Cluster::pinned(const std::string& id) const {
 const Placement* Cluster::placement(const std::string& id) const {
   const auto found = placements_.find(id);
   return found == placements_.end() ? nullptr : &found->second;
+}
+
+const std::string& Cluster::underlay_owner(const IpAddress& address) const {
+  const auto found = underlay_.find(address);
+  return found == underlay_.end() ? kNone : found->second;
 }
 
 const std::set<std::string>& Cluster::placed_on(const std::string& node) const {

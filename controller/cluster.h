@@ -46,11 +46,15 @@ class Cluster {
 
   [[nodiscard]] const policy::World& world() const { return world_; }
   [[nodiscard]] const policy::Index& index() const { return index_; }
+  [[nodiscard]] policy::Directory directory() const { return {index_.members, workflows_, vips_}; }
   [[nodiscard]] const policy::Quarantine& resting() const { return resting_; }
   [[nodiscard]] const std::map<Prefix, TimePoint>& resting_blocks() const {
     return resting_blocks_;
   }
   [[nodiscard]] const std::map<std::string, NodeState>& nodes() const { return nodes_; }
+  // Blocks that nodes have, and whose an address of the underlay is (empty: nobody's).
+  [[nodiscard]] const std::set<Prefix>& blocks() const { return blocks_; }
+  [[nodiscard]] const std::string& underlay_owner(const IpAddress& address) const;
   [[nodiscard]] const std::map<std::string, Token>& tokens() const { return tokens_; }
   [[nodiscard]] const mesh::v1::StoredSettings& settings() const { return settings_; }
   [[nodiscard]] const policy::Declaration* declaration(const std::string& id) const;
@@ -85,14 +89,19 @@ class Cluster {
   [[nodiscard]] Status fold_dismissal(const Write& write);
   void place(const std::string& id);
   void displace(policy::Workload& workload);
+  void forget_node(const std::string& name);
   void index(const policy::Declaration& declaration);
   void unindex(const policy::Declaration& declaration);
 
   policy::World world_;
   policy::Index index_;
+  std::map<std::string, std::set<std::string>> workflows_;  // ids by workflow
+  policy::AddressRuns vips_;
   policy::Quarantine resting_;
   std::map<Prefix, TimePoint> resting_blocks_;
   std::map<std::string, NodeState> nodes_;
+  std::set<Prefix> blocks_;
+  std::map<IpAddress, std::string> underlay_;
   std::map<std::string, Token> tokens_;
   std::map<std::string, Origin> origins_;
   std::map<std::string, Placement> placements_;  // also of ids whose declaration is gone

@@ -26,8 +26,11 @@ Status Controller::load(const Moment& now) {
   const auto stored = TRY(store_->load());
   CHECK_OK(fold(stored.objects, now));
   revision_ = stored.revision;
-  // Nobody has been heard of yet: they have as long as those that were just lost.
-  for (const auto& [name, node] : cluster_.nodes()) lost_.emplace(name, now.steady);
+  // Nobody has been heard of yet: they have as long as those that were just lost, and the time
+  // that it takes all of them to come. Whoever came while others are marked would get its whole
+  // slice again, and so make them come later still.
+  const auto since = now.steady + kComeBack * static_cast<int>(cluster_.nodes().size());
+  for (const auto& [name, node] : cluster_.nodes()) lost_.insert_or_assign(name, since);
   set_timer(now.steady + kSweepEvery);
   tell_all(now);
   return {};
@@ -69,6 +72,15 @@ Status Controller::fold(const Writes& writes, const Moment& now) {
     if (sink_ && shows) before.try_emplace(write.key, shown(cluster_, write.key));
   }
   for (const auto& write : writes) CHECK_OK(cluster_.fold(write, now, touched));
+  follow(touched, now);
+  for (const auto& [id, was] : before) {
+    for (auto& event : events_between(id, was, shown(cluster_, id))) tell(std::move(event));
+  }
+  return {};
+}
+
+// What the cluster's change comes to for sessions and slices.
+void Controller::follow(const Touched& touched, const Moment& now) {
   for (const auto& name : touched.nodes) {
     if (cluster_.nodes().contains(name)) {
       if (!sessions_.contains(name)) lost_.try_emplace(name, now.steady);
@@ -80,15 +92,11 @@ Status Controller::fold(const Writes& writes, const Moment& now) {
     tell(make_event(mesh::v1::Event::Kind::NODE_GONE, name, name));
   }
   slices_.update(cluster_, touched, stale_);
-  for (const auto& [id, was] : before) {
-    for (auto& event : events_between(id, was, shown(cluster_, id))) tell(std::move(event));
-  }
   for (const auto& key : touched.services) {
     if (key.scope == policy::Scope::kCluster && !cluster_.world().services.contains(key)) {
       tell(make_event(mesh::v1::Event::Kind::NAME_RELEASED, key.name, {}));
     }
   }
-  return {};
 }
 
 Status Controller::catch_up(const Moment& now) {
@@ -98,36 +106,23 @@ Status Controller::catch_up(const Moment& now) {
     revision_ = changes->revision;
     return {};
   }
-  // Too long ago. What is gone since cannot be told from what is there but by all of it.
+  // Too long ago: all of it anew. In which order things went meanwhile cannot be told, so
+  // nothing of it is folded into what was: an address may have another owner by now.
   const auto stored = TRY(store_->load());
-  std::set<std::pair<Kind, std::string>> there;
-  for (const auto& object : stored.objects) there.emplace(object.kind, object.key);
-  Writes writes = stored.objects;
-  const auto gone = [&](Kind kind, const std::string& key) {
-    if (!there.contains({kind, key})) writes.push_back(drop(kind, key));
-  };
-  for (const auto& [id, workload] : cluster_.world().workloads) {
-    gone(kind::ObjectKind::DECLARATION, id);
-  }
-  for (const auto& [key, service] : cluster_.world().services) {
-    gone(kind::ObjectKind::SERVICE, service_key_text(key));
-  }
+  Cluster fresh;
+  Touched touched;
+  for (const auto& object : stored.objects) CHECK_OK(fresh.fold(object, now, touched));
+  for (const auto& [id, workload] : cluster_.world().workloads) touched.workloads.insert(id);
+  for (const auto& [key, service] : cluster_.world().services) touched.services.insert(key);
   for (const auto& [name, node] : cluster_.nodes()) {
-    gone(kind::ObjectKind::NODE, name);
-    for (const auto& id : cluster_.placed_on(name)) gone(kind::ObjectKind::ENDPOINT, id);
+    touched.nodes.insert(name);
+    const auto& placed = cluster_.placed_on(name);
+    touched.workloads.insert(placed.begin(), placed.end());
   }
-  for (const auto& [address, until] : cluster_.resting()) {
-    gone(kind::ObjectKind::RESTING, address.to_string());
-  }
-  for (const auto& [block, until] : cluster_.resting_blocks()) {
-    gone(kind::ObjectKind::RESTING, block.to_string());
-  }
-  for (const auto& [id, token] : cluster_.tokens()) gone(kind::ObjectKind::TOKEN, id);
-  for (const auto& [node, dismissal] : cluster_.dismissals()) {
-    gone(kind::ObjectKind::DISMISSAL, node);
-  }
-  CHECK_OK(fold(writes, now));
+  cluster_ = std::move(fresh);
+  cluster_.set_now(now.steady);
   revision_ = stored.revision;
+  follow(touched, now);
   return {};
 }
 
@@ -265,7 +260,7 @@ void Controller::look_after_nodes(const Moment& now) {
   }
   if (!elsewhere_.hears(now.steady)) {
     // They may be with another controller, for all that is known.
-    for (auto& [name, since] : lost_) since = now.steady;
+    for (auto& [name, since] : lost_) since = std::max(since, now.steady);
     return;
   }
   for (const auto& [name, since] : std::map(lost_)) {

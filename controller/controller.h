@@ -54,6 +54,9 @@ inline constexpr auto kAwaitLimit = std::chrono::minutes(2);
 // left it, which comes after that node has answered the detach; or the store.
 inline constexpr auto kMoveLimit = std::chrono::seconds(5);
 inline constexpr std::size_t kMaxAwaited = 1024;  // of one node
+// What a node has more, for each of the cluster's, when a controller starts and all come at once:
+// several times the CPU that this takes, most of it TLS.
+inline constexpr auto kComeBack = std::chrono::milliseconds(20);
 // After a slice was refused, and while the store is away.
 inline constexpr auto kRetryAfter = std::chrono::seconds(1);
 // Reports of one node that the store has not taken yet; beyond it the session ends and begins
@@ -150,6 +153,7 @@ class Controller {
   // Decides, stores, folds; again when somebody else was quicker.
   [[nodiscard]] Status carry_out(const Decision& decide, const Moment& now);
   [[nodiscard]] Status fold(const Writes& writes, const Moment& now);
+  void follow(const Touched& touched, const Moment& now);
   [[nodiscard]] Status catch_up(const Moment& now);
   void take_message(const std::string& node, NodeStream& stream, const mesh::v1::FromNode& message,
                     const Moment& now);
@@ -198,6 +202,7 @@ class Controller {
   Slices slices_;
   std::uint64_t revision_ = 0;
   std::map<std::string, Session> sessions_;  // by node
+  std::set<std::string> awaiting_;           // those in which a container waits, and maybe others
   std::map<std::string, TimePoint> lost_;    // nodes without a session, and since when
   std::set<std::string> stale_;
   Elsewhere elsewhere_;

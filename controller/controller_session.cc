@@ -281,7 +281,8 @@ void Controller::on_refused(const std::string& node, Session& session,
 
 void Controller::send_ready(const Moment& now) {
   // One that was lost by what another was sent is not in it any more.
-  for (const auto& node : slices_.take_ready()) send_next(node, now);
+  for (const auto& node : slices_.take_ready(now.steady)) send_next(node, now);
+  if (const auto news = slices_.next_news()) set_timer(*news);
 }
 
 void Controller::send_next(const std::string& node, const Moment& now) {
@@ -311,6 +312,7 @@ void Controller::on_started(const std::string& node, Session& session,
   }
   session.awaited.insert_or_assign(started.id(),
                                    Awaited{started.call(), now.steady + kAwaitLimit, {}});
+  awaiting_.insert(node);
   answer_awaited(now);
   send_ready(now);
 }
@@ -323,16 +325,21 @@ void Controller::answer_awaited(const Moment& now) {
     Awaited awaited;
   };
   std::vector<Answer> answers;  // first all of them: to carry one out may come here again
-  for (auto& [node, session] : sessions_) {
-    for (auto at = session.awaited.begin(); at != session.awaited.end();) {
-      const auto& [id, awaited] = *at;
-      if (cluster_.declaration(id) == nullptr) {
-        ++at;
-        continue;
+  for (auto at = awaiting_.begin(); at != awaiting_.end();) {
+    const auto found = sessions_.find(*at);
+    if (found != sessions_.end()) {
+      auto& all = found->second.awaited;
+      for (auto entry = all.begin(); entry != all.end();) {
+        if (cluster_.declaration(entry->first) == nullptr) {
+          ++entry;
+          continue;
+        }
+        answers.push_back({*at, entry->first, entry->second});
+        entry = all.erase(entry);
       }
-      answers.push_back({node, id, awaited});
-      at = session.awaited.erase(at);
     }
+    const bool none = found == sessions_.end() || found->second.awaited.empty();
+    at = none ? awaiting_.erase(at) : std::next(at);
   }
   for (auto& [node, id, awaited] : answers) {
     const auto status = carry_out([&] { return start(cluster_, node, id); }, now);

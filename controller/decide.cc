@@ -104,18 +104,15 @@ void note_lost(const Cluster& cluster, const std::set<std::string>& gone, const 
 
 // The first aligned block of that length in the pool that nobody has and that does not rest.
 std::optional<Prefix> free_block(const Cluster& cluster, const Prefix& pool, int length) {
-  std::set<Prefix> taken;
-  for (const auto& [name, node] : cluster.nodes()) {
-    taken.insert(node.blocks.begin(), node.blocks.end());
-  }
-  for (const auto& [block, until] : cluster.resting_blocks()) taken.insert(block);
   // Past 2^20 nodes other things have broken.
   const int bits = std::min(length - pool.length(), 20);
   const int host_bits = pool.host_bits() - (length - pool.length());
   auto address = pool.address();
   for (std::uint32_t index = 0; index < (1U << bits); ++index) {
     const auto block = Prefix::of(address, length);
-    if (!taken.contains(block)) return block;
+    if (!cluster.blocks().contains(block) && !cluster.resting_blocks().contains(block)) {
+      return block;
+    }
     // A block of IPv6 may hold more than 64 bits count: they are stepped over in two.
     if (host_bits < 64) {
       address = address.plus(std::uint64_t{1} << host_bits);
@@ -188,8 +185,9 @@ Result<Writes> declare(const Cluster& cluster, const Author& author,
     CHECK_OK(check_author(cluster, author, declaration.id));
     CHECK_OK(check_here(cluster, author, declaration.id));
   }
+  const auto directory = cluster.directory();
   const auto outcome = TRY(policy::declare(cluster.world(), std::move(declarations),
-                                           cluster.resting(), nullptr, kAddressRest));
+                                           cluster.resting(), nullptr, kAddressRest, &directory));
   Writes writes;
   for (const auto& [id, declaration] : outcome.declarations) {
     mesh::v1::StoredDeclaration object;
@@ -219,7 +217,8 @@ Result<Writes> forget(const Cluster& cluster, const Author& author, const std::s
                             placement->node));
   }
   Writes writes;
-  const auto outcome = policy::forget(cluster.world(), id, kAddressRest);
+  const auto directory = cluster.directory();
+  const auto outcome = policy::forget(cluster.world(), id, kAddressRest, &directory);
   writes.push_back(drop(kind::ObjectKind::DECLARATION, id));
   if (placement != nullptr) writes.push_back(drop(kind::ObjectKind::ENDPOINT, id));
   note_lost(cluster, {id}, now, writes);
@@ -260,11 +259,10 @@ Result<Writes> admit(const Cluster& cluster, const std::string& node, const std:
     }
   }
   for (const auto& address : underlay) {
-    for (const auto& [name, other] : cluster.nodes()) {
-      if (name != node && std::ranges::find(other.underlay, address) != other.underlay.end()) {
-        return fail(ErrorCode::kConflict,
-                    fmt::format("join: {} is node {}'s address", address.to_string(), name));
-      }
+    const auto& owner = cluster.underlay_owner(address);
+    if (!owner.empty() && owner != node) {
+      return fail(ErrorCode::kConflict,
+                  fmt::format("join: {} is node {}'s address", address.to_string(), owner));
     }
     object.add_underlay(address.to_string());
   }

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -53,6 +54,18 @@ void serve_metrics(metrics::Endpoint& endpoint) {
   [[maybe_unused]] const auto again = endpoint.serve();
 }
 
+// Each node is a descriptor, and the usual limit is for programs that use select(2).
+void allow_descriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) log::warning("limits: open files: not raised");
+  constexpr rlim_t kOthers = 256;  // the store, listeners, calls of people
+  if (limit.rlim_max < Server::kMaxSessions + kOthers) {
+    log::info("limits: {} open files: no more nodes than that", limit.rlim_max);
+  }
+}
+
 // What is done every second.
 void look_after(const Config& config, const Authority& authority, Controller& controller,
                 App& app) {
@@ -94,6 +107,7 @@ void run(Controller& controller, Server& server, App& app, int signal_fd,
 Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   CHECK_OK(pki::require_tls13());
   take_grpc_log();
+  allow_descriptors();
   const auto signal_fd = TRY(signals());
   const auto authority = TRY(open_authority(config.dir));
   auto store = config.postgres.empty() ? open_sqlite_store(config.dir)

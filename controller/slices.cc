@@ -237,29 +237,15 @@ void Slices::refresh_service(const Cluster& cluster, const policy::ServiceKey& k
 }
 
 void Slices::refresh_node(const Cluster& cluster, const std::string& name) {
-  const ItemKey key{KeyKind::NODE, name};
   const auto found = cluster.nodes().find(name);
-  const bool was_known = items_.contains(key);
   if (found == cluster.nodes().end()) {
-    if (!was_known) return;
-    for (const auto& [node, state] : cluster.nodes()) {
-      if (!items_.contains({KeyKind::NODE, node})) continue;  // joined just now
-      use_item(node, key, -1);
-      use_item(name, {KeyKind::NODE, node}, -1);
-    }
-    refresh(key, {});
+    nodes_changed_ |= nodes_.drop(name);
     return;
   }
   mesh::v1::SliceNode item;
   for (const auto& block : found->second.blocks) item.add_blocks(block.to_string());
   for (const auto& address : found->second.underlay) item.add_underlay(address.to_string());
-  refresh(key, Item{{}, item.SerializeAsString()});
-  if (was_known) return;
-  for (const auto& [node, state] : cluster.nodes()) {
-    if (node == name || !items_.contains({KeyKind::NODE, node})) continue;
-    use_item(node, key, 1);
-    use_item(name, {KeyKind::NODE, node}, 1);
-  }
+  nodes_changed_ |= nodes_.put(name, item.SerializeAsString());
 }
 
 // --- flows between nodes -------------------------------------------------------------

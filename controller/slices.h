@@ -23,13 +23,16 @@
 #include <vector>
 
 #include "controller/cluster.h"
+#include "controller/node_list.h"
 #include "policy/types.h"
 #include "proto/controller.pb.h"
 
 namespace meshd::controller {
 
-// Items of a SliceChange at most: far below gRPC's 4 MiB also with the largest declarations.
+// Of a SliceChange at most: far below gRPC's 4 MiB also with the largest declarations. Of nodes,
+// which are small and which all are told of, more at a time.
 inline constexpr std::size_t kItemsPerChange = 32;
+inline constexpr std::size_t kNodesPerChange = 1024;
 inline constexpr std::size_t kConfirmationsPerChange = 1024;
 // Versions of a slice that another controller's word is understood of.
 inline constexpr std::size_t kMaxPast = 64;
@@ -74,8 +77,11 @@ class Slices {
   [[nodiscard]] std::uint64_t revision(const std::string& node) const;
   // The first revision that will hold all of the slice as it is now.
   [[nodiscard]] std::uint64_t revision_with_all(const std::string& node) const;
-  // Nodes with something to send and nothing on its way, since the last call.
-  [[nodiscard]] std::set<std::string> take_ready();
+  // Nodes with something to send and nothing on its way, since the last call. A node that comes
+  // or goes is told to those whom nothing else concerns at most so often that each message to
+  // all of them has news of several, when there is much: after next_news() there is some.
+  [[nodiscard]] std::set<std::string> take_ready(TimePoint now);
+  [[nodiscard]] std::optional<TimePoint> next_news() const;
   // The keys of a node's slice, sorted: for tests and for people.
   [[nodiscard]] std::vector<ItemKey> keys(const std::string& node) const;
   [[nodiscard]] bool is_confirmed(const std::string& consumer, const std::string& provider) const;
@@ -100,7 +106,9 @@ class Slices {
     std::uint64_t revision = 0;
     bool on_its_way = false;
     bool snapshot = false;         // still being sent
-    std::set<ItemKey> dirty;       // to be sent, or to be said gone
+    std::set<ItemKey> dirty;       // to be sent, or to be said gone: all but nodes
+    NodeList::Place nodes;         // told of them so far
+    bool more_nodes = false;       // than went with the one on its way
     std::set<PairKey> to_confirm;  // of consumers here: to be said
     std::set<PairKey> waiting;     // of providers here: go with the next change
     std::set<PairKey> sent;        // went with the one on its way
@@ -111,7 +119,7 @@ class Slices {
     std::int32_t reasons = 0;  // why it is here: so many
     std::uint64_t hash = 0;    // of the item as this node gets it
   };
-  struct Slice {
+  struct Slice {  // without the nodes
     std::map<ItemKey, Use> uses;
     std::uint64_t hash = 0;
     std::optional<Session> session;
@@ -148,11 +156,19 @@ class Slices {
   void note_versions();
   void note_pairs(const Cluster& cluster, const std::string& node, Session& session);
   void start_over(const std::string& node);
+  void note_nodes();
+  // Without news of nodes, and with them.
+  [[nodiscard]] static bool has_more(const Session& session);
+  [[nodiscard]] bool has_more(const std::string& node, const Session& session) const;
   void add_items(const Cluster& cluster, const std::string& node, TimePoint now,
                  mesh::v1::SliceChange& change);
+  void add_nodes(const std::string& node, Session& session, mesh::v1::SliceChange& change) const;
   void add_confirmations(Session& session, mesh::v1::SliceChange& change) const;
 
   std::map<std::string, Slice> slices_;
+  NodeList nodes_;
+  bool nodes_changed_ = false;  // since all were told
+  TimePoint told_at_{};
   std::map<ItemKey, Item> items_;
   std::map<ItemKey, std::set<std::string>> holders_;  // nodes whose slice has it
   std::map<std::string, Relations> relations_;

@@ -9,15 +9,14 @@ namespace {
 
 using KeyKind = mesh::v1::SliceKey::Kind;
 
+// With a thousand nodes every 200 ms, with a few at once: a message to every node costs the
+// controller some 50 us for each.
+constexpr auto kNewsEvery = std::chrono::milliseconds(1);
+constexpr std::size_t kNodesOfNews = 5;
+
 std::uint64_t age_ms(TimePoint since, TimePoint now) {
   const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - since).count();
   return static_cast<std::uint64_t>(std::max<std::int64_t>(age, 1));
-}
-
-template <class Session>
-bool has_more(const Session& session) {
-  return session.snapshot || !session.dirty.empty() || !session.to_confirm.empty() ||
-         !session.waiting.empty();
 }
 
 }  // namespace
@@ -27,9 +26,10 @@ bool Slices::begin(const Cluster& cluster, const std::string& node, std::uint64_
   auto& slice = slices_[node];
   auto& session = slice.session.emplace(Session{});
   session.revision = revision;
+  session.nodes = nodes_.told_all();
   slice.open.clear();
-  const bool same = revision > 0 && hash == slice.hash;
-  if (same) session.in_force = hash;
+  const bool same = revision > 0 && hash == this->hash(node);
+  if (same) session.in_force = slice.hash;
   if (!same) start_over(node);
   note_pairs(cluster, node, session);
   if (same) {
@@ -68,8 +68,19 @@ void Slices::start_over(const std::string& node) {
   auto& slice = slices_[node];
   auto& session = *slice.session;
   session.snapshot = true;
+  session.nodes = nodes_.told_nothing();
   session.dirty.clear();
   for (const auto& [key, use] : slice.uses) session.dirty.insert(key);
+}
+
+bool Slices::has_more(const Session& session) {
+  return session.snapshot || !session.dirty.empty() || !session.to_confirm.empty() ||
+         !session.waiting.empty();
+}
+
+bool Slices::has_more(const std::string& node, const Session& session) const {
+  auto place = session.nodes;
+  return has_more(session) || nodes_.next(place, node) != nullptr;
 }
 
 std::optional<Slices::Next> Slices::take(const Cluster& cluster, const std::string& node,
@@ -77,12 +88,13 @@ std::optional<Slices::Next> Slices::take(const Cluster& cluster, const std::stri
   const auto found = slices_.find(node);
   if (found == slices_.end() || !found->second.session) return std::nullopt;
   auto& session = *found->second.session;
-  if (session.on_its_way || !has_more(session)) return std::nullopt;
+  if (session.on_its_way || !has_more(node, session)) return std::nullopt;
   Next next;
   next.change.set_revision(++session.revision);
   next.change.set_snapshot(session.snapshot);
   add_items(cluster, node, now, next.change);
-  if (session.dirty.empty()) {
+  add_nodes(node, session, next.change);
+  if (session.dirty.empty() && nodes_.next(session.nodes, node) == nullptr) {
     add_confirmations(session, next.change);
     // All that they need of the slice has gone by now.
     session.sent = std::exchange(session.waiting, {});
@@ -112,6 +124,24 @@ void Slices::add_items(const Cluster& cluster, const std::string& node, TimePoin
     if (service.endpoint_lost_at != TimePoint()) {
       item.set_endpoint_lost_ago_ms(age_ms(service.endpoint_lost_at, now));
     }
+  }
+}
+
+void Slices::add_nodes(const std::string& node, Session& session,
+                       mesh::v1::SliceChange& change) const {
+  session.more_nodes = false;
+  for (std::size_t count = 0;; ++count) {
+    const auto* entry = nodes_.next(session.nodes, node);
+    if (entry == nullptr) return;
+    if (count == kNodesPerChange) {
+      session.more_nodes = true;
+      return;
+    }
+    session.nodes.told = entry->second.changed;
+    auto& key = entry->second.gone ? *change.add_gone() : *change.add_items()->mutable_key();
+    key.set_kind(KeyKind::NODE);
+    key.set_key(entry->first);
+    if (!entry->second.gone) change.mutable_items()->rbegin()->set_value(entry->second.value);
   }
 }
 
@@ -149,7 +179,7 @@ bool Slices::applied(const std::string& node, std::uint64_t revision) {
   session.on_its_way = false;
   session.in_force = std::exchange(session.sent_hash, std::nullopt);
   for (const auto& key : std::exchange(session.sent, {})) confirm(key);
-  if (has_more(session)) ready_.insert(node);
+  if (session.more_nodes || has_more(session)) ready_.insert(node);
   return true;
 }
 
@@ -192,7 +222,7 @@ bool Slices::refused(const Cluster& cluster, const std::string& node, std::uint6
 
 std::uint64_t Slices::hash(const std::string& node) const {
   const auto found = slices_.find(node);
-  return found == slices_.end() ? 0 : found->second.hash;
+  return nodes_.hash_for(node) + (found == slices_.end() ? 0 : found->second.hash);
 }
 
 std::uint64_t Slices::revision(const std::string& node) const {
@@ -204,24 +234,50 @@ std::uint64_t Slices::revision_with_all(const std::string& node) const {
   const auto found = slices_.find(node);
   if (found == slices_.end() || !found->second.session) return 0;
   const auto& session = *found->second.session;
-  return session.revision + (session.dirty.size() + kItemsPerChange - 1) / kItemsPerChange;
+  const auto changes = [](std::size_t items, std::size_t each) {
+    return (items + each - 1) / each;
+  };
+  return session.revision + std::max(changes(session.dirty.size(), kItemsPerChange),
+                                     changes(nodes_.left(session.nodes, node), kNodesPerChange));
 }
 
-std::set<std::string> Slices::take_ready() {
+std::optional<TimePoint> Slices::next_news() const {
+  if (!nodes_changed_) return std::nullopt;
+  return told_at_ + kNewsEvery * static_cast<int>(slices_.size() / kNodesOfNews);
+}
+
+std::set<std::string> Slices::take_ready(TimePoint now) {
+  if (const auto when = next_news(); when && *when <= now) {
+    nodes_changed_ = false;
+    told_at_ = now;
+    note_nodes();
+  }
   auto ready = std::exchange(ready_, {});
   std::erase_if(ready, [&](const std::string& node) {
     const auto found = slices_.find(node);
     return found == slices_.end() || !found->second.session || found->second.session->on_its_way ||
-           !has_more(*found->second.session);
+           !has_more(node, *found->second.session);
   });
   return ready;
 }
 
+// All who have a session are to be told.
+void Slices::note_nodes() {
+  auto told = nodes_.told_all().told;
+  for (const auto& [node, slice] : slices_) {
+    if (!slice.session) continue;
+    told = std::min(told, slice.session->nodes.told);
+    if (!slice.session->on_its_way) ready_.insert(node);
+  }
+  nodes_.forget_gone(told);
+}
+
 std::vector<ItemKey> Slices::keys(const std::string& node) const {
   std::vector<ItemKey> keys;
-  const auto found = slices_.find(node);
-  if (found == slices_.end()) return keys;
-  for (const auto& [key, use] : found->second.uses) keys.push_back(key);
+  if (const auto found = slices_.find(node); found != slices_.end()) {
+    for (const auto& [key, use] : found->second.uses) keys.push_back(key);
+  }
+  for (const auto& name : nodes_.names_for(node)) keys.push_back({KeyKind::NODE, name});
   return keys;
 }
 

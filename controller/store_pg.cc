@@ -272,18 +272,19 @@ Status PgSession::script(const std::string& sql) {
   return {};
 }
 
-bool PgSession::drain(
-    const std::function<void(std::string_view channel, std::string_view payload)>& take) {
+bool PgSession::drain(const std::function<void(const Note&)>& take) {
   if (!alive()) return false;
   if (PQconsumeInput(connection_.get()) == 0 || PQstatus(connection_.get()) != CONNECTION_OK) {
     close();
     return false;
   }
   while (auto* const note = PQnotifies(connection_.get())) {
-    take(note->relname, note->extra);
+    take({note->relname, note->extra, note->be_pid});
     PQfreemem(note);
   }
   return true;
 }
+
+int PgSession::process() const { return alive() ? PQbackendPID(connection_.get()) : 0; }
 
 }  // namespace meshd::controller

@@ -101,8 +101,13 @@ class PgSession {
   // The last statement was committed on this server alone: somebody ended the wait for its
   // standby.
   [[nodiscard]] bool lone_commit() const { return *lone_commit_; }
+  struct Note {
+    std::string_view channel, payload;
+    int process = 0;  // the server's for the session that it is from
+  };
   // Takes in what the server sent unasked; false: the connection has ended.
-  bool drain(const std::function<void(std::string_view channel, std::string_view payload)>& take);
+  bool drain(const std::function<void(const Note&)>& take);
+  [[nodiscard]] int process() const;  // the server's for this session; 0: not alive
 
  private:
   struct Closer {

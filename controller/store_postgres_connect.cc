@@ -222,11 +222,13 @@ Store::Heard PostgresStore::hear() {
   std::uint64_t expirations = 0;
   // By the timer it is not known what there was to hear meanwhile.
   heard.changed = read(timer_.get(), &expirations, sizeof expirations) > 0;
-  const auto take = [&heard](std::string_view channel, std::string_view payload) {
-    if (channel == kNewsChannel) {
-      heard.news.emplace_back(payload);
+  const auto own = session_.process();
+  const auto take = [&](const PgSession::Note& note) {
+    if (note.channel == kNewsChannel) {
+      heard.news.emplace_back(note.payload);
     } else {
-      heard.changed = true;
+      // Our own commits are known to us: to ask for them would be a second way for each of them.
+      heard.changed |= note.process != own;
     }
   };
   if (listener_.drain(take)) return heard;

@@ -17,12 +17,35 @@ std::unexpected<Error> refuse(ErrorCode code, const std::string& id, std::string
   return fail(code, fmt::format("workload {}: {}", id, reason));
 }
 
+// A directory made of the world.
+struct Walk {
+  explicit Walk(const World& world) {
+    for (const auto& [id, workload] : world.workloads) {
+      const auto& declaration = workload.declaration;
+      if (const auto key = declaration.service()) members[*key].insert(id);
+      if (!declaration.workflow.empty()) workflows[declaration.workflow].insert(id);
+    }
+    for (const auto& [key, service] : world.services) {
+      for (const auto family : kFamilies) {
+        if (service.vip(family)) vips.add(*service.vip(family));
+      }
+    }
+  }
+  Members members;
+  std::map<std::string, std::set<std::string>> workflows;
+  AddressRuns vips;
+};
+
 // One apply being checked. Sees the world as it would be afterwards.
 class Apply {
  public:
   Apply(const World& world, const Quarantine& resting, const ListeningPorts* listening,
-        Duration quarantine_time)
-      : world_(world), resting_(resting), listening_(listening), rest_(quarantine_time) {}
+        Duration quarantine_time, const Directory& directory)
+      : world_(world),
+        resting_(resting),
+        listening_(listening),
+        rest_(quarantine_time),
+        directory_(directory) {}
 
   Status take(std::vector<Declaration> declarations) {
     for (auto& declaration : declarations) {
@@ -30,6 +53,9 @@ class Apply {
       if (!after_.try_emplace(id, std::move(declaration)).second) {
         return refuse(ErrorCode::kInvalid, id, "id: declared twice in this apply");
       }
+    }
+    for (const auto& [id, declaration] : after_) {
+      if (const auto key = declaration.service()) members_named_[*key].push_back(&declaration);
     }
     return {};
   }
@@ -74,15 +100,12 @@ class Apply {
   // A workflow belongs to the first owner that declares in it.
   Status check_owners() const {
     std::map<std::string_view, const Declaration*> owners;
-    for (const auto& [id, workload] : world_.workloads) {
-      if (!after_.contains(id) && !workload.declaration.workflow.empty()) {
-        owners.emplace(workload.declaration.workflow, &workload.declaration);
-      }
-    }
     for (const auto& [id, declaration] : after_) {
       if (declaration.workflow.empty()) continue;
-      const auto [entry, first] = owners.emplace(declaration.workflow, &declaration);
-      if (!first && entry->second->owner != declaration.owner) {
+      const auto [entry, fresh] = owners.try_emplace(declaration.workflow, nullptr);
+      if (fresh) entry->second = unnamed_in(declaration.workflow);
+      if (entry->second == nullptr) entry->second = &declaration;
+      if (entry->second->owner != declaration.owner) {
         return refuse(ErrorCode::kConflict, id,
                       fmt::format("workflow: {} belongs to another owner", declaration.workflow));
       }
@@ -90,16 +113,28 @@ class Apply {
     return {};
   }
 
+  // A declaration of the workflow that this apply leaves as it is.
+  const Declaration* unnamed_in(const std::string& workflow) const {
+    const auto found = directory_.workflows.find(workflow);
+    if (found == directory_.workflows.end()) return nullptr;
+    const auto unnamed = std::ranges::find_if(
+        found->second, [this](const std::string& id) { return !after_.contains(id); });
+    return unnamed == found->second.end() ? nullptr
+                                          : &world_.workloads.find(*unnamed)->second.declaration;
+  }
+
   // Every declaration of a service as it would be after the apply.
   std::vector<const Declaration*> members_after(const ServiceKey& key) const {
     std::vector<const Declaration*> result;
-    for (const auto& [id, workload] : world_.workloads) {
-      if (!after_.contains(id) && workload.declaration.service() == key) {
-        result.push_back(&workload.declaration);
+    if (const auto before = directory_.members.find(key); before != directory_.members.end()) {
+      for (const auto& id : before->second) {
+        if (!after_.contains(id)) {
+          result.push_back(&world_.workloads.find(id)->second.declaration);
+        }
       }
     }
-    for (const auto& [id, declaration] : after_) {
-      if (declaration.service() == key) result.push_back(&declaration);
+    if (const auto named = members_named_.find(key); named != members_named_.end()) {
+      result.insert(result.end(), named->second.begin(), named->second.end());
     }
     return result;
   }
@@ -159,7 +194,7 @@ class Apply {
         return refuse(ErrorCode::kConflict, members.front()->id,
                       fmt::format("name: {} belongs to another owner", key_text(key)));
       }
-      if (policy::members(world_, key).empty()) {
+      if (!directory_.members.contains(key)) {
         // Declared again after a pause: holds count from now.
         auto service = known->second;
         service.declared_at = world_.now;
@@ -196,23 +231,17 @@ class Apply {
   }
 
   std::optional<IpAddress> free_vip(const Prefix& pool, Family family) {
-    auto& used = used_vips_[family == Family::kV4 ? 0 : 1];
-    if (used.empty()) {
-      for (const auto& [key, service] : world_.services) {
-        if (service.vip(family)) used.insert(*service.vip(family));
-      }
-    }
     // The first and the last address of a prefix look like network and broadcast to people.
-    const std::uint64_t last = (std::uint64_t{1} << std::min(pool.host_bits(), 32)) - 2;
-    for (std::uint64_t index = 1; index <= last; ++index) {
-      const auto vip = pool.address().plus(index);
-      if (used.contains(vip)) continue;
+    auto& from = vips_from_[family == Family::kV4 ? 0 : 1];
+    if (!from) from = pool.address().plus(1);
+    const auto last = pool.address().plus((std::uint64_t{1} << std::min(pool.host_bits(), 32)) - 2);
+    for (;;) {
+      const auto vip = directory_.vips.free_from(*from);
+      if (vip > last) return std::nullopt;
+      from = vip.plus(1);
       const auto rests = resting_.find(vip);
-      if (rests != resting_.end() && rests->second > world_.now) continue;
-      used.insert(vip);
-      return vip;
+      if (rests == resting_.end() || rests->second <= world_.now) return vip;
     }
-    return std::nullopt;
   }
 
   Status settle_node_ports() {
@@ -227,8 +256,10 @@ class Apply {
   const Quarantine& resting_;
   const ListeningPorts* const listening_;
   const Duration rest_;
+  const Directory& directory_;
   std::map<std::string, Declaration, std::less<>> after_;  // everything named in the apply
-  std::set<IpAddress> used_vips_[2];
+  std::map<ServiceKey, std::vector<const Declaration*>> members_named_;  // of it
+  std::optional<IpAddress> vips_from_[2];  // what comes before is taken, or was given out here
   Outcome outcome_;
 };
 
@@ -254,20 +285,33 @@ std::vector<std::string> members(const World& world, const ServiceKey& key) {
 
 Result<Outcome> declare(const World& world, std::vector<Declaration> declarations,
                         const Quarantine& resting, const ListeningPorts* listening,
-                        Duration quarantine_time) {
-  Apply apply(world, resting, listening, quarantine_time);
+                        Duration quarantine_time, const Directory* directory) {
+  std::optional<Walk> walk;
+  std::optional<Directory> made;
+  if (directory == nullptr) {
+    walk.emplace(world);
+    made.emplace(walk->members, walk->workflows, walk->vips);
+    directory = &*made;
+  }
+  Apply apply(world, resting, listening, quarantine_time, *directory);
   CHECK_OK(apply.take(std::move(declarations)));
   return apply.finish();
 }
 
-Outcome forget(const World& world, const std::string& id, Duration quarantine_time) {
+Outcome forget(const World& world, const std::string& id, Duration quarantine_time,
+               const Directory* directory) {
   Outcome outcome;
   outcome.forgotten.push_back(id);
   for (const auto& [key, port] : world.node_ports) {
     if (key.id == id) outcome.node_ports_gone.push_back(key);
   }
   const auto key = world.workloads.find(id)->second.declaration.service();
-  if (key && key->scope == Scope::kWorkflow && members(world, *key).size() == 1) {
+  const auto declaring = [&] {
+    if (directory == nullptr) return members(world, *key).size();
+    const auto found = directory->members.find(*key);
+    return found == directory->members.end() ? 0 : found->second.size();
+  };
+  if (key && key->scope == Scope::kWorkflow && declaring() == 1) {
     give_up(world, *key, quarantine_time, outcome);
   }
   return outcome;

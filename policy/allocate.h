@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "policy/address_runs.h"
 #include "policy/types.h"
 
 namespace meshd::policy {
@@ -35,12 +36,23 @@ struct Outcome {
 // Ports on which the node's own processes listen.
 using ListeningPorts = std::set<std::pair<Proto, std::uint16_t>>;
 
-// Null: node ports are not given out here but where the workload runs.
+// What the world says, found without a walk through it. Who has many thousand workloads keeps it
+// up with each change, and an apply costs what it names; for others it is made of the world.
+using Members = std::map<ServiceKey, std::set<std::string>>;
+struct Directory {
+  const Members& members;                                         // ids by service
+  const std::map<std::string, std::set<std::string>>& workflows;  // ids by workflow
+  const AddressRuns& vips;                                        // that services have
+};
+
+// No `listening`: node ports are not given out here but where the workload runs.
 [[nodiscard]] Result<Outcome> declare(const World& world, std::vector<Declaration> declarations,
                                       const Quarantine& resting, const ListeningPorts* listening,
-                                      Duration quarantine_time);
+                                      Duration quarantine_time,
+                                      const Directory* directory = nullptr);
 // The workload exists and is not attached.
-[[nodiscard]] Outcome forget(const World& world, const std::string& id, Duration quarantine_time);
+[[nodiscard]] Outcome forget(const World& world, const std::string& id, Duration quarantine_time,
+                             const Directory* directory = nullptr);
 // Gives a CLUSTER name up: refused while a workload declares it.
 [[nodiscard]] Result<Outcome> release(const World& world, const ServiceKey& key,
                                       Duration quarantine_time);

@@ -37,7 +37,7 @@ struct FakeNode {
     const auto& change = next.change;
     ASSERT_GT(change.revision(), revision) << "revisions rise";
     ASSERT_FALSE(unanswered) << "one change on its way at a time";
-    ASSERT_LE(static_cast<std::size_t>(change.items_size()), kItemsPerChange);
+    ASSERT_LE(static_cast<std::size_t>(change.items_size()), kItemsPerChange + kNodesPerChange);
     revision = change.revision();
     unanswered = revision;
     ++changes;

@@ -230,6 +230,24 @@ TEST_F(ControllerTest, ANodeThatIsGoneIsMarkedThenGivenUp) {
   EXPECT_EQ(controller_->cluster().placement("db"), nullptr);
 }
 
+TEST_F(ControllerTest, AfterAStartNodesHaveTheLongerToComeTheMoreTheyAre) {
+  Writes nodes;
+  for (int i = 0; i < 200; ++i) {
+    mesh::v1::StoredNode node;
+    node.add_blocks(fmt::format("10.213.{}.0/24", i));
+    nodes.push_back(put(kind::ObjectKind::NODE, fmt::format("n{}", i), node));
+  }
+  ASSERT_TRUE(store_->commit(memory_->log.size(), nodes));
+  controller_ = make("c2", store_);
+  const auto stale = [&] {
+    return std::ranges::count_if(controller_->node_status(), &NodeStatus::stale);
+  };
+  pass(13900ms);  // 10 s, and 20 ms for each
+  EXPECT_EQ(stale(), 0);
+  pass(200ms);
+  EXPECT_EQ(stale(), 200);
+}
+
 TEST_F(ControllerTest, ClockStepsGiveNothingUp) {
   FakeStream n1("n1");
   hello(*controller_, n1);
@@ -299,6 +317,32 @@ TEST_F(ControllerTest, WhoFellFarBehindReadsAllOfIt) {
   EXPECT_EQ(controller_->cluster().declaration("gone"), nullptr);
   EXPECT_NE(controller_->cluster().declaration("n4"), nullptr);
   EXPECT_EQ(controller_->revision(), other->revision());
+}
+
+// A name that went and came again meanwhile, with another VIP; its former one is another's.
+TEST_F(ControllerTest, WhoFellFarBehindGivesNoVipTwice) {
+  const Author admin{Author::Role::kAdmin, "a"};
+  const auto service = [](const std::string& id, const std::string& name) {
+    return fmt::format("{{id: {}, owner: ada, workflow: r1, name: {}, serves: [{{port: 1}}]}}", id,
+                       name);
+  };
+  ASSERT_TRUE(apply(*controller_, service("w1", "z")));
+  MemoryStore* other_store = nullptr;
+  const auto other = make("c2", other_store);
+  ASSERT_TRUE(other->forget(admin, "w1", false, now_));
+  now_.steady += kAddressRest + 1s;
+  now_.wall_ms += 61'000;
+  other->on_timer(now_);
+  ASSERT_TRUE(apply(*other, service("w2", "a")));
+  ASSERT_TRUE(apply(*other, service("w1", "z")));
+  memory_->kept = 1;
+  controller_->on_store_notified(now_);
+  ASSERT_TRUE(apply(*controller_, service("w3", "c")));
+  std::set<IpAddress> vips;
+  for (const auto& [key, known] : controller_->cluster().world().services) {
+    EXPECT_TRUE(vips.insert(known.vip4.value()).second) << key.name << " has another's VIP";
+  }
+  EXPECT_THAT(vips, SizeIs(3));
 }
 
 }  // namespace

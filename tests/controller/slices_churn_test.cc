@@ -126,6 +126,34 @@ class SlicesChurnTest : public testing::TestWithParam<unsigned> {
     }
   }
 
+  // What is kept so that nobody walks through the cluster is what such a walk finds.
+  void check_directory() const {
+    const auto& world = bed_.cluster.world();
+    policy::Members members;
+    std::map<std::string, std::set<std::string>> workflows;
+    for (const auto& [id, workload] : world.workloads) {
+      const auto& declaration = workload.declaration;
+      if (const auto key = declaration.service()) members[*key].insert(id);
+      if (!declaration.workflow.empty()) workflows[declaration.workflow].insert(id);
+    }
+    policy::AddressRuns vips;
+    for (const auto& [key, service] : world.services) {
+      for (const auto family : kFamilies) vips.add(service.vip(family).value());
+    }
+    const auto directory = bed_.cluster.directory();
+    ASSERT_EQ(directory.members, members);
+    ASSERT_EQ(directory.workflows, workflows);
+    ASSERT_EQ(directory.vips, vips);
+    std::set<Prefix> blocks;
+    for (const auto& [name, state] : bed_.cluster.nodes()) {
+      blocks.insert(state.blocks.begin(), state.blocks.end());
+      for (const auto& address : state.underlay) {
+        ASSERT_EQ(bed_.cluster.underlay_owner(address), name);
+      }
+    }
+    ASSERT_EQ(bed_.cluster.blocks(), blocks);
+  }
+
   // After everything was said and answered.
   void check_settled() {
     for (const auto& [name, fake] : bed_.nodes) {
@@ -169,6 +197,7 @@ TEST_P(SlicesChurnTest, SlicesAreWhatAPlainLookSays) {
   for (int i = 0; i < 900; ++i) {
     ASSERT_NO_FATAL_FAILURE(step()) << i;
     ASSERT_NO_FATAL_FAILURE(check_slices()) << i;
+    ASSERT_NO_FATAL_FAILURE(check_directory()) << i;
     if (i % 20 != 19) continue;
     // A node that left with its session comes again, so that all can settle.
     for (const auto& [name, state] : bed_.cluster.nodes()) {

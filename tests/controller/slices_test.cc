@@ -12,6 +12,8 @@ using testing::Contains;
 using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::Not;
+using testing::SizeIs;
+using namespace std::chrono_literals;
 using KeyKind = mesh::v1::SliceKey::Kind;
 
 constexpr const char* kDb =
@@ -231,7 +233,35 @@ TEST_F(SlicesTest, ANodeThatGoesIsTakenFromAll) {
   bed_.settle();
   EXPECT_THAT(names(bed_.slices, "n3", KeyKind::NODE), ElementsAre("n2"));
   EXPECT_TRUE(workload("n2", "db-1").addresses().empty());
-  EXPECT_THAT(bed_.slices.keys("n1"), IsEmpty());
+  EXPECT_THAT(names(bed_.slices, "n1", KeyKind::WORKLOAD), IsEmpty());
+  EXPECT_THAT(names(bed_.slices, "n1", KeyKind::SERVICE), IsEmpty());
+}
+
+// With many nodes, so that a message to all of them has news of several.
+TEST_F(SlicesTest, NewsOfNodesWaitsForMoreOrForWhatConcernsOne) {
+  for (int i = 0; i < 47; ++i) {
+    mesh::v1::StoredNode node;
+    node.add_blocks(fmt::format("10.213.{}.0/24", 100 + i));
+    bed_.fold({put(kind::ObjectKind::NODE, fmt::format("m{}", i), node)});
+    bed_.begin(fmt::format("m{}", i));
+  }
+  bed_.settle();
+  const auto ready = [&] { return bed_.slices.take_ready(bed_.now.steady); };
+  ASSERT_THAT(ready(), IsEmpty());
+  bed_.pass(1s);
+  ok(bed_.join("new-1"));
+  EXPECT_THAT(ready(), SizeIs(51)) << "the first at once";
+  bed_.settle();
+  ok(bed_.join("new-2"));
+  EXPECT_THAT(ready(), ElementsAre("new-2"));
+  const auto when = bed_.slices.next_news();
+  ASSERT_TRUE(when);
+  EXPECT_EQ(*when, bed_.now.steady + 10ms) << "of fifty";
+  bed_.pass(*when - bed_.now.steady);
+  EXPECT_THAT(ready(), Contains("m7"));
+  EXPECT_FALSE(bed_.slices.next_news());
+  bed_.settle();
+  EXPECT_TRUE(bed_.nodes.at("m7").items.contains({KeyKind::NODE, "new-2"}));
 }
 
 TEST_F(SlicesTest, AStaleNodesWorkloadsAreMarked) {

@@ -53,6 +53,8 @@ TEST_F(PostgresStoreTest, WhatOneCommitsTheOthersHear) {
   ASSERT_EQ(a->commit(0, {put_text(kNode, "x", "1")}), 1U);
   for (const auto* other : {b.get(), c.get()}) ASSERT_TRUE(readable(*other, 10s));
   EXPECT_TRUE(b->hear().changed);
+  ASSERT_TRUE(readable(*a, 10s));
+  EXPECT_FALSE(a->hear().changed) << "who committed knows";
   EXPECT_FALSE(readable(*b, 0ms));
   EXPECT_EQ(text(b->changes_since(0)->value().writes), "3 'x' 1\n");
   EXPECT_EQ(b->commit(0, {put_text(kNode, "x", "2")}).error().code, ErrorCode::kConflict);
