@@ -61,7 +61,8 @@ TEST(NodeMetricsTest, EachFamilyStandsOnce) {
   std::istringstream lines(render(m));
   std::set<std::string> families;
   for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with("# TYPE ")) EXPECT_TRUE(families.insert(line).second) << line;
+    if (!line.starts_with("# TYPE ")) continue;
+    EXPECT_TRUE(families.insert(line).second) << line;
   }
   EXPECT_GT(families.size(), 20U);
 }
