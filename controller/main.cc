@@ -104,7 +104,7 @@ std::string take(InitOptions& options, std::string_view name, const std::string&
   } else if (name == "--ticket-hours") {
     options.token_lifetime = std::chrono::hours(*count);
   } else if (name == "--ticket-uses") {
-    options.token_uses = *count;
+    options.token_uses = count;
   } else {
     return fmt::format("unknown option {}", name);
   }
