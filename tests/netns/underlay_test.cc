@@ -227,7 +227,8 @@ TEST(UnderlayTest, LinkOfThatNameThatIsNotOursIsLeftAlone) {
 }
 
 // A link on the way takes less than the nodes know of. Beneath IPv4 the packets of a tunnel go in
-// pieces; beneath IPv6, which never splits on the way, the container hears what fits.
+// pieces. IPv6 never splits on the way: containers hear what fits, of IPv6; of IPv4 the kernel
+// does not tell them (docs/cluster-underlay.md).
 TEST(UnderlayTest, SmallerLinkOnTheWayIsFound) {
   for (const bool by_v6 : {false, true}) {
     SCOPED_TRACE(by_v6 ? "beneath IPv6" : "beneath IPv4");
@@ -245,6 +246,7 @@ TEST(UnderlayTest, SmallerLinkOnTheWayIsFound) {
     ASSERT_EQ(test::output_of("ip link set up2 mtu 1400"), "");
     ASSERT_EQ(bed.in_node(1, "ip link set eth0 mtu 1400"), "");
     for (const auto family : kFamilies) {
+      if (by_v6 && family == Family::kV4) continue;
       SCOPED_TRACE(family == Family::kV4 ? "IPv4 inside" : "IPv6 inside");
       if (by_v6) {
         EXPECT_FALSE(bed.carries(0, 1, family, full)) << "this one tells the node";
