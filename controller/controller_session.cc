@@ -350,6 +350,7 @@ void Controller::answer_awaited(const Moment& now) {
       if (now.steady < *awaited.refused_at) {
         set_timer(std::min(*awaited.refused_at, now.steady + kRetryAfter));
         session->second.awaited.try_emplace(id, awaited);
+        awaiting_.insert(node);
         continue;
       }
     }

@@ -180,7 +180,7 @@ TEST_F(HostileTest, StrangersAreRefusedInTheHandshake) {
   };
   const std::pair<const char*, pki::Certificate> cases[] = {
       {"another authority of the same name", other.give(key, holder, now).value()},
-      {"expired", of_ours(now - std::chrono::days(3))},
+      {"expired", of_ours(now - 2 * pki::kNodeLifetime)},
       {"not yet valid", of_ours(now + std::chrono::days(3))},
   };
   for (const auto& [what, certificate] : cases) {

@@ -194,7 +194,8 @@ TEST_F(RunTest, WatchPrintsEachEventWhileTheStreamIsOpenAndEndsWell) {
   };
   environment_.out = writer.get();
   EXPECT_EQ(run_here("watch --refused -o json"), Exit::kDone);
-  EXPECT_EQ(first, R"({"kind":"ATTACHED","time":"","id":"db","peer":"","detail":"","missing":""})"
+  EXPECT_EQ(first, R"({"kind":"ATTACHED","time":"","id":"db","peer":"","detail":"","missing":"",)"
+                   R"("node":"","count":"0"})"
                    "\n");
   EXPECT_THAT(daemon_.calls(), ElementsAre("watch refused"));
 }

@@ -221,7 +221,7 @@ TEST(UnderlayTest, LinkOfThatNameThatIsNotOursIsLeftAlone) {
   EXPECT_THAT(bed.in_node(0, "ip -d link show mesh0"), HasSubstr("bridge"));
   EXPECT_THAT(bed.ours(0), HasSubstr("10.213.2.0/24 via 192.0.2.2 dev eth0"));
   ASSERT_EQ(bed.in_node(0, "ip link del mesh0"), "");
-  EXPECT_THAT(bed.audit(0), Contains("link mesh0 was missing"));
+  EXPECT_THAT(bed.audit(0), IsEmpty()) << "made late, which is nobody's doing";
   bed.apply(2, bed.plan(2));
   EXPECT_TRUE(bed.reaches(0, 2, Family::kV4));
 }
