@@ -75,6 +75,9 @@ Status Daemon::learn_node() {
       .forwarding4_was_off = true, .forwarding6_was_off = true, .log_group = kLogGroup};
   kernel_->set_table(settings_, options);
   CHECK_OK(kernel_->check());
+  if (const auto kept = kernel_->keep_seal(config_.run_dir, store_->boot_id()); !kept) {
+    log::warning("start: {}; the next one reads the whole table back", kept.error().what);
+  }
   topology.set_memory(TRY(store_->load()).sysctls,
                       [this](const auto& old) { return remember(old); });
   CHECK_OK(kernel_->prepare_node());
@@ -260,9 +263,11 @@ void Daemon::on_table_events() {
     if (event.kind == netlink::TableEvent::Kind::kChanged) {
       log::warning("table meshd was changed by {} (pid {})", event.process, event.pid);
     }
+    kernel_->distrust();
     node_->on_drift(BootClock::now());
     return settle();  // one comparison for all of them
   }
+  if (const auto generation = nft_monitor_->heard()) kernel_->heard(*generation);
 }
 
 void Daemon::on_link_events() {

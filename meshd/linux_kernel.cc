@@ -54,6 +54,16 @@ policy::LiveConnection connection_of(const netlink::ConntrackEntry& entry) {
           entry.original.destination_port, entry.reply.source,    entry.reply.source_port};
 }
 
+std::uint64_t hash_of(const policy::Element& element) {
+  return std::hash<policy::Element>()(element);
+}
+
+std::uint64_t sum_of(std::span<const policy::Element> elements) {
+  std::uint64_t sum = 0;
+  for (const auto& element : elements) sum += hash_of(element);
+  return sum;
+}
+
 // Of a publication's sources, or of a way out.
 bool is_profile_interval(const policy::Element& element) {
   const auto& info = policy::set_info(element.set);
@@ -77,6 +87,7 @@ Status LinuxKernel::prepare_node() {
 
 void LinuxKernel::set_table(const policy::Settings& settings, const policy::TableOptions& options) {
   table_ = policy::base_table(settings, options);
+  distrust();
   ranges_.clear();
   for (const auto family : kFamilies) {
     if (settings.pool(family)) ranges_.push_back(*settings.pool(family));
@@ -139,9 +150,65 @@ Status LinuxKernel::commit(const policy::Delta& delta) {
 }
 
 Status LinuxKernel::send(const policy::Delta& delta) {
-  netlink::NftBatch batch{std::string(policy::kTableName)};
+  auto status = send(delta, generation_);
+  if (!status && generation_ && status.error().code == ErrorCode::kConflict) {
+    generation_.reset();  // others' tables are changed without us; of ours heard() tells
+    status = send(delta, std::nullopt);
+  }
+  if (!status) {
+    if (netlink::outcome_unknown(status.error())) distrust();
+    return status;
+  }
+  if (!content_) {
+    generation_.reset();
+    return status;
+  }
+  for (const auto& element : delta.remove) *content_ -= hash_of(element);
+  for (const auto& element : delta.add) *content_ += hash_of(element);
+  settle(*content_, generation_ ? std::optional(*generation_ + 1) : std::nullopt);
+  return status;
+}
+
+Status LinuxKernel::send(const policy::Delta& delta, std::optional<std::uint32_t> generation) {
+  netlink::NftBatch batch(std::string(policy::kTableName), generation);
   CHECK_OK(put_delta(batch, delta));
   return std::move(batch).commit(nft_);
+}
+
+Status LinuxKernel::keep_seal(const std::string& dir, std::string boot) {
+  seal_file_ = TRY(SealFile::open(dir, std::move(boot)));
+  netns_ = TRY(netlink::netns_cookie(nft_.fd()));
+  left_ = seal_file_->read();
+  return {};
+}
+
+// Of the bytes that make the table without elements. Another program version that makes
+// another table so finds another hash.
+Result<std::uint64_t> LinuxKernel::shape() const {
+  netlink::NftBatch batch{std::string(policy::kTableName)};
+  CHECK_OK(put_repair(batch, table_, {}, 0, nullptr));
+  std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  for (const auto byte : batch.bytes()) {
+    hash = (hash ^ std::to_integer<std::uint64_t>(byte)) * 0x100000001b3;
+  }
+  return hash;
+}
+
+// Whether the table is still as the process before left it, and that is what is wanted.
+Result<bool> LinuxKernel::is_left_right(std::uint64_t elements, std::uint32_t generation) {
+  if (seal_file_) shape_ = TRY(shape());
+  const auto left = std::exchange(left_, std::nullopt);
+  return left == TableSeal{netns_, shape_, elements, generation};
+}
+
+void LinuxKernel::settle(std::uint64_t elements, std::optional<std::uint32_t> generation) {
+  content_ = elements;
+  generation_ = generation;
+  if (seal_file_ && generation_) seal_file_->write({netns_, shape_, *content_, *generation_});
+}
+
+void LinuxKernel::heard(std::uint32_t generation) {
+  if (content_ && generation_ != generation) settle(*content_, generation);
 }
 
 Result<netlink::NftDump> LinuxKernel::fill(std::span<const policy::Element> wanted,
@@ -164,7 +231,8 @@ Result<netlink::NftDump> LinuxKernel::fill(std::span<const policy::Element> want
 // One transaction, in which all of the difference comes into force. Only where there is no
 // table its elements may go before, since a table without chains is met by no packet.
 Result<Repairs> LinuxKernel::repair(std::optional<netlink::NftDump> dump,
-                                    std::span<const policy::Element> wanted) {
+                                    std::span<const policy::Element> wanted,
+                                    std::uint64_t elements) {
   auto generation = dump ? dump->generation : TRY(netlink::read_generation(nft_));
   Repairs repairs;
   if (!dump && wanted.size() > kFillAtOnce) {
@@ -172,22 +240,30 @@ Result<Repairs> LinuxKernel::repair(std::optional<netlink::NftDump> dump,
     wanted = {};
     repairs.what.emplace_back("there was no table");
   }
-  settled_ = generation;
   netlink::NftBatch batch(std::string(policy::kTableName), generation);
   auto what = TRY(put_repair(batch, table_, wanted, 0, dump ? &*dump : nullptr));
-  if (what.empty()) return repairs;
-  if (repairs.what.empty()) repairs.what = std::move(what);
-  CHECK_OK(std::move(batch).commit(nft_));
-  ++settled_;
+  if (!what.empty()) {
+    CHECK_OK(std::move(batch).commit(nft_));
+    ++generation;
+    if (repairs.what.empty()) repairs.what = std::move(what);
+  }
+  settle(elements, generation);
   return repairs;
 }
 
 Result<Repairs> LinuxKernel::converge(const std::vector<policy::Element>& wanted) {
+  const auto elements = sum_of(wanted);
+  distrust();
+  const auto generation = TRY(netlink::read_generation(nft_));
+  if (TRY(is_left_right(elements, generation))) {
+    settle(elements, generation);
+    return Repairs{};
+  }
   for (int attempt = 1;; ++attempt) {
     auto dump = netlink::NftDump::read(nft_, policy::kTableName);
     const bool there = dump.has_value();
     if (!there && dump.error().code != ErrorCode::kNotFound) return std::unexpected(dump.error());
-    auto repairs = repair(there ? std::optional(*std::move(dump)) : std::nullopt, wanted);
+    auto repairs = repair(there ? std::optional(*std::move(dump)) : std::nullopt, wanted, elements);
     if (repairs) return repairs;
     const auto& error = repairs.error();
     const bool again = error.code == ErrorCode::kConflict || netlink::outcome_unknown(error);
@@ -195,7 +271,9 @@ Result<Repairs> LinuxKernel::converge(const std::vector<policy::Element>& wanted
   }
 }
 
-Result<bool> LinuxKernel::is_settled() { return TRY(netlink::read_generation(nft_)) == settled_; }
+Result<bool> LinuxKernel::is_settled() {
+  return TRY(netlink::read_generation(nft_)) == generation_;
+}
 
 Result<Repairs> LinuxKernel::audit(const std::vector<LinkPlan>& links) {
   return topology_.audit(links);

@@ -12,6 +12,7 @@
 #include <span>
 
 #include "meshd/kernel.h"
+#include "meshd/table_seal.h"
 #include "meshd/topology.h"
 #include "netlink/conntrack.h"
 #include "netlink/nft_dump.h"
@@ -34,6 +35,9 @@ class LinuxKernel final : public Kernel {
 
   // After topology().set_memory().
   [[nodiscard]] Status prepare_node();
+  // From here on what the table is made to be is kept in `dir`, for the next process; and the
+  // first converge() believes what the last one left there.
+  [[nodiscard]] Status keep_seal(const std::string& dir, std::string boot);
   // After prepare_node(): the constant part of the table.
   void set_table(const policy::Settings& settings, const policy::TableOptions& options);
   // Whether the kernel can do all that is asked of it, found out without a change to it.
@@ -49,8 +53,12 @@ class LinuxKernel final : public Kernel {
   Result<bool> link_exists(const std::string& host_ifname) override;
   Status commit(const policy::Delta& delta) override;
   Result<Repairs> converge(const std::vector<policy::Element>& wanted) override;
-  // False: somebody, or commit(), changed the node's ruleset since the last converge().
+  // False: somebody else changed the node's ruleset since the last converge() or commit().
   [[nodiscard]] Result<bool> is_settled();
+  // All that became of the ruleset up to this generation is known, and our table was changed by
+  // nobody else; or it may have been, and is to be read back.
+  void heard(std::uint32_t generation);
+  void distrust() { content_.reset(); }
   Result<Repairs> audit(const std::vector<LinkPlan>& links) override;
   Result<policy::ListeningPorts> listening() override;
   Result<Connections> connections() override;
@@ -66,11 +74,16 @@ class LinuxKernel final : public Kernel {
   [[nodiscard]] Result<netlink::NftDump> fill(std::span<const policy::Element> wanted,
                                               std::uint32_t& generation);
   [[nodiscard]] Result<Repairs> repair(std::optional<netlink::NftDump> dump,
-                                       std::span<const policy::Element> wanted);
+                                       std::span<const policy::Element> wanted,
+                                       std::uint64_t elements);
   LinuxKernel(Topology topology, netlink::Socket nft, netlink::Conntrack conntrack)
       : topology_(std::move(topology)), nft_(std::move(nft)), conntrack_(std::move(conntrack)) {}
   // One transaction.
   [[nodiscard]] Status send(const policy::Delta& delta);
+  [[nodiscard]] Status send(const policy::Delta& delta, std::optional<std::uint32_t> generation);
+  [[nodiscard]] Result<std::uint64_t> shape() const;
+  [[nodiscard]] Result<bool> is_left_right(std::uint64_t elements, std::uint32_t generation);
+  void settle(std::uint64_t elements, std::optional<std::uint32_t> generation);
   // Tables in which earlier versions tried the kernel, should one have died over it.
   [[nodiscard]] static Status sweep_probes(netlink::Socket& socket);
 
@@ -78,8 +91,15 @@ class LinuxKernel final : public Kernel {
   netlink::Socket nft_;
   netlink::Conntrack conntrack_;
   policy::Table table_;
-  std::uint32_t settled_ = 0;   // the ruleset's generation after the last converge()
-  std::vector<Prefix> ranges_;  // of containers: their connections are looked at
+  // What the table is made to be, as TableSeal::elements; nothing: not known.
+  std::optional<std::uint64_t> content_;
+  // The ruleset's, of which content_ is known; nothing: others made some since.
+  std::optional<std::uint32_t> generation_;
+  std::optional<SealFile> seal_file_;
+  std::optional<TableSeal> left_;  // by the process before, until the first converge()
+  std::uint64_t netns_ = 0;        // its cookie
+  std::uint64_t shape_ = 0;        // TableSeal::shape of table_, while content_ is known
+  std::vector<Prefix> ranges_;     // of containers: their connections are looked at
 };
 
 }  // namespace meshd

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
@@ -156,6 +157,15 @@ Result<Netns> Netns::open_handed_over(pid_t pid, int fd, std::uint64_t ino) {
                                          std::to_string(ino));
   }
   return netns;
+}
+
+Result<std::uint64_t> netns_cookie(int socket) {
+  std::uint64_t cookie = 0;
+  socklen_t size = sizeof cookie;
+  if (getsockopt(socket, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &size) != 0) {
+    return fail_errno("ask for the cookie of a network namespace", errno);
+  }
+  return cookie;
 }
 
 Result<Netns> Netns::own() { return open("/proc/thread-self/ns/net"); }

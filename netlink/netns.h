@@ -56,6 +56,10 @@ class Netns {
   NetnsId id_;
 };
 
+// The number of the namespace that a socket belongs to: unlike an inode's it is given once in a
+// boot (SO_NETNS_COOKIE).
+[[nodiscard]] Result<std::uint64_t> netns_cookie(int socket);
+
 inline constexpr std::string_view kNetnsDirectory = "/run/netns";  // where ip(8) looks
 
 // A new namespace, bound to `directory`/`name` as ip(8) does it; its lo is down. kConflict

@@ -26,6 +26,7 @@ void TableEventDecoder::take(std::uint16_t type, std::uint32_t port_id,
     const bool touched = std::exchange(touched_, false);
     const bool deleted = std::exchange(deleted_, false);
     auto generation = decode_nft_generation(payload);
+    if (generation) generation_ = generation->id;
     if (!touched || !generation) return;
     events.push_back({TableEvent::Kind::kChanged, generation->id, port_id, generation->pid,
                       std::move(generation->process), deleted});
@@ -45,6 +46,7 @@ void TableEventDecoder::lost(std::vector<TableEvent>& events) {
   // The end of a transaction may be among what was lost; what follows may be its rest.
   touched_ = false;
   deleted_ = false;
+  generation_.reset();
   events.push_back({});
 }
 
@@ -58,6 +60,7 @@ Result<NftMonitor> NftMonitor::make(std::string table) {
 
 Result<std::vector<TableEvent>> NftMonitor::read_events() {
   std::vector<TableEvent> events;
+  drained_ = false;
   for (int i = 0; i < kMaxReads; ++i) {
     auto datagram = socket_.receive(std::chrono::milliseconds(0));
     if (datagram) {
@@ -65,7 +68,8 @@ Result<std::vector<TableEvent>> NftMonitor::read_events() {
     } else if (datagram.error().sys_errno == ENOBUFS) {
       decoder_.lost(events);
     } else if (datagram.error().sys_errno == ETIMEDOUT) {
-      break;  // nothing more there
+      drained_ = true;
+      break;
     } else {
       return std::unexpected(std::move(datagram.error()).in("nf_tables events"));
     }

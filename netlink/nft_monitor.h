@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -38,6 +39,8 @@ class TableEventDecoder {
   void feed(std::span<const std::byte> datagram, std::vector<TableEvent>& events);
   // Messages were lost.
   void lost(std::vector<TableEvent>& events);
+  // Of the last transaction that was read to its end, whichever tables it was about.
+  [[nodiscard]] std::optional<std::uint32_t> generation() const { return generation_; }
 
  private:
   void take(std::uint16_t type, std::uint32_t port_id, std::span<const std::byte> attributes,
@@ -46,6 +49,7 @@ class TableEventDecoder {
   std::string table_;
   bool touched_ = false;  // by the transaction whose messages are being read
   bool deleted_ = false;
+  std::optional<std::uint32_t> generation_;
 };
 
 class NftMonitor {
@@ -60,6 +64,10 @@ class NftMonitor {
   // Non-blocking. May return nothing although fd() was readable: others' tables changed,
   // or a transaction's end is still to come.
   [[nodiscard]] Result<std::vector<TableEvent>> read_events();
+  // Up to where the last read_events() told of everything; nothing: there was more to read.
+  [[nodiscard]] std::optional<std::uint32_t> heard() const {
+    return drained_ ? decoder_.generation() : std::nullopt;
+  }
   void set_receive_queue_for_test(int bytes) { socket_.set_receive_queue(bytes); }
 
  private:
@@ -68,6 +76,7 @@ class NftMonitor {
 
   Socket socket_;
   TableEventDecoder decoder_;
+  bool drained_ = false;
 };
 
 }  // namespace meshd::netlink

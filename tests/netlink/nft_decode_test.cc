@@ -195,8 +195,10 @@ TEST_F(TableEventTest, OneEventPerTransactionHoweverManyObjects) {
 TEST_F(TableEventTest, OtherTablesAndFamiliesAreNobodysBusiness) {
   feed(NFT_MSG_NEWRULE, "other");
   feed(NFT_MSG_NEWRULE, "t", NFPROTO_IPV4);
+  EXPECT_FALSE(decoder_.generation());
   feed(NFT_MSG_NEWGEN, "");
   EXPECT_TRUE(events_.empty());
+  EXPECT_EQ(decoder_.generation(), 42U);
 }
 
 TEST_F(TableEventTest, RemovalOfTheTableIsSaid) {
@@ -211,8 +213,10 @@ TEST_F(TableEventTest, RemovalOfTheTableIsSaid) {
 }
 
 TEST_F(TableEventTest, LossIsUnknown) {
+  feed(NFT_MSG_NEWGEN, "");
   feed(NFT_MSG_NEWRULE);
   decoder_.lost(events_);
+  EXPECT_FALSE(decoder_.generation());
   ASSERT_EQ(events_.size(), 1U);
   EXPECT_EQ(events_[0].kind, TableEvent::Kind::kUnknown);
 }
