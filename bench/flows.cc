@@ -165,7 +165,7 @@ int main(int argc, char** argv) {
   for (const int flows : sizes) {
     std::string seals = "/tmp/bench-flows-XXXXXX";
     if (mkdtemp(seals.data()) == nullptr) meshd::bench::die("makes no directory in /tmp");
-    const auto row = meshd::bench::measure(flows, seals);
+    auto row = meshd::bench::measure(flows, seals);
     std::filesystem::remove_all(seals);
     fmt::print(
         "{}{{\"flows\": {}, \"elements\": {}, \"compile_p50\": {:.1f}, \"kernel_p50\": {:.1f}, "

@@ -85,6 +85,7 @@ class TableSealTest : public LinuxKernelTest {
     kernel_ = must(LinuxKernel::make(test::sample_settings()));
     must(kernel_->keep_seal(dir_.path(), boot));
     kernel_->set_table(test::sample_settings(), {});
+    must(kernel_->check());  // as every start does: no change of the ruleset
   }
   [[nodiscard]] TableSeal seal() const {
     return must(SealFile::open(dir_.path(), kBoot)).read().value();
