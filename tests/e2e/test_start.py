@@ -25,6 +25,24 @@ NETLINK_NETFILTER, NFTABLES_EVENTS = 12, 1 << 6
 SOCKETS = {name: pathlib.Path("/run/meshd", name) for name in ("control.sock", "status.sock")}
 
 
+SEAL = pathlib.Path("/run/meshd/table.seal")
+
+
+def reseal(by):
+    """The seal of a table, as if the ruleset's generation were so many later (FNV-1a at its end)."""
+    words = SEAL.read_text().split(" ")
+    words[-2] = f"{int(words[-2], 16) + by:08x}"
+    line = " ".join(words[:-1]) + " "
+    total = 0xcbf29ce484222325
+    for byte in line.encode():
+        total = (total ^ byte) * 0x100000001b3 % 2**64
+    SEAL.write_text(f"{line}{total:016x}\n")
+
+
+def allowed():
+    return "5432" in run("nft", "list", "set", "inet", "meshd", "allow4").stdout
+
+
 def entries():
     return run("conntrack", "-L").stdout.splitlines()
 
@@ -54,6 +72,26 @@ class StartTest(NodeTest):
         return subprocess.run([str(bed.BUILD / "meshctl"), *argv], user=SOMEBODY, group=group,
                               extra_groups=[], check=False, capture_output=True,
                               text=True).returncode
+
+    # --- what is believed unread ------------------------------------------------------
+
+    def test_a_table_is_read_back_when_anybody_changed_it(self):
+        self.node.kill()
+        run("nft", "flush", "set", "inet", "meshd", "allow4")
+        self.node.start()
+        self.assertTrue(allowed())
+
+    def test_a_table_that_nobody_changed_is_not_read_back(self):
+        """Shown by a seal that hides a change: its elements stay away, until somebody else's
+        next change makes all of it be compared."""
+        self.node.ctl("apply", "-f", "-", stdin="workloads:\n- {id: fourth, owner: ada}\n")
+        self.node.kill()
+        run("nft", "flush", "set", "inet", "meshd", "allow4")
+        reseal(by=1)
+        self.node.start()
+        self.assertFalse(allowed())
+        run("nft", "flush", "set", "inet", "meshd", "allow6")
+        until(allowed, "all is compared again")
 
     # --- who may reach the sockets ----------------------------------------------------
 
