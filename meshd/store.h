@@ -58,7 +58,6 @@ class Store {
   [[nodiscard]] const std::string& boot_id() const { return boot_id_; }
   // The node's own /48 of fd00::/8, drawn once (RFC 4193 section 3.2.2).
   [[nodiscard]] const Prefix& ula() const { return ula_; }
-  [[nodiscard]] const std::string& boot_id() const { return boot_id_; }
 
  private:
   struct Closer {
