@@ -21,7 +21,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests" / "e2e"))
 import node as bed  # noqa: E402
-from test_cluster import Cluster, Machine  # noqa: E402
+from cluster import ADMIN, Cluster, Machine  # noqa: E402
 
 ROUNDS, SLICE = 8, 0.5  # slices of each kind, and seconds of each
 MOVES = 10
@@ -115,7 +115,7 @@ def forwarding_host(name, number, other):
 
 def wire(machine, number, mode):
     for line in (f"addr add 2001:db8::{number}/64 dev up0 nodad",
-                 "route add default via 192.0.2.254"):
+                 f"route add default via {ADMIN}"):
         machine.run("ip", *line.split())
     with open(machine.config, "a", encoding="utf-8") as config:
         config.write(f"underlay: {{mode: {mode}}}\n")
@@ -260,7 +260,9 @@ def measure_move(cluster):
 def main():
     cluster = Cluster()
     try:
-        cluster.start_controller()
+        cluster.make()
+        cluster.controllers[0].run("ip", "route", "add", "default", "via", ADMIN)
+        cluster.controllers[0].start()
         result = {"ways": measure_ways(make_ways(cluster)), "move": measure_move(cluster)}
     finally:
         cluster.close()

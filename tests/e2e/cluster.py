@@ -19,14 +19,15 @@ SANITIZERS = ("AddressSanitizer", "runtime error", "LeakSanitizer")
 class Host:
     """A machine on the network: a namespace with one address, and one program."""
 
-    def __init__(self, cluster, name, number):
-        self.cluster, self.name = cluster, name
+    def __init__(self, cluster, name, number, netns=None):
+        self.cluster, self.name, self.netns = cluster, name, netns or name
         self.address = f"192.0.2.{number}"
         self.dir = cluster.dir / name
         self.dir.mkdir()
         self.port = f"to-{name}"  # of the bridge
-        run("ip", "netns", "add", name)
-        run("ip", "link", "add", self.port, "type", "veth", "peer", "name", "up0", "netns", name)
+        run("ip", "netns", "add", self.netns)
+        run("ip", "link", "add", self.port, "type", "veth", "peer", "name", "up0", "netns",
+            self.netns)
         run("ip", "link", "set", self.port, "master", "lan", "up")
         self.run("ip", "link", "set", "lo", "up")
         self.run("ip", "addr", "add", f"{self.address}/24", "dev", "up0")
@@ -34,7 +35,7 @@ class Host:
         self.process = None
 
     def inside(self, *argv):
-        return ["nsenter", f"--net=/run/netns/{self.name}", *map(str, argv)]
+        return ["nsenter", f"--net=/run/netns/{self.netns}", *map(str, argv)]
 
     def run(self, *argv, **options):
         return run(*self.inside(*argv), **options)
@@ -65,7 +66,7 @@ class Host:
 
 class Controller(Host):
     def __init__(self, cluster, name, number, more):
-        super().__init__(cluster, name, number)
+        super().__init__(cluster, name, number, f"at-{name}")  # a container may be called so
         self.endpoint = f"{self.address}:7443"
         self.store = self.dir / "dir"
         self.config = self.dir / "controller.yaml"

@@ -5,8 +5,9 @@ import subprocess
 import threading
 import unittest
 
+from cluster import Cluster
 from node import BUILD, PYTHON, run, until
-from test_cluster import DB, STRANGER, WORKER, Cluster
+from test_cluster import DB, STRANGER, WORKER
 
 METRICS = 9470
 # A monitor's own parser says whether it is a text that monitors read.
@@ -26,8 +27,8 @@ print(json.dumps(out))
 class Watch:
     def __init__(self, cluster, *options):
         self.process = subprocess.Popen(
-            [BUILD / "meshctl", "--controller", "192.0.2.254:7443", "--identity",
-             cluster.store / "admin.pem", "watch", "-o", "json", *options],
+            [BUILD / "meshctl", "--controller", cluster.endpoints(), "--identity",
+             cluster.controllers[0].store / "admin.pem", "watch", "-o", "json", *options],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.events = []
         threading.Thread(target=self.read, daemon=True).start()
@@ -55,9 +56,11 @@ class OperatorsTest(unittest.TestCase):
     def setUpClass(cls):
         cls.cluster = cluster = Cluster()
         listen = f'metrics: {{listen: "127.0.0.1:{METRICS}"}}\n'
-        for config in (cluster.config, *(m.config for m in cluster.machines)):
-            config.write_text(config.read_text() + listen)
-        cluster.start_controller()
+        cls.c1 = cluster.controllers[0]
+        for host in (cls.c1, *cluster.machines):
+            host.config.write_text(host.config.read_text() + listen)
+        cluster.make()
+        cls.c1.start()
         cls.n1, cls.n2 = cluster.machines
         cls.n1.start()
         cls.n2.start()
@@ -82,7 +85,7 @@ class OperatorsTest(unittest.TestCase):
     def scrape(self, machine=None):
         url = f"http://127.0.0.1:{METRICS}/metrics"
         argv = [*PYTHON, "-c", SCRAPE, url]
-        return json.loads((machine.run(*argv) if machine else run(*argv)).stdout)
+        return json.loads((machine or self.c1).run(*argv).stdout)
 
     def refused(self, ask=None):
         listing = ask("list", "refused", "-o", "json").stdout if ask else None
@@ -93,8 +96,8 @@ class OperatorsTest(unittest.TestCase):
         return self.cluster.json("explain", *what)
 
     def administrate(self, *what, check=True):
-        return run(BUILD / "mesh-controller", *what, "--dir", self.cluster.store, "--controller",
-                   "192.0.2.254:7443", check=check)
+        return run(BUILD / "mesh-controller", *what, "--dir", self.c1.store, "--controller",
+                   self.c1.endpoint, check=check)
 
     def test_1_refusals_are_told_with_what_is_missing(self):
         stranger = self.n2.agents["stranger"]
@@ -150,9 +153,9 @@ class OperatorsTest(unittest.TestCase):
                   self.explain("worker", "db", "5432")["lines"], "which explain says")
             self.n2.start()
             until(lambda: watch.heard("NODE_UP", "n2"), "its session has begun")
-            self.cluster.kill_controller()
+            self.c1.kill()
             self.assertEqual(watch.process.wait(timeout=30), 3)
-        self.cluster.start_controller()
+        self.c1.start()
         until(lambda: self.cluster.ctl("status", check=False).returncode == 0, "it is back")
         until(lambda: self.nodes() == {"n1": True, "n2": True}, "both nodes are back")
 
@@ -160,8 +163,8 @@ class OperatorsTest(unittest.TestCase):
         made = self.cluster.dir / "eve.pem"
         self.administrate("certify", "reader", "eve", "-o", made)
         def ask(*what):
-            return run(BUILD / "meshctl", "--controller", "192.0.2.254:7443", "--identity", made,
-                       "--authorities", self.cluster.store / "authorities.pem", *what,
+            return run(BUILD / "meshctl", "--controller", self.c1.endpoint, "--identity", made,
+                       "--authorities", self.c1.store / "authorities.pem", *what,
                        check=False, stdin="workloads: [{id: x, owner: eve}]")
         for what in (("list", "refused"), ("explain", "worker", "db", "5432"), ("list", "nodes")):
             self.assertEqual(ask(*what).returncode, 0, what)
@@ -211,8 +214,8 @@ class OperatorsTest(unittest.TestCase):
         until(lambda: "dismissed by an administrator" in
               self.n2.ctl("status", check=False).stdout, "the node says why")
         until(lambda: "dismissed by an administrator" in
-              (self.n2.dir / "meshd.log").read_text(), "and logs it")
-        log = self.cluster.dir / "controller.log"
+              self.n2.log.read_text(), "and logs it")
+        log = self.c1.log
         self.assertIn("audit admin/admin: node dismiss n2: done", log.read_text())
         self.n2.kill()
         self.n2.start()

@@ -6,8 +6,8 @@ import struct
 import threading
 import unittest
 
+from cluster import ADMIN, Cluster, Machine
 from node import Agent, run, until
-from test_cluster import Cluster, Machine
 
 WORLD = """
 - {id: db, owner: ada, workflow: r1, name: db, serves: [{port: 5432}, {port: 5432, protocol: UDP}],
@@ -45,9 +45,10 @@ class TunnelTest(unittest.TestCase):
         cls.cluster = Cluster()
         cls.cluster.machines.append(Machine(cls.cluster, "n3", 3))
         cls.n1, cls.n2, cls.n3 = cls.cluster.machines
-        cls.cluster.start_controller()
+        cls.cluster.make()
+        cls.cluster.controllers[0].start()
         for machine in cls.cluster.machines:
-            machine.run("ip", "route", "add", "default", "via", "192.0.2.254")
+            machine.run("ip", "route", "add", "default", "via", ADMIN)
             with open(machine.config, "a", encoding="utf-8") as config:
                 config.write("underlay: {mode: VXLAN}\n")
             machine.start()

@@ -20,8 +20,8 @@ import node as bed
 import oracle
 import test_worlds
 import worlds
+from cluster import ADMIN, Cluster, Machine
 from node import run, until
-from test_cluster import Cluster, Machine
 
 START = {name: "n1" if place < 4 else "n2" for place, name in enumerate(worlds.CONTAINERS)}
 
@@ -86,7 +86,9 @@ class Scenario(test_worlds.WorldsTest):
         pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         pathlib.Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
         run("ip", "addr", "add", "2001:db8::ff/64", "dev", "lan", "nodad")
-        cls.cluster.start_controller()
+        cls.cluster.make()
+        cls.cluster.controllers[0].run("ip", "route", "add", "default", "via", ADMIN)
+        cls.cluster.controllers[0].start()
         for machine in cls.cluster.machines:
             cls.add(machine)
         cls.world = cls.drawing.next()
@@ -103,7 +105,7 @@ class Scenario(test_worlds.WorldsTest):
 
     def check_log(self):
         for machine in self.cluster.machines:
-            text = (machine.dir / "meshd.log").read_text()
+            text = machine.log.read_text()
             for word in ("AddressSanitizer", "runtime error", "LeakSanitizer"):
                 self.assertNotIn(word, text)
 
@@ -128,7 +130,7 @@ class Scenario(test_worlds.WorldsTest):
             machine.run("ip", "addr", "flush", "dev", "up0", "scope", "global")
             own = f"198.51.100.{16 * number + 1}/28", f"2001:db8:{number}::1/64"
         else:
-            router4, router6 = "192.0.2.254", "2001:db8::ff"
+            router4, router6 = ADMIN, "2001:db8::ff"
             own = None, f"2001:db8::{number}/64"
         lines = [f"addr add {own[0]} dev up0"] if own[0] else []
         lines += [f"addr add {own[1]} dev up0 nodad", f"route add default via {router4}",
@@ -143,7 +145,7 @@ class Scenario(test_worlds.WorldsTest):
         cls.node.machines[machine.name] = machine
         until(lambda: machine.name in cls.connected(), f"{machine.name} has joined")
         # What the daemon does to its own routes is no repair.
-        log = (machine.dir / "meshd.log").read_text()
+        log = machine.log.read_text()
         assert "REPAIRED" not in log, log
 
     @classmethod
@@ -159,7 +161,8 @@ class Scenario(test_worlds.WorldsTest):
         run("ip", "link", "set", f"to-{machine.name}", "down")
         until(lambda: machine.name not in cls.connected(), f"{machine.name} is missed")
         run(bed.BUILD / "mesh-controller", "node", "dismiss", machine.name,
-            "--controller", "192.0.2.254:7443", "--dir", cls.cluster.store)
+            "--controller", cls.cluster.controllers[0].endpoint, "--dir",
+            cls.cluster.controllers[0].store)
         del cls.node.machines[machine.name]
 
     def move(self, names, machines):
