@@ -91,9 +91,9 @@ std::optional<grpc::Status> refusal_of(const grpc::CallbackServerContext& contex
     return grpc::Status(grpc::StatusCode::UNAUTHENTICATED, known.error().what);
   }
   if (!allows(known->identity.role, may)) {
-    auto text = fmt::format("{} may not do that", known->identity.to_string());
+    const auto text = fmt::format("{} may not do that", known->identity.to_string());
     shared.turn_away("role", text);
-    return grpc::Status(grpc::StatusCode::PERMISSION_DENIED, std::move(text));
+    return grpc::Status(grpc::StatusCode::PERMISSION_DENIED, text);
   }
   if (peer != nullptr) *peer = *std::move(known);
   return std::nullopt;

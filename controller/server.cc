@@ -122,11 +122,11 @@ class Session final : public grpc::ServerBidiReactor<pb::FromNode, pb::ToNode>, 
     StartWrite(&unread_.front());
   }
   // Empty: what came could not be read, or the connection has ended; which, OnDone() knows.
-  void refuse_message(std::string why) {
+  void refuse_message(const std::string& why) {
     if (closing_) return;
     unreadable_ = why.empty();
-    if (unreadable_) why = "a message that cannot be read";
-    status_ = {grpc::StatusCode::INVALID_ARGUMENT, std::move(why)};
+    status_ = {grpc::StatusCode::INVALID_ARGUMENT,
+               unreadable_ ? "a message that cannot be read" : why};
     close();
   }
   // What was said before close() is sent first.

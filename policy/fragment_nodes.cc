@@ -37,7 +37,9 @@ IpAddress before(const IpAddress& address) {
   std::array<std::uint8_t, 16> bytes{};
   const auto size = address.bytes().size();
   std::ranges::copy(address.bytes(), bytes.begin());
-  for (std::size_t i = size; i-- > 0 && bytes[i]-- == 0;) continue;
+  for (std::size_t i = size; i-- > 0;) {
+    if (bytes[i]-- != 0) break;  // nothing to borrow
+  }
   return address.is_v4() ? IpAddress::v4(std::span(bytes).first<4>()) : IpAddress::v6(bytes);
 }
 

@@ -158,8 +158,8 @@ struct PartText {
   }
   std::string operator()(const InProfile& part) const {
     const auto owner = concat_text(part.owner);
-    const auto text = fmt::format("{} map @{} . {} {}@{}", owner, part.map, concat_text(part.rest),
-                                  part.by_row ? "map " : "", part.set);
+    auto text = fmt::format("{} map @{} . {} {}@{}", owner, part.map, concat_text(part.rest),
+                            part.by_row ? "map " : "", part.set);
     if (part.counts.empty()) return text;
     return fmt::format("{}{}{} @{}", text, part.by_row ? " . " : " ", owner, part.counts);
   }
