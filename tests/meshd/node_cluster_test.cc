@@ -30,7 +30,7 @@ class NodeClusterTest : public ClusterNodesTest {
     attach("n1", "db");
     attach("n2", "worker");
     listens("n1", "db", 5432);
-    ASSERT_EQ(node("n2").elements("allow4"), ElementsOf("worker", "db"));
+    ASSERT_EQ(node("n2").elements("allow4"), elements_of("worker", "db"));
   }
   // "allow4 10.213.1.1 . 10.213.0.1 . tcp . 5432"
   [[nodiscard]] std::string flow(const std::string& set, const std::string& consumer,
@@ -38,7 +38,7 @@ class NodeClusterTest : public ClusterNodesTest {
     return fmt::format("{} {} . {} . tcp . 5432", set, node("n2").address(consumer),
                        node("n1").address(provider));
   }
-  std::vector<std::string> ElementsOf(const std::string& consumer, const std::string& provider) {
+  std::vector<std::string> elements_of(const std::string& consumer, const std::string& provider) {
     return {flow("allow4", consumer, provider)};
   }
   std::map<std::string, std::vector<std::string>> kernels() {
