@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "controller/cluster.h"
+#include "controller/controller_types.h"
 #include "controller/counts.h"
 #include "controller/decide.h"
 #include "controller/elsewhere.h"
@@ -28,51 +29,6 @@
 #include "controller/store.h"
 
 namespace meshd::controller {
-
-// The way to one node. Messages go in order; after close() none does.
-class NodeStream {
- public:
-  virtual ~NodeStream() = default;
-  virtual void send(mesh::v1::ToNode message) = 0;
-  virtual void close() = 0;
-};
-
-struct ControllerOptions {
-  std::string name;  // what nodes are told they speak with
-  bool node_declarations = false;
-  // A node without a session: its workloads are marked after the first, given up, with its
-  // block, after the second. Longer than any restart, partition or upgrade that is to be
-  // survived without a change of names.
-  Duration stale_after = std::chrono::seconds(10);
-  Duration dismiss_after = std::chrono::hours(1);
-  std::string instance = {};  // of this process alone, among the controllers of one store
-};
-
-// How long an attach may wait for its declaration here; the node's own deadline is shorter.
-inline constexpr auto kAwaitLimit = std::chrono::minutes(2);
-// ... and for what stands in its way and may pass: another node's word that the container has
-// left it, which comes after that node has answered the detach; or the store.
-inline constexpr auto kMoveLimit = std::chrono::seconds(5);
-inline constexpr std::size_t kMaxAwaited = 1024;  // of one node
-// What a node has more, for each of the cluster's, when a controller starts and all come at once:
-// several times the CPU that this takes, most of it TLS.
-inline constexpr auto kComeBack = std::chrono::milliseconds(20);
-// After a slice was refused, and while the store is away.
-inline constexpr auto kRetryAfter = std::chrono::seconds(1);
-// Reports of one node that the store has not taken yet; beyond it the session ends and begins
-// with a report of everything.
-inline constexpr std::size_t kMaxKeptReports = 64;
-// Decisions that others were quicker with, one after the other.
-inline constexpr int kMaxAttempts = 20;
-
-struct NodeStatus {
-  std::string name;
-  bool connected = false, stale = false;  // connected: with whichever controller
-  std::string version;
-  std::uint64_t revision = 0;    // sent
-  std::uint64_t generation = 0;  // of its last report
-  std::string trouble;           // why it refused its last slice
-};
 
 class Controller {
  public:

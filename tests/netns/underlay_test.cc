@@ -137,7 +137,7 @@ TEST(UnderlayTest, ForeignHandsAreRepaired) {
   ASSERT_TRUE(bed.reaches(0, 1, Family::kV4));
   const auto before = bed.ours(0);
   ASSERT_THAT(bed.audit(0), IsEmpty());
-  const char* const kMac = "02:6d:c6:33:64:21";
+  const char* const mac = "02:6d:c6:33:64:21";
   const std::vector<std::pair<std::string, std::string>> hands = {
       {"ip route del 10.213.2.0/24", "route 10.213.2.0/24 via 10.213.2.0 dev mesh0 was missing"},
       {"ip route change 10.213.2.0/24 via 198.51.100.18 dev eth0", "route 10.213.2.0/24"},
@@ -148,9 +148,9 @@ TEST(UnderlayTest, ForeignHandsAreRepaired) {
        "neighbour 10.213.2.0"},
       {"ip neigh add 10.213.9.0 lladdr 02:00:00:00:00:66 dev mesh0 nud permanent",
        "neighbour 10.213.9.0 at 02:00:00:00:00:66 dev mesh0 belonged to nobody"},
-      {std::string("bridge fdb del ") + kMac + " dev mesh0 dst 198.51.100.33",
-       std::string("forwarding entry ") + kMac + " to 198.51.100.33 was missing"},
-      {std::string("bridge fdb replace ") + kMac + " dev mesh0 dst 198.51.100.99 self permanent",
+      {std::string("bridge fdb del ") + mac + " dev mesh0 dst 198.51.100.33",
+       std::string("forwarding entry ") + mac + " to 198.51.100.33 was missing"},
+      {std::string("bridge fdb replace ") + mac + " dev mesh0 dst 198.51.100.99 self permanent",
        "forwarding entry"},
       {"bridge fdb add 00:00:00:00:00:00 dev mesh0 dst 198.51.100.99 self permanent",
        "forwarding entry 00:00:00:00:00:00 to 198.51.100.99 belonged to nobody"},
