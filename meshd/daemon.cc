@@ -296,7 +296,13 @@ void Daemon::on_jobs() {
 
 void Daemon::on_table_events() {
   const auto events = nft_monitor_->read_events();
-  if (!events) return log::warning("nftables events: {}", events.error().what);
+  if (!events) {
+    // What was among the rest, nobody has heard of.
+    log::warning("nftables events: {}", events.error().what);
+    kernel_->distrust();
+    node_->on_drift(BootClock::now());
+    return settle();
+  }
   for (const auto& event : *events) {
     const bool own =
         event.kind == netlink::TableEvent::Kind::kChanged && event.port_id == kernel_->nft_port();

@@ -177,8 +177,8 @@ Status LinuxKernel::send(const policy::Delta& delta, std::optional<std::uint32_t
 }
 
 Status LinuxKernel::keep_seal(const std::string& dir, std::string boot) {
-  seal_file_ = TRY(SealFile::open(dir, std::move(boot)));
   netns_ = TRY(netlink::netns_cookie(nft_.fd()));
+  seal_file_ = TRY(SealFile::open(dir, std::move(boot)));
   left_ = seal_file_->read();
   return {};
 }
@@ -188,11 +188,7 @@ Status LinuxKernel::keep_seal(const std::string& dir, std::string boot) {
 Result<std::uint64_t> LinuxKernel::shape() const {
   netlink::NftBatch batch{std::string(policy::kTableName)};
   CHECK_OK(put_repair(batch, table_, {}, 0, nullptr));
-  std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  for (const auto byte : batch.bytes()) {
-    hash = (hash ^ std::to_integer<std::uint64_t>(byte)) * 0x100000001b3;
-  }
-  return hash;
+  return seal_hash(batch.bytes());
 }
 
 // Whether the table is still as the process before left it, and that is what is wanted.

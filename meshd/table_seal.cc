@@ -16,19 +16,11 @@ namespace {
 constexpr std::string_view kMark = "meshd-table-seal 1 ";
 constexpr std::size_t kMaxBytes = 256;
 
-std::uint64_t fnv(std::string_view bytes) {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char byte : bytes) {
-    hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3;
-  }
-  return hash;
-}
-
 // One line that fits this boot only. Its sum tells a line that was not written to the end.
 std::string line_of(const TableSeal& seal, std::string_view boot) {
   auto line = fmt::format("{}{} {:016x} {:016x} {:016x} {:08x} ", kMark, boot, seal.netns,
                           seal.shape, seal.elements, seal.generation);
-  return fmt::format("{}{:016x}\n", line, fnv(line));
+  return fmt::format("{}{:016x}\n", line, seal_hash(std::as_bytes(std::span(line))));
 }
 
 template <typename Number>
@@ -40,6 +32,14 @@ bool take(std::string_view& text, Number& value) {
 }
 
 }  // namespace
+
+std::uint64_t seal_hash(std::span<const std::byte> bytes) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const auto byte : bytes) {
+    hash = (hash ^ std::to_integer<std::uint64_t>(byte)) * 0x100000001b3;
+  }
+  return hash;
+}
 
 Result<SealFile> SealFile::open(const std::string& dir, std::string boot) {
   const auto path = dir + "/" + kName;

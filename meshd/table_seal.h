@@ -10,8 +10,10 @@
 // Source:     NFT_MSG_GETGEN; SO_NETNS_COOKIE (socket(7)); proc_sys_kernel(5) random/boot_id.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "base/result.h"
@@ -26,6 +28,9 @@ struct TableSeal {
   std::uint32_t generation = 0;  // of the ruleset
   bool operator==(const TableSeal&) const = default;
 };
+
+// FNV-1a, 64 bits: it finds what differs by mistake; who may write the file is root anyway.
+[[nodiscard]] std::uint64_t seal_hash(std::span<const std::byte> bytes);
 
 class SealFile {
  public:

@@ -118,8 +118,7 @@ TEST_F(RulesetFlowsTest, DrainingTakesNoNewConnectionsAndKeepsOpenOnes) {
   for_each_kind([this](Family family, Proto proto) {
     Conversation open(bed_[0].netns, proto, bed_[1].at(family), 5432);
     ASSERT_EQ(open.ask(), Talk::kAnswered);
-    const auto set = family == Family::kV4 ? policy::SetId::kDrain4 : policy::SetId::kDrain6;
-    const auto drain = policy::ElementBuilder(set).addr(bed_[1].at(family)).build();
+    const auto drain = MeshBed::draining(bed_[1].at(family));
     bed_.add({drain});
     EXPECT_EQ(ask(0, 1, family, proto), Talk::kRefused);
     EXPECT_EQ(open.ask(), Talk::kAnswered);
@@ -132,9 +131,7 @@ TEST_F(RulesetFlowsTest, WhatADrainingContainerRefusesDoesNotCount) {
   allow(0, 1);
   for_each_kind([this](Family family, Proto proto) {
     const bool v4 = family == Family::kV4;
-    const auto drain = policy::ElementBuilder(v4 ? policy::SetId::kDrain4 : policy::SetId::kDrain6)
-                           .addr(bed_[1].at(family))
-                           .build();
+    const auto drain = MeshBed::draining(bed_[1].at(family));
     const auto counted = [&] {
       return bed_.counted(v4 ? policy::SetId::kAllow4 : policy::SetId::kAllow6);
     };

@@ -86,9 +86,7 @@ TEST_F(RulesetPublishTest, DrainingRefusesWhatIsNewUncountedAndKeepsOpenOnes) {
   open_to("0.0.0.0/0", "::/0");
   for_each_kind([this](Family family, Proto proto) {
     const bool v4 = family == Family::kV4;
-    const auto drain = policy::ElementBuilder(v4 ? policy::SetId::kDrain4 : policy::SetId::kDrain6)
-                           .addr(bed_[1].at(family))
-                           .build();
+    const auto drain = MeshBed::draining(bed_[1].at(family));
     // Of this protocol: what was open over the other one may just be ending.
     const auto counted = [&] {
       auto all = bed_.counted(v4 ? policy::SetId::kPubCount4 : policy::SetId::kPubCount6);

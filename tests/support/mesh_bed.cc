@@ -80,6 +80,10 @@ const BedHost& MeshBed::outside() const {
   return *outside_;
 }
 
+policy::Element MeshBed::draining(const IpAddress& address) {
+  return ElementBuilder(version(SetId::kDrain4, address.family())).addr(address).build();
+}
+
 void MeshBed::make_outside() {
   // Without duplicate address detection, which would take the first second.
   const std::string quick = R"(

@@ -61,6 +61,8 @@ class MeshBed {
   void apply(const policy::Delta& delta);
   // All rules anew in one transaction, as for a changed setting; elements stay.
   void replace_rules(std::uint32_t dns_client_rate);
+  // That this address takes nothing new.
+  [[nodiscard]] static policy::Element draining(const IpAddress& address);
   // Packets that each element of a set has counted.
   [[nodiscard]] std::map<policy::Element, std::uint64_t> counted(policy::SetId set);
   // From now on other nodes' packets come by the uplink, which is a tunnel's end or not.
