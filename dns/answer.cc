@@ -139,6 +139,10 @@ class Answerer {
   }
 
   Outcome data(const NameData& name) {
+    if (name.stale) {
+      ede_ = ede::kStale;
+      text_ = "its node has not been heard of for a while";
+    }
     switch (q_.type) {
       case type::kA:
         return name.v4 ? one_address(*name.v4) : no_address(name);

@@ -40,6 +40,7 @@ struct SrvData {
 struct NameData {
   std::optional<IpAddress> v4, v6;
   std::vector<SrvData> srv;
+  bool stale = false;  // what it leads to has not been heard of for a while
 };
 
 struct View {

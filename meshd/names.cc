@@ -28,7 +28,7 @@ dns::View lower_view(const policy::ViewPlan& plan, std::string_view zone) {
   view.forward = plan.forward;
   for (const auto& name : plan.names) {
     const auto fqdn = wire(name.fqdn);
-    dns::NameData data{name.v4, name.v6, {}};
+    const dns::NameData data{name.v4, name.v6, {}, name.stale};
     view.add(fqdn, data, zone);
     for (const auto& alias : name.aliases) view.add(wire(alias), data, zone);
     for (const auto& address : {name.v4, name.v6}) {
@@ -42,6 +42,7 @@ dns::View lower_view(const policy::ViewPlan& plan, std::string_view zone) {
         entry = known->second;  // replicas may serve it on several ports
       }
       entry.srv.push_back({srv.port, fqdn, name.v4, name.v6});
+      entry.stale = name.stale;
       view.add(owner, std::move(entry), zone);
     }
   }

@@ -194,6 +194,18 @@ TEST_F(AnswerTest, AnInstanceWithoutAddressSaysThatItIsNotReady) {
   EXPECT_EQ(resolve(snapshot_, client_, "late.id.mesh.internal", 1).ede, "Not Ready");
 }
 
+TEST_F(AnswerTest, ANameOfANodeThatIsNotHeardOfIsAnsweredAndMarked) {
+  NameData data{ip_of("10.213.1.7"), {}, {}, true};
+  view_->add(wire_of("far.id.mesh.internal"), data, wire_of("mesh.internal"));
+  const auto m = ask({.name = "far.id.mesh.internal", .edns = true});
+  ASSERT_THAT(m.answers, SizeIs(1));
+  EXPECT_EQ(m.ede, 3);
+  EXPECT_EQ(m.ede_text, "its node has not been heard of for a while");
+  EXPECT_EQ(ask({.name = "far.id.mesh.internal", .type = 28, .edns = true}).ede, 3);
+  EXPECT_EQ(ask({.name = "db.wf1.wf.mesh.internal", .edns = true}).ede, -1);
+  EXPECT_EQ(resolve(snapshot_, client_, "far.id.mesh.internal", 1).ede, "Stale Answer");
+}
+
 TEST_F(AnswerTest, AReasonThatDoesNotFitGivesWayBeforeTheAnswerDoes) {
   const auto label = std::string(62, '\x01');  // four characters each, when shown
   const auto name =

@@ -19,6 +19,12 @@ class PartitionTest(PairTest):
         super().prepare()
         cls.ghost = cls.n2.begin("prepare", "ghost")
 
+    def mark(self):
+        """What the worker is told beside db's address."""
+        answer = self.n2.json("resolve", "--as", "worker", "db")
+        self.assertEqual([a["data"] for a in answer["answers"]], [self.vip])
+        return answer["ede"]
+
     def cut(self, *cuts):
         """The n1 that was cut off for a while: how long it took to be seen, and to be over."""
         before = self.n1.json("list", "workloads")
@@ -38,6 +44,7 @@ class PartitionTest(PairTest):
             self.assertEqual(self.asks(), "answered")
             self.assertEqual(self.worker.lookup(name="db", family=4)["addresses"], [self.vip])
             until(lambda: self.cluster.node("n1")["stale"], "n1 is marked")
+            until(lambda: self.mark() == "Stale Answer", "and so is its name")
             self.assertEqual(self.asks(), "answered", "and goes on")
             self.assertEqual(self.n1.json("list", "workloads"), before, "nothing is swept")
         start = time.monotonic()
@@ -46,6 +53,7 @@ class PartitionTest(PairTest):
         until(lambda: f'"port": {serves}' in json.dumps(self.n1.json("list", "workloads")),
               "what was declared meanwhile arrives")
         self.assertFalse(self.cluster.node("n1")["stale"], "it is marked no more")
+        until(lambda: self.mark() == "", "nor is its name")
         print(f"seen by the node after {seen['node']:.1f} s, by the controller after "
               f"{seen['controller']:.1f} s; back {back:.1f} s after its end", flush=True)
         for end in seen.values():

@@ -13,7 +13,7 @@
 namespace meshd {
 namespace {
 
-constexpr std::uint16_t kTypeTxt = 16;
+constexpr std::uint16_t kTypeA = 1, kTypeTxt = 16, kTypeSrv = 33;
 
 class NamesTest : public testing::Test {
  protected:
@@ -74,6 +74,35 @@ TEST_F(NamesTest, AnAddressThatIsUsedAgainInheritsNoRefusals) {
   names_.set_why("a", {"db: no"});
   attach("a", address(2));
   EXPECT_TRUE(why(address(2)).empty());
+}
+
+TEST_F(NamesTest, EveryNameOfAStaleNodeIsMarked) {
+  auto plan = std::make_shared<policy::ViewPlan>();
+  plan->client = "a";
+  plan->addresses = {address(1)};
+  for (const bool stale : {true, false}) {
+    const std::string label = stale ? "lost" : "here";
+    plan->names.push_back({label + ".svc.mesh.internal",
+                           {label},
+                           address(2),
+                           {},
+                           {{"sql", Proto::kTcp, 5432}},
+                           stale});
+  }
+  NameChanges changes;
+  changes.merge({plan}, {});
+  names_.publish(std::move(changes));
+  const auto mark = [&](const std::string& name, std::uint16_t type) {
+    const auto resolved = names_.resolve(address(1), name, type);
+    EXPECT_EQ(resolved.answers.size(), 1U) << name;
+    return resolved.ede;
+  };
+  for (const std::string end : {".svc.mesh.internal", ""}) {
+    EXPECT_EQ(mark("lost" + end, kTypeA), "Stale Answer");
+    EXPECT_EQ(mark("here" + end, kTypeA), "");
+  }
+  EXPECT_EQ(mark("_sql._tcp.lost.svc.mesh.internal", kTypeSrv), "Stale Answer");
+  EXPECT_EQ(mark("_sql._tcp.here.svc.mesh.internal", kTypeSrv), "");
 }
 
 TEST_F(NamesTest, NothingIsKeptOfTenThousandThatCameAndWent) {
