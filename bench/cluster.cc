@@ -139,12 +139,16 @@ class Load final : private FleetEvents {
     const auto end = Clock::now() + kPatience;
     while (!until()) {
       if (Clock::now() > end) {
-        die(fmt::format("not within {} s: {} ({} of {} connected, {} complete, {} lost: {})",
-                        kPatience.count(), what, fleet_->connected(), world_.nodes(),
-                        fleet_->complete(), fleet_->counts().lost, fleet_->last_loss()));
+        die(fmt::format("not within {} s: {} ({})", kPatience.count(), what, sessions()));
       }
       fleet_->run_until(Clock::now() + milliseconds(10));
     }
+  }
+
+  std::string sessions() const {
+    return fmt::format("{} of {} nodes connected, {} have all, {} sessions lost: {}",
+                       fleet_->connected(), world_.nodes(), fleet_->complete(),
+                       fleet_->counts().lost, fleet_->last_loss());
   }
 
   // --- changes -----------------------------------------------------------------------
@@ -182,9 +186,9 @@ class Load final : private FleetEvents {
   [[noreturn]] void lost() const {
     if (open_.empty()) die(fmt::format("{} applies are not acknowledged", asked_.size()));
     const auto& change = open_.begin()->second;
-    die(fmt::format("{} of {}: {} nodes and {} flows have not come", change.kind,
+    die(fmt::format("{} of {}: {} nodes and {} flows have not come ({})", change.kind,
                     ClusterWorld::id(change.container), change.waiting.size(),
-                    change.providers.size()));
+                    change.providers.size(), sessions()));
   }
 
   int draw(int below) { return static_cast<int>(random_() % static_cast<unsigned>(below)); }

@@ -40,6 +40,8 @@ struct Board {
 
 class LinkPartitionTest : public testing::Test {
  protected:
+  explicit LinkPartitionTest(test::FakeController::Part part = test::FakeController::Part::kAnswer)
+      : part_(part) {}
   void SetUp() override {
     const auto entered = test::PrivateNetns::enter();
     if (!entered) GTEST_SKIP() << entered.error().what;
@@ -112,6 +114,7 @@ class LinkPartitionTest : public testing::Test {
     printf("noticed here %d ms, there %d ms; back %d ms\n", static_cast<int>(*here / 1ms),
            static_cast<int>(*there / 1ms), static_cast<int>(back / 1ms));
   }
+  void thaw() const { kill(child_, SIGCONT); }
 
  private:
   static void drop(const std::string& hook) {
@@ -130,6 +133,7 @@ class LinkPartitionTest : public testing::Test {
     if (!wait_for(board_->configured)) _exit(1);
     test::FakeController controller(authority_, dir_.path(),
                                     {.address = "10.99.0.2", .cluster = 7443, .join = 7444});
+    controller.part = part_;
     board_->serving = true;
     while (true) {
       board_->open = controller.open.load();
@@ -138,6 +142,7 @@ class LinkPartitionTest : public testing::Test {
   }
 
   TempDir dir_;
+  const test::FakeController::Part part_;
   const pki::SampleAuthority authority_{pki::real_now()};
   Board* board_ = nullptr;
   pid_t child_ = -1;
@@ -157,6 +162,26 @@ TEST_F(LinkPartitionTest, ASessionComesBackWhenOnlyTheNodesPacketsWereLost) {
 
 TEST_F(LinkPartitionTest, ASessionComesBackWhenOnlyTheControllersPacketsWereLost) {
   lose_packets(false, true, 9s);
+}
+
+// Its kernel acknowledges what is sent, so that only keepalive finds it; a ping of the transport's
+// own, which measures the way after a message, is then never answered either.
+class FrozenControllerTest : public LinkPartitionTest {
+ protected:
+  FrozenControllerTest() : LinkPartitionTest(test::FakeController::Part::kFreeze) {}
+};
+
+TEST_F(FrozenControllerTest, IsLeftThoughItFrozeAmidAConversation) {
+  test::LinkDriver node(options());
+  ASSERT_TRUE(node.run_until_connected()) << node.problem_now;
+  const auto before = node.messages.size();
+  node.report(1);
+  ASSERT_TRUE(node.run_until([&] { return node.messages.size() > before; }));
+  const auto frozen = BootClock::now();
+  ASSERT_TRUE(node.run_until_disconnected());
+  EXPECT_LT(BootClock::now() - frozen, kNoticed + kSlack);
+  thaw();
+  EXPECT_TRUE(node.run_until_connected()) << node.problem_now;
 }
 
 }  // namespace

@@ -81,6 +81,7 @@ struct FakeController::Ports final : pb::Cluster::Service, pb::Join::Service {
       if (!from.has_report()) continue;
       to.mutable_report_taken()->set_number(from.report().number());
       stream.Write(to);
+      if (part == Part::kFreeze) raise(SIGSTOP);
     }
     return grpc::Status::OK;
   }

@@ -28,6 +28,7 @@ class FakeController {
     kFarewell,  // Farewell in place of Welcome
     kWave,      // Welcome, and Farewell after it
     kDrop,      // Welcome, and the end without a word
+    kFreeze,    // as kAnswer, and its process stops right after each answer
   };
   static constexpr const char* kToken = "id.secret";
 
