@@ -1,4 +1,4 @@
-// Keys and certificates on disk.
+// Keys, certificates and other secrets on disk.
 //
 // The key and its certificate are one file, replaced whole: whoever reads it, gRPC's watcher
 // and a start after a power cut included, finds a pair that belongs together.
@@ -38,5 +38,11 @@ struct StoredIdentity {
 [[nodiscard]] Result<StoredIdentity> read_identity(const IdentityFiles& files);
 [[nodiscard]] Result<PrivateKey> read_key(const std::string& path);
 [[nodiscard]] Result<Authorities> read_authorities(const std::string& path);
+
+// A file of secrets that is no key. One that root writes belongs to whom its directory belongs to:
+// an administrator's command and a daemon without privilege share it.
+[[nodiscard]] Status write_secrets(const std::string& path, std::string_view text);
+// At most `max_bytes`, and never through a symbolic link.
+[[nodiscard]] Result<std::string> read_secrets(const std::string& path, std::size_t max_bytes);
 
 }  // namespace meshd::pki

@@ -16,8 +16,8 @@ namespace meshd::proxy {
 
 struct NginxSite {
   Site names;
-  std::string certificate, certificate_key;                 // paths, PEM
-  std::string endpoint = "/run/mesh-controller/web.sock";   // or "127.0.0.1:9480", "[::1]:9480"
+  std::string certificate, certificate_key;                // paths, PEM
+  std::string endpoint = "/run/mesh-controller/web.sock";  // or "127.0.0.1:9480", "[::1]:9480"
   std::string access_log = "/var/log/nginx/mesh.log";
 };
 [[nodiscard]] Result<std::string> render_nginx_config(const NginxSite& site);
@@ -29,6 +29,7 @@ inline constexpr std::string_view kUriHeader = "X-Mesh-Uri";
 inline constexpr std::string_view kMethodHeader = "X-Mesh-Method";
 inline constexpr std::string_view kClientHeader = "X-Mesh-Client";
 inline constexpr std::string_view kUpgradeHeader = "X-Mesh-Upgrade";
+inline constexpr std::string_view kOriginHeader = "X-Mesh-Origin";
 // Both ways: as it came, and what of it the container may see.
 inline constexpr std::string_view kCookieHeader = "X-Mesh-Cookie";
 inline constexpr std::string_view kAuthorizationHeader = "X-Mesh-Authorization";

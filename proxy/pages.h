@@ -34,7 +34,8 @@ struct Looking {
 
 // The same sentence without a page, for where none can be sent.
 [[nodiscard]] std::string_view refusal_text(Reason reason);
-// What nginx shows when the controller does not answer: one line, neither quotes nor dollars.
+// What nginx shows when the controller does not answer: one line without what ends or changes a
+// text in nginx's single quotes.
 [[nodiscard]] std::string closed_page();
 
 [[nodiscard]] std::string escape_html(std::string_view text);

@@ -6,8 +6,8 @@
 //             same host. No parameter of `uri` and no cookie of `cookie` has one of our names, in
 //             any spelling. What was taken out leaves all other bytes as they were.
 // Errors:     kInvalid: what no browser sends; one line that repeats nothing of the request.
-// Source:     RFC 9112 section 3.2, RFC 3986, RFC 6265 section 4.2, RFC 6750 section 2.1, WHATWG URL
-//             (browsers take '\' for '/', and drop tabs and line feeds).
+// Source:     RFC 9112 section 3.2, RFC 3986, RFC 6265 section 4.2, RFC 6454 (Origin), RFC 6750
+//             section 2.1, WHATWG URL (browsers take '\' for '/', and drop tabs and line feeds).
 #pragma once
 
 #include <cstddef>
@@ -36,13 +36,14 @@ inline constexpr std::string_view kContainerCookie = "__Host-mesh_container";
 
 // As it came; what is absent is empty.
 struct RequestHead {
-  std::string_view method, uri, cookie, authorization, upgrade, accept, client;
+  std::string_view method, host, uri, cookie, authorization, upgrade, origin, accept, client;
 };
 
 struct Request {
   std::string method;
   bool safe = false;     // GET or HEAD: may be sent again elsewhere
   bool upgrade = false;  // asks for another protocol: no browser follows a redirect
+  bool foreign = false;  // a browser sends it for a page of another origin
   bool html = false;     // a person looks at the answer
   std::optional<IpAddress> client;
 

@@ -11,8 +11,11 @@
 //
 // Invariants: with the same directory it asks for each of a question's two kinds at most once. What
 //             it allows holds no token of ours. Nobody who may not read learns more than that there
-//             is no such name, once they have signed in.
-// Source:     statuses as Arvados' own proxy has them (lib/controller/localdb/container_gateway.go);
+//             is no such name, once they have signed in. Names of one zone are the same site to a
+//             browser, which sends cookies from page to page of it: what changes something, or
+//             opens a websocket, is taken with a cookie from pages of this very host alone.
+// Source:     statuses as Arvados' own proxy has them
+// (lib/controller/localdb/container_gateway.go);
 //             W3C Clear Site Data.
 #pragma once
 
@@ -31,24 +34,25 @@
 namespace meshd::proxy {
 
 enum class Reason : std::uint8_t {
-  kOddRequest,    // 400
-  kSignIn,        // 401: no token
-  kBadToken,      // 401
-  kNotYours,      // 403: may read, may not open
-  kNotFromHere,   // 403: allow_from
-  kNoSuchName,    // 404
-  kNotReadable,   // 404: the same to whoever looks; for our log alone
-  kNoSuchPort,    // 404: it has nothing for browsers there
-  kEnded,         // 410
-  kEnding,        // 410: nothing new is let in
-  kUnassigned,    // 410: a port of the site that nobody has
-  kChanged,       // 410: another container than before, and this cannot be sent again
-  kMisdirected,   // 421
-  kDoesNotAnswer, // 502
-  kNotStarted,    // 503
-  kNotReady,      // 503
-  kBeingOpened,   // 503: a publication on demand is under way
-  kCannotAsk,     // 503
+  kOddRequest,     // 400
+  kSignIn,         // 401: no token
+  kBadToken,       // 401
+  kNotYours,       // 403: may read, may not open
+  kNotFromHere,    // 403: allow_from
+  kForeignPage,    // 403: a page of another site asks with this person's cookie
+  kNoSuchName,     // 404
+  kNotReadable,    // 404: the same to whoever looks; for our log alone
+  kNoSuchPort,     // 404: it has nothing for browsers there
+  kEnded,          // 410
+  kEnding,         // 410: nothing new is let in
+  kUnassigned,     // 410: a port of the site that nobody has
+  kChanged,        // 410: another container than before, and this cannot be sent again
+  kMisdirected,    // 421
+  kDoesNotAnswer,  // 502
+  kNotStarted,     // 503
+  kNotReady,       // 503
+  kBeingOpened,    // 503: a publication on demand is under way
+  kCannotAsk,      // 503
 };
 [[nodiscard]] int status_of(Reason reason);
 [[nodiscard]] std::string_view reason_word(Reason reason);  // "not-ready": for logs and counts

@@ -16,14 +16,15 @@ MAY_INCLUDE = {
     "netlink": {"base"},
     "pki": {"base", "proto"},
     "metrics": {"base"},
+    "proxy": {"base", "policy", "pki"},
     "meshd": {"base", "proto", "policy", "dns", "netlink", "pki", "metrics"},
-    "controller": {"base", "proto", "policy", "pki", "metrics"},
+    "controller": {"base", "proto", "policy", "pki", "metrics", "proxy"},
     "meshctl": {"base", "proto", "pki"},
     "engines": {"base", "proto"},
-    "bench": {"base", "proto", "policy", "dns", "netlink", "pki", "metrics", "meshd",
-              "controller", "meshctl"},
-    "tests": {"base", "proto", "policy", "dns", "netlink", "pki", "metrics", "meshd",
-              "controller", "meshctl", "engines", "bench"},
+    "bench": {"base", "proto", "policy", "dns", "netlink", "pki", "metrics", "proxy",
+              "meshd", "controller", "meshctl"},
+    "tests": {"base", "proto", "policy", "dns", "netlink", "pki", "metrics", "proxy",
+              "meshd", "controller", "meshctl", "engines", "bench"},
 }
 SIBLINGS = "policy, dns and netlink do not know each other; meshd/lower_* brings them together"
 PKI = "pki knows who speaks, not what about; the programs put the two together"
@@ -35,6 +36,7 @@ WHY_NOT = {
     ("pki", "policy"): PKI, ("pki", "dns"): PKI, ("pki", "netlink"): PKI,
     ("policy", "pki"): PKI, ("dns", "pki"): PKI, ("netlink", "pki"): PKI,
     ("metrics", "*"): "metrics prints what it is given; what is counted, the programs know",
+    ("proxy", "*"): "proxy decides on values who may open what; the controller asks and serves",
     ("dns", "proto"): "the resolver answers from snapshots and never sees a declaration",
     ("netlink", "proto"): "netlink speaks the kernel's language only",
     ("*", "meshd"): "nobody includes the daemon: clients speak to its sockets",
