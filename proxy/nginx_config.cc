@@ -72,7 +72,7 @@ std::string stripped_headers() {
 }
 
 // What stands in << >> is filled in.
-constexpr std::string_view kShared = R"(# Made by `mesh-controller proxy-config` for <<site>>.
+constexpr std::string_view kShared = R"nginx(# Made by `mesh-controller proxy-config` for <<site>>.
 # It belongs inside nginx's http block: /etc/nginx/conf.d/ or sites-enabled/. nginx asks the
 # controller for each request where it may go; services come and go without a reload.
 #
@@ -100,11 +100,11 @@ map $request_uri $mesh_path {
   default "";
   "~^(?<mesh_raw_path>[^?]*)" $mesh_raw_path;
 }
-log_format
-    mesh '$remote_addr $host "$request_method $mesh_path" $status $body_bytes_sent ' '$request_time user=$mesh_user upstream=$mesh_upstream:$upstream_status';
+log_format mesh '$remote_addr $host "$request_method $mesh_path" $status $body_bytes_sent '
+                '$request_time user=$mesh_user upstream=$mesh_upstream:$upstream_status';
 
-#nginx reads a body whole, to disk, before it asks anybody for a page.Whose body is long, or of
-#unknown length, is refused in a line instead.
+# nginx reads a body whole, to disk, before it asks anybody for a page. Whose body is long, or of
+# unknown length, is refused in a line instead.
 map $http_content_length $mesh_long_length {
   default 1;
   "" 0;
@@ -114,9 +114,9 @@ map $http_transfer_encoding $mesh_long_body {
   default 1;
   "" $mesh_long_length;
 }
-)";
+)nginx";
 
-constexpr std::string_view kServer = R"(
+constexpr std::string_view kServer = R"nginx(
 server {
 <<listen>>  server_name <<names>>;
   ssl_certificate <<certificate>>;
@@ -241,6 +241,7 @@ server {
     proxy_buffering off;
     proxy_request_buffering off;
     proxy_buffer_size 32k;
+    proxy_buffers 4 32k;
     proxy_next_upstream off;
     proxy_connect_timeout 5s;
     proxy_read_timeout 1d;
@@ -250,10 +251,10 @@ server {
     client_body_timeout 1h;
   }
 }
-)";
+)nginx";
 
 // What each location has that asks the endpoint.
-constexpr std::string_view kAsking = R"(proxy_http_version 1.1;
+constexpr std::string_view kAsking = R"nginx(proxy_http_version 1.1;
     proxy_method GET;
     proxy_pass_request_body off;
     proxy_pass_request_headers off;
@@ -279,7 +280,7 @@ constexpr std::string_view kAsking = R"(proxy_http_version 1.1;
     proxy_redirect off;
     # What comes back holds all cookies once more.
     proxy_buffer_size 80k;
-    proxy_buffers 4 80k;)";
+    proxy_buffers 4 80k;)nginx";
 
 // One pass: what is filled in is not looked at again.
 std::string filled(std::string_view text,
@@ -329,6 +330,7 @@ Status check(const NginxSite& site) {
 
 Result<std::string> render_nginx_config(const NginxSite& site) {
   CHECK_OK(check(site));
+  const auto endpoint = TRY(endpoint_text(site.endpoint));
   const auto& names = site.names;
   const auto server = [&](std::string_view ports, std::string name) {
     return filled(kServer, {{"listen", listen_lines(ports)},
@@ -342,7 +344,7 @@ Result<std::string> render_nginx_config(const NginxSite& site) {
                             {"closed", closed_page()}});
   };
   auto text = filled(kShared, {{"site", names.zone.empty() ? names.host : "*." + names.zone},
-                               {"endpoint", TRY(endpoint_text(site.endpoint))}});
+                               {"endpoint", endpoint}});
   if (!names.zone.empty()) text += server(fmt::to_string(names.port), "*." + names.zone);
   if (!names.host.empty()) {
     text += server(fmt::format("{}-{}", names.first_port, names.last_port), names.host);

@@ -1,21 +1,14 @@
 // May this request go to that workload's port, and what of it? Pure: what is not known yet is
-// asked for as a step, and the same call with the answer goes on.
-//
-//   Known known;
-//   for (;;) {
-//     const auto step = decide(directory, target, request, known);
-//     const auto* ask = std::get_if<Ask>(&step);
-//     if (ask == nullptr) return step;
-//     known.take(ask->question, ...);
-//   }
+// asked for as a step, and the same call with the answer goes on. Who gets an Ask looks the
+// question up, or asks the token file or the API, hands the answer to Known::take() and decides
+// again.
 //
 // Invariants: with the same directory it asks for each of a question's two kinds at most once. What
 //             it allows holds no token of ours. Nobody who may not read learns more than that there
 //             is no such name, once they have signed in. Names of one zone are the same site to a
 //             browser, which sends cookies from page to page of it: what changes something, or
 //             opens a websocket, is taken with a cookie from pages of this very host alone.
-// Source:     statuses as Arvados' own proxy has them
-// (lib/controller/localdb/container_gateway.go);
+// Source:     statuses as Arvados' own proxy has them, lib/controller/localdb/container_gateway.go;
 //             W3C Clear Site Data.
 #pragma once
 
