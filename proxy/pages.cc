@@ -72,13 +72,14 @@ constexpr std::string_view kStyle =
     "main{box-sizing:border-box;width:min(34rem,92vw);margin:1rem;padding:1.75rem 2rem;"
     "background:var(--card);border:1px solid var(--line);border-radius:.75rem}"
     "h1{margin:0 0 .5rem;font-size:1.35rem;line-height:1.25}p{margin:.5rem 0}"
-    ".soft{color:var(--soft);font-size:.875rem;overflow-wrap:anywhere}"
+    ".soft{color:var(--soft);font-size:.875rem;overflow-wrap:anywhere}a{color:var(--accent)}"
+    ":focus-visible{outline:3px solid var(--accent);outline-offset:2px}";
+constexpr std::string_view kFormStyle =
     "form{display:flex;gap:.5rem;margin:1rem 0;flex-wrap:wrap}label{flex-basis:100%}"
     "input{flex:1 1 12rem;padding:.5rem .6rem;border:1px solid var(--line);border-radius:.4rem;"
     "background:var(--ground);color:var(--ink);font:inherit}"
     "button{padding:.5rem 1rem;border:0;border-radius:.4rem;background:var(--accent);"
-    "color:var(--card);font:inherit;cursor:pointer}"
-    ":focus-visible{outline:3px solid var(--accent);outline-offset:2px}";
+    "color:var(--card);font:inherit;cursor:pointer}";
 
 // The token goes the way of a link's: into the address, and from there into a cookie at once.
 constexpr std::string_view kSignInForm =
@@ -103,18 +104,20 @@ std::string html_page(const Words& words, const Refuse& refuse, const Looking& l
   }
   if (signs_in(refuse.reason)) body += kSignInForm;
   if (!refuse.user.name.empty() && !tells_nothing(refuse.reason)) {
-    body += fmt::format("<p class=\"soft\">You are signed in as {}.</p>",
-                        escape_html(refuse.user.name));
+    body += fmt::format(
+        "<p class=\"soft\">You are signed in as {}. <a href=\"?api_token=\">Sign out</a></p>",
+        escape_html(refuse.user.name));
   }
   // What a name can be at most; a longer Host is none.
   constexpr std::size_t kShown = 260;
   return fmt::format(
       "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">"
       "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"
-      "<meta name=\"referrer\" content=\"no-referrer\">{}<title>{}</title><style>{}</style></head>"
+      "<meta name=\"referrer\" "
+      "content=\"no-referrer\">{}<title>{}</title><style>{}{}</style></head>"
       "<body><main><h1>{}</h1><p>{}</p>{}<p class=\"soft\">{} {}</p></main></body></html>\n",
-      head, words.title, kStyle, words.title, words.text, body, status_of(refuse.reason),
-      escape_html(looking.host.substr(0, kShown)));
+      head, words.title, kStyle, signs_in(refuse.reason) ? kFormStyle : "", words.title, words.text,
+      body, status_of(refuse.reason), escape_html(looking.host.substr(0, kShown)));
 }
 
 // "This page" means something to its reader alone.

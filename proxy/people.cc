@@ -1,6 +1,5 @@
 #include "proxy/people.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -52,7 +51,15 @@ std::optional<int> digits(std::string_view text) {
   return value;
 }
 
-std::string time_text(UtcTime at) { return fmt::format("{:%Y-%m-%dT%H:%M:%S}Z", at); }
+// Not by fmt's own, which counts nanoseconds: 64 bits of them end in the year 2262.
+std::string time_text(UtcTime at) {
+  const auto day = std::chrono::floor<std::chrono::days>(at);
+  const std::chrono::year_month_day date(day);
+  const std::chrono::hh_mm_ss time(at - day);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", static_cast<int>(date.year()),
+                     static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+                     time.hours().count(), time.minutes().count(), time.seconds().count());
+}
 
 // Exactly what time_text() writes.
 Result<UtcTime> parse_time(std::string_view text) {

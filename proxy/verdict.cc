@@ -101,6 +101,16 @@ Found find_place(const Directory& directory, const Target& target, const Request
   return find_direct(directory, target, request);
 }
 
+// What can stand in a header line; names come from people, and through the API.
+User presentable(User user) {
+  for (auto* text : {&user.uuid, &user.name}) {
+    const bool plain = text->size() <= kMaxTokenBytes &&
+                       std::ranges::all_of(*text, [](char c) { return c >= ' ' && c < '\x7f'; });
+    if (!plain) text->clear();
+  }
+  return user;
+}
+
 struct Admitted {
   User user;
   bool by_bearer = false;
@@ -128,9 +138,10 @@ Admission admit(const Place& place, const Request& request, const Known& known) 
   const auto& answer = *known.level;
   if (answer.kind == Answer::Kind::kUnavailable) return refuse(Reason::kCannotAsk, place);
   if (answer.kind == Answer::Kind::kBadToken) return refuse(Reason::kBadToken, place);
-  if (suffices(answer.level, needed)) return Admitted{answer.user, by_bearer};
+  auto user = presentable(answer.user);
+  if (suffices(answer.level, needed)) return Admitted{std::move(user), by_bearer};
   const auto why = answer.level ? Reason::kNotYours : Reason::kNotReadable;
-  return refuse(why, place, answer.user);
+  return refuse(why, place, std::move(user));
 }
 
 // What of Authorization the container sees: nothing that is good with us, and nothing of which
@@ -183,11 +194,12 @@ Step decide(const Directory& directory, const Target& target, const Request& req
   if (const auto* why = std::get_if<Reason>(&found)) return Refuse{*why, {}, {}};
   const auto& place = std::get<Place>(found);
   if (request.token_in_query) {
-    Redirect redirect{request.uri, {}, false};
-    if (!request.query_token.empty()) {
-      redirect.set_cookies.push_back(own_cookie(kTokenCookie, to_base64url(request.query_token)));
-    }
-    return redirect;
+    // The query's counts, also one that can be none: "?api_token=" signs out.
+    const auto& token = request.query_token;
+    return Redirect{request.uri,
+                    {token.empty() ? expired_cookie(kTokenCookie)
+                                   : own_cookie(kTokenCookie, to_base64url(token))},
+                    false};
   }
   const auto admission = admit(place, request, known);
   if (const auto* ask = std::get_if<Ask>(&admission)) return *ask;

@@ -54,7 +54,7 @@ struct Allow {
   std::string upstream;  // "192.0.2.7:20001", "[2001:db8::7]:20001"
   std::string id;
   std::uint16_t port = 0;
-  User user;                          // empty: anonymous
+  User user;                          // empty: anonymous; else text that a header line can hold
   std::string cookie, authorization;  // what the container may see; empty: none
   std::string set_cookie;             // for the browser beside the container's; empty: none
   bool operator==(const Allow&) const = default;

@@ -98,6 +98,8 @@ void check_step(const Request& request, bool planted) {
 }
 
 void read_one(std::string_view bytes) {
+  // The fuzzer's own, wherever it put it.
+  if (holds_token(bytes) || bytes.find(to_base64url(kToken)) != std::string_view::npos) return;
   // Fields end at a zero; a shorter input leaves the last ones empty.
   std::array<std::string, 6> fields;
   for (auto& field : fields) {

@@ -143,6 +143,14 @@ TEST(ProxyPeopleTest, ALineThatIsWrongIsNamedWithItsReason) {
   EXPECT_THAT(why_not(line("alice never") + line("bob never")), StartsWith("web-tokens:2: id: "));
 }
 
+TEST(ProxyPeopleTest, ATimeFarAwayIsATime) {
+  auto terms = terms_of("alice");
+  terms.expires_at = std::chrono::sys_days(std::chrono::year(9999) / 12 / 31) + 86'399s;
+  const auto text = render_people(People{made_for(terms).person});
+  EXPECT_THAT(text, HasSubstr(" 9999-12-31T23:59:59Z"));
+  EXPECT_EQ(why_not(text), "");
+}
+
 TEST(ProxyPeopleTest, BeyondALimitNothingIsRead) {
   EXPECT_THAT(why_not(std::string(kMaxPeopleBytes + 1, '\n')), HasSubstr("more than"));
   EXPECT_THAT(why_not(std::string(kMaxPersonBytes + 1, 'a')), HasSubstr("longer than"));

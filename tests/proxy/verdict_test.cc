@@ -9,7 +9,6 @@ namespace meshd::proxy {
 namespace {
 
 using testing::ElementsAre;
-using testing::IsEmpty;
 using State = Opening::State;
 
 constexpr std::string_view kRequestUuid = "zzzzz-xvhdp-000000000000000";
@@ -138,6 +137,13 @@ TEST_F(ProxyVerdictTest, PublicAsksNobodyAndTellsNobodysName) {
 TEST_F(ProxyVerdictTest, WhoIsLetInIsToldToTheContainer) {
   signed_in(Access::kCanRead);
   EXPECT_EQ(allowed().user.name, "bob");
+  EXPECT_EQ(allowed().user.uuid, "zzzzz-tpzed-000000000000000");
+}
+
+TEST_F(ProxyVerdictTest, ANameThatNoHeaderCanHoldIsNotTold) {
+  signed_in(Access::kCanRead);
+  known_.level->user.name = "bob\r\nX-Mesh-User: root";
+  EXPECT_EQ(allowed().user.name, "");
   EXPECT_EQ(allowed().user.uuid, "zzzzz-tpzed-000000000000000");
 }
 
@@ -277,8 +283,13 @@ TEST_F(ProxyVerdictTest, ATokenInTheQueryBecomesACookie) {
   }
   to_port(80);
   EXPECT_EQ(outcome(), "redirect /lab?a=1") << "also where nobody needs one: it must not get there";
-  request_.query_token.clear();
-  EXPECT_THAT(redirected().set_cookies, IsEmpty());
+}
+
+TEST_F(ProxyVerdictTest, AnEmptyTokenInTheQuerySignsOut) {
+  request_.token_in_query = true;
+  request_.cookie_token = "mesh_token";
+  EXPECT_THAT(redirected().set_cookies,
+              ElementsAre("__Host-mesh_token=; Path=/; Max-Age=0; Secure"));
 }
 
 TEST_F(ProxyVerdictTest, NothingIsRedirectedToNobody) {
