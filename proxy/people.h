@@ -28,8 +28,8 @@ using UtcTime = std::chrono::sys_seconds;
 
 inline constexpr const char* kPeopleFile = "web-tokens";
 inline constexpr std::size_t kTokenSecretBytes = 32;  // 256 bits: cannot be tried through
-// All are compared for each token that is new to the cache: 4,096 digests take some 50 us. A site
-// with more people has a directory of them, and Arvados in front of it.
+// All are compared for each token that is new to the cache: 4,096 digests took 85 us. A site with
+// more people has a directory of them.
 inline constexpr std::size_t kMaxPeople = 4'096;
 inline constexpr std::size_t kMaxGrants = 64;  // who shares with more is an administrator
 inline constexpr std::size_t kMaxPeopleBytes = 8 << 20;

@@ -174,7 +174,7 @@ class ProxyPeopleFileTest : public testing::Test {
     return edit_people(path_, [&](People& people) { return add_person(people, person); });
   }
 
-  TempDir dir_;
+  TempDir dir_{TempDir::memory()};  // every write waits for the disk
   const std::string path_ = dir_ / kPeopleFile;
 };
 
