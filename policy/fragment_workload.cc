@@ -221,7 +221,7 @@ class WorkloadBuilder {
   }
 
   void publications() {
-    for (const auto& publication : declaration_.publish) {
+    for (const auto& publication : publications_of(workload_)) {
       const auto port =
           world_.node_ports.find({declaration_.id, publication.proto, publication.port});
       if (port == world_.node_ports.end()) continue;

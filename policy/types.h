@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,8 @@ struct Workload {
   // Ranges, UDP and ReadyMode::kNone are ready at attach and do not stand here.
   std::map<std::uint16_t, FamilyReady> tcp_ready;
   bool ready = false;  // sticky until detach
+  // TCP ports that are published to the proxies on demand, declared or not. Here alone.
+  std::set<std::uint16_t> opened;
 
   [[nodiscard]] bool is_placed() const { return attachment || remote; }
   // Wherever it is.
@@ -139,6 +142,7 @@ struct Settings {
   std::uint16_t publish_first = 20000, publish_last = 29999;  // node ports to choose from
   std::vector<Prefix> publish_allow_from;                     // default sources of raw publications
   std::vector<Prefix> proxies;                                // sources of http publications
+  std::vector<Prefix> cluster_proxies;                        // the same, of all the cluster
   std::vector<IpAddress> node_addresses;                      // never reached by egress
   std::vector<std::string> reserved_names;
   std::uint32_t dns_client_rate = 2000;  // packets a second and container
