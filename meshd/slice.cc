@@ -7,6 +7,7 @@
 
 #include "policy/from_proto.h"
 #include "policy/name.h"
+#include "policy/profile.h"
 #include "policy/read_yaml.h"
 #include "policy/slice_hash.h"
 #include "policy/truth.h"
@@ -128,7 +129,8 @@ class ItemReader {
       return refuse("declaration.id", fmt::format("{} is not the key", quote(declaration.id)));
     }
     if (message.own()) {
-      into_.own.emplace(key_, std::move(declaration));
+      auto opened = TRY(read_opened(message));
+      into_.own.emplace(key_, OwnWorkload{std::move(declaration), std::move(opened)});
       return {};
     }
     policy::Workload workload;
@@ -181,6 +183,16 @@ class ItemReader {
   }
 
  private:
+  static Result<std::set<std::uint16_t>> read_opened(const pb::SliceWorkload& message) {
+    CHECK_OK(check_count("opened", message.opened().size(), kMaxOpened));
+    std::set<std::uint16_t> opened;
+    for (const auto port : message.opened()) {
+      if (!is_port(port)) return refuse("opened", fmt::format("must be 1 to 65535, not {}", port));
+      opened.insert(static_cast<std::uint16_t>(port));
+    }
+    return opened;
+  }
+
   // Where another node has it.
   Status place(const pb::SliceWorkload& message, policy::Workload& workload) {
     if (!message.node().empty()) {
@@ -286,6 +298,11 @@ Result<ClusterTerms> read_terms(const pb::Welcome& welcome) {
     CHECK_OK(check_share("block6", terms.pool6, terms.block6));
     CHECK_OK(check_apart("vip4", terms.pool4, terms.vip4));
     CHECK_OK(check_apart("vip6", terms.pool6, terms.vip6));
+    CHECK_OK(check_count("proxies", welcome.proxies().size(), kMaxProxies));
+    for (int i = 0; i < welcome.proxies().size(); ++i) {
+      terms.proxies.push_back(TRY(read_prefix(fmt::format("proxies[{}]", i), welcome.proxies(i))));
+    }
+    terms.proxies = policy::normalise(std::move(terms.proxies));
     return terms;
   };
   auto terms = read();
@@ -302,6 +319,7 @@ policy::Settings with_terms(policy::Settings settings, const ClusterTerms& terms
   settings.vip_pool6 = terms.vip6;
   settings.block4 = terms.block4;
   settings.block6 = terms.block6;
+  settings.cluster_proxies = terms.proxies;
   return settings;
 }
 

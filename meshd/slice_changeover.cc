@@ -8,6 +8,7 @@
 #include "meshd/node_cluster.h"
 #include "meshd/readiness.h"
 #include "policy/node_ports.h"
+#include "policy/profile.h"
 #include "policy/truth.h"
 
 namespace meshd {
@@ -40,9 +41,11 @@ void put_back(Map& map, Saved<Map>& saved) {
   }
 }
 
-bool is_unsettled(const policy::World& world, const policy::Declaration& declaration) {
-  return std::ranges::any_of(declaration.publish, [&](const auto& publication) {
-    return !world.node_ports.contains({declaration.id, publication.proto, publication.port});
+bool is_unsettled(const policy::World& world, const policy::Workload& workload) {
+  const auto all = policy::publications_of(workload);
+  return std::ranges::any_of(all, [&](const auto& publication) {
+    return !world.node_ports.contains(
+        {workload.declaration.id, publication.proto, publication.port});
   });
 }
 
@@ -86,10 +89,11 @@ class SliceChangeover {
  private:
   // What can fail before anything is another.
   Status ask_kernel() {
-    const bool publishes = std::ranges::any_of(
-        update_.own, [](const auto& entry) { return !entry.second.publish.empty(); });
+    const bool publishes = std::ranges::any_of(update_.own, [](const auto& entry) {
+      return !entry.second.declaration.publish.empty() || !entry.second.opened.empty();
+    });
     const bool waits = std::ranges::any_of(own_, [&](const std::string& id) {
-      return is_unsettled(world_, world_.workloads.find(id)->second.declaration);
+      return is_unsettled(world_, world_.workloads.find(id)->second);
     });
     if (publishes || waits) listening_ = TRY(node_.kernel_.listening());
     return {};
@@ -97,7 +101,7 @@ class SliceChangeover {
 
   Status change() {
     for (const auto& key : update_.gone) drop(key);
-    for (auto& [id, declaration] : update_.own) own(id, std::move(declaration));
+    for (auto& [id, workload] : update_.own) own(id, std::move(workload));
     for (auto& [id, workload] : update_.others) other(id, std::move(workload));
     for (auto& [key, service] : update_.services) put_service(key, std::move(service));
     CHECK_OK(check_vips());
@@ -165,18 +169,26 @@ class SliceChangeover {
     disowned_.insert(id);
   }
 
-  void own(const std::string& id, policy::Declaration declaration) {
+  void own(const std::string& id, OwnWorkload update) {
     const bool is_new = own_.insert(id).second;
-    const auto known = world_.workloads.find(id);
-    if (!is_new && known->second.declaration == declaration) return;
+    if (!is_new) {
+      const auto& known = world_.workloads.find(id)->second;
+      if (known.declaration == update.declaration && known.opened == update.opened) return;
+    }
     touch(id);
     save(world_.workloads, id, workloads_);
     auto& workload = world_.workloads[id];
     if (is_new) workload = {};
-    const bool ports = is_new || workload.declaration.publish != declaration.publish;
-    workload.declaration = std::move(declaration);
+    const bool is_same = !is_new && workload.declaration == update.declaration;
+    if (is_new || workload.declaration.publish != update.declaration.publish ||
+        workload.opened != update.opened) {
+      publishers_.insert(id);
+    }
+    // What is opened is kept with the slice's item.
+    workload.opened = std::move(update.opened);
+    if (is_same) return;
+    workload.declaration = std::move(update.declaration);
     touch(id);
-    if (ports) publishers_.insert(id);
     changes_.push_back(PutDeclaration{id, workload.declaration});
     declared_.push_back(id);
     if (workload.attachment && !workload.ready && is_ready(workload)) {
@@ -255,10 +267,11 @@ class SliceChangeover {
   void settle_ports() {
     std::map<std::string, policy::Declaration, std::less<>> after;
     for (const auto& id : own_) {
-      const auto& declaration = world_.workloads.find(id)->second.declaration;
-      if (publishers_.contains(id) || is_unsettled(world_, declaration)) {
-        after.emplace(id, declaration);
-      }
+      const auto& workload = world_.workloads.find(id)->second;
+      if (!publishers_.contains(id) && !is_unsettled(world_, workload)) continue;
+      auto declaration = workload.declaration;
+      declaration.publish = policy::publications_of(workload);
+      after.emplace(id, std::move(declaration));
     }
     if (after.empty()) return;
     auto ports = policy::settle_node_ports(world_, after, listening_);

@@ -91,6 +91,9 @@ struct DropSysctl {
 struct PutCluster {  // the node's only one
   StoredCluster cluster;
 };
+struct PutProxies {  // of those terms; PutCluster leaves them alone
+  std::vector<Prefix> proxies;
+};
 struct PutSliceItem {
   SliceKey key;
   std::string value;
@@ -110,7 +113,7 @@ using StoreChange =
     std::variant<PutDeclaration, DropDeclaration, PutAttachment, DropAttachment, PutDraining,
                  PutReady, PutService, DropService, PutNodePort, DropNodePort, PutQuarantine,
                  DropQuarantine, PutIdleName, DropIdleName, PutLeftNetns, DropLeftNetns, PutSysctl,
-                 DropSysctl, PutCluster, PutSliceItem, DropSliceItem, PutConfirmation,
+                 DropSysctl, PutCluster, PutProxies, PutSliceItem, DropSliceItem, PutConfirmation,
                  DropConfirmation>;
 
 struct StoredState {

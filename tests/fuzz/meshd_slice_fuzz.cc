@@ -50,7 +50,10 @@ void read_one(const mesh::v1::SliceChange& message) {
   for (const auto& [key, value] : update->bytes) check(reader.item(key, value, again).has_value());
   check(again.own == update->own && again.nodes == update->nodes);
   policy::World world;
-  for (const auto& [id, declaration] : update->own) world.workloads[id].declaration = declaration;
+  for (const auto& [id, own] : update->own) {
+    world.workloads[id].declaration = own.declaration;
+    world.workloads[id].opened = own.opened;
+  }
   for (const auto& [id, workload] : update->others) world.workloads[id] = workload;
   world.services = update->services;
   world.nodes = update->nodes;

@@ -80,6 +80,7 @@ TEST_F(SliceTest, EveryKindOfItemBecomesAValue) {
   auto own = workload("mine");
   own.set_own(true);
   own.mutable_declaration()->add_publish()->set_port(80);
+  own.add_opened(8888);
   add_workload(own);
   auto far = workload("far", "10.213.9.1");
   far.set_ready(true);
@@ -97,7 +98,8 @@ TEST_F(SliceTest, EveryKindOfItemBecomesAValue) {
   add(Kind::NODE, "n2", node);
   const auto update = read();
   ASSERT_TRUE(update) << update.error().what;
-  EXPECT_EQ(update->own.at("mine").publish.size(), 1U);
+  EXPECT_EQ(update->own.at("mine").declaration.publish.size(), 1U);
+  EXPECT_THAT(update->own.at("mine").opened, ElementsAre(8888));
   EXPECT_EQ(update->others.at("far").remote->node, "n2");
   EXPECT_TRUE(update->others.at("far").tcp_ready.at(80).v4);
   const policy::ServiceKey key{policy::Scope::kWorkflow, "r1", "db"};
@@ -226,6 +228,29 @@ TEST_F(SliceTest, TermsThatDoNotFitTogetherAreRefused) {
   EXPECT_THAT(terms_refusal(), HasSubstr("is of the other family"));
   welcome_.set_zone("x");
   EXPECT_THAT(terms_refusal(), HasSubstr("welcome: zone: \"x\" must have"));
+}
+
+TEST_F(SliceTest, ProxiesArePrefixesAndTheirOrderMeansNothing) {
+  welcome_.add_proxies("2001:db8::/64");
+  welcome_.add_proxies("192.0.2.8");
+  const auto terms = read_terms(welcome_).value();
+  welcome_.mutable_proxies()->SwapElements(0, 1);
+  EXPECT_EQ(read_terms(welcome_).value(), terms);
+  EXPECT_NE(terms, terms_);
+  welcome_.add_proxies("everybody");
+  EXPECT_THAT(terms_refusal(), HasSubstr("welcome: proxies[2]: "));
+}
+
+TEST_F(SliceTest, WhatIsOpenedIsAPort) {
+  auto own = workload("mine");
+  own.set_own(true);
+  own.add_opened(65536);
+  add_workload(own);
+  EXPECT_EQ(refusal(), "WORKLOAD mine: opened: must be 1 to 65535, not 65536");
+  own.clear_opened();
+  for (int i = 0; i <= kMaxOpened; ++i) own.add_opened(8888);
+  add_workload(own);
+  EXPECT_THAT(refusal(), HasSubstr("opened: has 257 entries"));
 }
 
 }  // namespace

@@ -58,6 +58,7 @@ inline std::string dump(const StoredState& state) {
          {&terms.pool4, &terms.pool6, &terms.vip4, &terms.vip6, &terms.block4, &terms.block6}) {
       out += *range ? " " + (*range)->to_string() : " -";
     }
+    for (const auto& prefix : terms.proxies) out += " proxy " + prefix.to_string();
     out += "\n";
   }
   for (const auto& [key, value] : state.slice) {
