@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "controller/opened.h"
 #include "policy/from_proto.h"
 #include "policy/truth.h"
 
@@ -73,6 +74,8 @@ Status Cluster::fold(const Write& write, const Moment& now, Touched& touched) {
       return fold_token(write);
     case kind::ObjectKind::DISMISSAL:
       return fold_dismissal(write);
+    case kind::ObjectKind::OPENED:
+      return fold_opened(write, now, touched);
     default:
       return unreadable(write, "is of a kind that this version does not know");
   }
@@ -250,6 +253,24 @@ Status Cluster::fold_dismissal(const Write& write) {
   }
   const auto stored = TRY(parse<mesh::v1::StoredDismissal>(write));
   dismissals_.insert_or_assign(write.key, Dismissal{stored.at_ms(), stored.enrolled_key()});
+  return {};
+}
+
+Status Cluster::fold_opened(const Write& write, const Moment& now, Touched& touched) {
+  const auto key = parse_opened_key(write.key);
+  if (!key) return unreadable(write, key.error().what);
+  if (write.value) {
+    const auto stored = TRY(parse<mesh::v1::StoredOpened>(write));
+    opened_.insert_or_assign(*key, Opened{stored.by(), now.past(stored.used_at_ms())});
+  } else {
+    opened_.erase(*key);
+  }
+  const auto found = world_.workloads.find(key->id);
+  if (found == world_.workloads.end()) return {};
+  auto& ports = found->second.opened;
+  if (write.value ? ports.insert(key->port).second : ports.erase(key->port) > 0) {
+    touched.workloads.insert(key->id);
+  }
   return {};
 }
 

@@ -66,6 +66,13 @@ class Cluster {
   // Whose address it is now; empty, absent: nobody's.
   [[nodiscard]] const std::string& id_at(const IpAddress& address) const;
   [[nodiscard]] std::optional<policy::ServiceKey> service_at(const IpAddress& address) const;
+  // Ports that are published on demand (controller/opened.h); those of a workload are its
+  // `opened`, too.
+  struct Opened {
+    std::string by;
+    TimePoint used_at{};
+  };
+  [[nodiscard]] const std::map<policy::PublishKey, Opened>& opened() const { return opened_; }
   // Nodes that were dismissed, and who has enrolled under their names since.
   struct Dismissal {
     std::int64_t at_ms = 0;
@@ -87,6 +94,7 @@ class Cluster {
   [[nodiscard]] Status fold_resting(const Write& write, const Moment& now);
   [[nodiscard]] Status fold_token(const Write& write);
   [[nodiscard]] Status fold_dismissal(const Write& write);
+  [[nodiscard]] Status fold_opened(const Write& write, const Moment& now, Touched& touched);
   void place(const std::string& id);
   void displace(policy::Workload& workload);
   void forget_node(const std::string& name);
@@ -109,6 +117,7 @@ class Cluster {
   std::map<IpAddress, std::string> ids_;                 // of those with a placement
   std::map<IpAddress, policy::ServiceKey> services_at_;  // by VIP
   std::map<std::string, Dismissal> dismissals_;          // by node
+  std::map<policy::PublishKey, Opened> opened_;
   mesh::v1::StoredSettings settings_;
 };
 

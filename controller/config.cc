@@ -50,6 +50,18 @@ void read_log(const Log& from, Config& to) {
   if (from.format() == Log::Format::AUTO && under_systemd) to.log_format = log::Format::kJournal;
 }
 
+Status read_proxy(const ControllerConfig::Proxy& from, Config& to) {
+  if (static_cast<std::size_t>(from.addresses().size()) > policy::kMaxSources) {
+    return wrong("proxy.addresses", fmt::format("at most {} are allowed", policy::kMaxSources));
+  }
+  for (int i = 0; i < from.addresses().size(); ++i) {
+    const auto prefix = Prefix::parse(from.addresses(i));
+    if (!prefix) return wrong(fmt::format("proxy.addresses[{}]", i), prefix.error().what);
+    to.proxies.push_back(*prefix);
+  }
+  return {};
+}
+
 Status read_listeners(const ControllerConfig& from, Config& to) {
   if (!from.listen().empty()) to.listen = from.listen();
   if (!from.join_listen().empty()) to.join_listen = from.join_listen();
@@ -83,6 +95,7 @@ Result<Config> to_config(const ControllerConfig& from) {
     if (!listen) return wrong("metrics.listen", listen.error().what);
     config.metrics = *listen;
   }
+  CHECK_OK(read_proxy(from.proxy(), config));
   read_log(from.log(), config);
   return config;
 }

@@ -6,8 +6,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/clock.h"
+#include "base/ip.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "metrics/http.h"
@@ -29,6 +31,7 @@ struct Config {
   log::Level log_level = log::Level::kInfo;
   log::Format log_format = log::Format::kText;
   std::optional<metrics::ListenAddress> metrics;  // absent: nowhere
+  std::vector<Prefix> proxies;                    // where the proxies' requests come from
 };
 
 [[nodiscard]] Result<Config> parse_config(std::string_view file, std::string_view text);

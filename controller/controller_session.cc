@@ -162,6 +162,7 @@ void Controller::welcome(const std::string& node, Session& session) {
         ->assign(block.to_string());
   }
   welcome.set_allow_node_declarations(options_.node_declarations);
+  for (const auto& prefix : options_.proxies) welcome.add_proxies(prefix.to_string());
   session.stream->send(std::move(message));
 }
 

@@ -6,8 +6,10 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
+#include "base/ip.h"
 #include "proto/controller.pb.h"
 
 namespace meshd::controller {
@@ -28,7 +30,8 @@ struct ControllerOptions {
   // survived without a change of names.
   Duration stale_after = std::chrono::seconds(10);
   Duration dismiss_after = std::chrono::hours(1);
-  std::string instance = {};  // of this process alone, among the controllers of one store
+  std::string instance = {};         // of this process alone, among the controllers of one store
+  std::vector<Prefix> proxies = {};  // that nodes admit to `http` publications
 };
 
 // How long an attach may wait for its declaration here; the node's own deadline is shorter.

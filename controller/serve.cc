@@ -117,7 +117,7 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   const auto controller =
       TRY(Controller::make(*std::move(store),
                            {config.name, config.node_declarations, config.stale_after,
-                            config.dismiss_after, std::move(instance)},
+                            config.dismiss_after, std::move(instance), config.proxies},
                            moment()));
   const auto& settings = controller->cluster().settings();
   if (settings.cluster() != authority.cluster) {

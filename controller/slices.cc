@@ -205,6 +205,7 @@ void Slices::refresh_workload(const Cluster& cluster, const std::string& id,
   mesh::v1::SliceWorkload own, other;
   own.set_own(true);
   *own.mutable_declaration() = policy::to_proto(workload.declaration);
+  for (const auto port : workload.opened) own.add_opened(port);
   *other.mutable_declaration() = face_of(workload.declaration);
   if (workload.remote) {
     other.set_node(workload.remote->node);
