@@ -165,8 +165,9 @@ std::string render_table(const pb::PublishedList& list, const Style& style) {
     // Without an address on the node the port is still kept for it.
     if (outside.empty()) outside.push_back(fmt::format("{}", published.node_port()));
     // The node admits only the proxies to `http`; who may pass those is said by `access`.
-    const auto allowed = published.http() ? "http " + pb::Access::Value_Name(published.access())
-                                          : join(published.allow_from());
+    auto allowed = published.http() ? "http " + pb::Access::Value_Name(published.access())
+                                    : join(published.allow_from());
+    if (published.on_demand()) allowed += ", on demand";
     table.add(
         {{published.id(), Paint::kBold},
          {published.name()},
