@@ -100,10 +100,10 @@ std::string missing_source(const Settings& settings, const Published& published,
                      published.workload->declaration.id, published.entry, list, source.to_string());
 }
 
-Explanation to_published(const Settings& settings, const Published& published,
-                         const IpAddress& source, std::uint16_t node_port) {
+Explanation to_published(const World& world, const Published& published, const IpAddress& source,
+                         std::uint16_t node_port) {
   const auto& id = published.workload->declaration.id;
-  const auto sources = sources_of(settings, published.publication);
+  const auto sources = admitted_to(world, published.publication);
   const bool admitted =
       std::ranges::any_of(sources, [&](const Prefix& prefix) { return prefix.contains(source); });
   Explanation result;
@@ -113,11 +113,38 @@ Explanation to_published(const Settings& settings, const Published& published,
     result.reason = id + " is draining: open connections only";
   } else if (!admitted) {
     result.reason = fmt::format("{} is not among the sources it admits", source.to_string());
-    result.missing = missing_source(settings, published, source);
+    result.missing = missing_source(world.settings, published, source);
   } else {
     result = allowed(fmt::format("{} admits {}", id, source.to_string()));
   }
   result.lines = {published_text(published, node_port)};
+  return result;
+}
+
+// On a gateway: to a node port of another node, or of this one.
+Explanation by_gateway(const World& world, const OutsideKey& key, const Outside& outside,
+                       const IpAddress& source) {
+  const auto here = world.workloads.find(outside.id);
+  if (here != world.workloads.end() && here->second.attachment) {
+    const auto found = published(here->second, key.proto, outside.port);
+    if (found) return to_published(world, *found, source, key.port);
+  }
+  const auto name = proto_name(key.proto);
+  const auto& address = outside.address(source.family());
+  const bool admitted = std::ranges::any_of(
+      outside.allow_from, [&](const Prefix& prefix) { return prefix.contains(source); });
+  Explanation result;
+  if (!address) {
+    result.reason = fmt::format("{}'s node has no {} address", outside.id, family_name(source));
+  } else if (admitted) {
+    result = allowed(fmt::format("{} admits {}", outside.id, source.to_string()));
+  } else {
+    result.reason = source.to_string() + " is not among the sources it admits";
+    result.missing = fmt::format("in {}: allow_from of its publication of {}/{}: \"{}\"",
+                                 outside.id, name, outside.port, source.to_string());
+  }
+  result.lines = {fmt::format("outside port {}/{} leads to {}'s {}/{}", name, key.port, outside.id,
+                              name, outside.port)};
   return result;
 }
 
@@ -128,7 +155,7 @@ Explanation to_container(const World& world, const IpAddress& source, const Work
   const auto node_port = world.node_ports.find({workload.declaration.id, proto, port});
   const auto found = published(workload, proto, port);
   if (node_port == world.node_ports.end() || !found) return result;
-  auto judged = to_published(world.settings, *found, source, node_port->second);
+  auto judged = to_published(world, *found, source, node_port->second);
   if (judged.verdict != FlowVerdict::kAllowed) return judged;
   result.lines = std::move(judged.lines);
   return result;
@@ -280,7 +307,11 @@ Explanation from_outside(const World& world, const IpAddress& source, const Targ
     return refused(target.address->to_string() + " is no address where published ports answer");
   }
   if (const auto published = published_at(world, *target.address, proto, port)) {
-    return to_published(world.settings, *published, source, port);
+    return to_published(world, *published, source, port);
+  }
+  const auto outside = world.outside.find({proto, port});
+  if (world.settings.gateway && outside != world.outside.end()) {
+    return by_gateway(world, outside->first, outside->second, source);
   }
   return refused(fmt::format("no container publishes node port {}/{}", proto_name(proto), port));
 }

@@ -47,6 +47,23 @@ std::vector<Prefix> sources_of(const Settings& settings, const Publication& publ
   return proxies;
 }
 
+std::vector<IpAddress> gateway_addresses(const World& world) {
+  std::vector<IpAddress> all;
+  for (const auto& [name, node] : world.nodes) {
+    if (node.gateway) all.insert(all.end(), node.underlay.begin(), node.underlay.end());
+  }
+  return all;
+}
+
+std::vector<Prefix> admitted_to(const World& world, const Publication& publication) {
+  auto sources = sources_of(world.settings, publication);
+  if (publication.http) return sources;
+  for (const auto& address : gateway_addresses(world)) {
+    sources.push_back(Prefix::of(address, address.is_v4() ? 32 : 128));
+  }
+  return sources;
+}
+
 std::vector<Publication> publications_of(const Workload& workload) {
   auto all = workload.declaration.publish;
   for (const auto port : workload.opened) {
