@@ -86,6 +86,11 @@ pb::Hello ClusterPart::hello() const {
   hello.set_revision(revision_);
   hello.set_slice_hash(hash());
   for (const auto& address : options_.underlay) hello.add_underlay(address.to_string());
+  hello.set_gateway(options_.gateway);
+  if (!options_.gateway) return hello;
+  for (const auto& address : node_.world_.settings.publish_addresses) {
+    hello.add_gateway_addresses(address.to_string());
+  }
   return hello;
 }
 

@@ -138,6 +138,7 @@ void ClusterPart::load(StoredState& stored) {
     if (own_.contains(id)) world.workloads.find(id)->second.opened = std::move(workload.opened);
   }
   world.nodes = std::move(read.nodes);
+  world.outside = std::move(read.outside);
   world.confirmed = std::move(stored.confirmed);
   // After a reboot nobody is attached.
   Compiled all;

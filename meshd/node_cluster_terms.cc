@@ -9,6 +9,13 @@
 #include "meshd/node_cluster.h"
 
 namespace meshd {
+namespace {
+
+PutLooseTerms loose_terms(const ClusterTerms& terms) {
+  return {terms.proxies, terms.gateway_first, terms.gateway_last};
+}
+
+}  // namespace
 
 std::size_t ClusterPart::attached() const {
   return static_cast<std::size_t>(
@@ -50,7 +57,9 @@ Status ClusterPart::join(const ClusterTerms& terms, TimePoint now) {
   if (terms_) {
     auto same = *terms_;
     same.proxies = terms.proxies;
-    if (same == terms) return take_proxies(terms.proxies, now);
+    same.gateway_first = terms.gateway_first;
+    same.gateway_last = terms.gateway_last;
+    if (same == terms) return take_loose_terms(terms, now);
   }
   CHECK_OK(check_join(terms));
   return take_terms(terms, now);
@@ -59,7 +68,7 @@ Status ClusterPart::join(const ClusterTerms& terms, TimePoint now) {
 Status ClusterPart::take_terms(const ClusterTerms& terms, TimePoint now) {
   const auto before = std::exchange(terms_, terms);
   auto settings = overlay(node_.world_.settings);
-  std::vector<StoreChange> changes{PutCluster{{terms, revision_}}, PutProxies{terms.proxies}};
+  std::vector<StoreChange> changes{PutCluster{{terms, revision_}}, loose_terms(terms)};
   if (!before) {
     // Names of a node by itself: in a cluster they are the controller's.
     for (const auto& [key, service] : node_.world_.services) changes.push_back(DropService{key});
@@ -82,9 +91,9 @@ Status ClusterPart::take_terms(const ClusterTerms& terms, TimePoint now) {
 }
 
 // Also while containers are attached: nothing that they have depends on it.
-Status ClusterPart::take_proxies(const std::vector<Prefix>& proxies, TimePoint now) {
-  CHECK_OK(node_.persist({PutProxies{proxies}}));
-  terms_->proxies = proxies;
+Status ClusterPart::take_loose_terms(const ClusterTerms& terms, TimePoint now) {
+  CHECK_OK(node_.persist({loose_terms(terms)}));
+  terms_ = terms;
   node_.world_.settings = overlay(std::move(node_.world_.settings));
   node_.bring_in_force(node_.compiler_.rebuild(node_.world_), now);
   return {};

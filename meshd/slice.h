@@ -30,6 +30,7 @@ inline constexpr int kMaxConfirmedRanges = 4096;
 inline constexpr int kMaxNodeAddresses = 64;
 inline constexpr int kMaxProxies = 64;
 inline constexpr int kMaxOpened = 256;
+inline constexpr int kMaxOutsideSources = 64;
 
 [[nodiscard]] Result<ClusterTerms> read_terms(const mesh::v1::Welcome& welcome);
 // The settings of a node with these terms.
@@ -51,6 +52,7 @@ struct SliceUpdate {
   std::map<std::string, policy::Workload> others;
   std::map<policy::ServiceKey, policy::Service> services;
   std::map<std::string, policy::RemoteNode> nodes;
+  std::map<policy::OutsideKey, policy::Outside> outside;
   policy::Confirmations confirmed;
 };
 

@@ -18,7 +18,7 @@ using policy::FamilyReady;
 using schema::Table;
 
 // Rows of `terms`.
-constexpr std::string_view kProxies = "proxies";
+constexpr std::string_view kProxies = "proxies", kGatewayPorts = "gateway_ports";
 
 // --- values to columns ---------------------------------------------------------------
 
@@ -146,8 +146,10 @@ struct ToRows {
                 {t.cluster, t.zone, prefix(t.pool4), prefix(t.pool6), prefix(t.vip4),
                  prefix(t.vip6), prefix(t.block4), prefix(t.block6), whole(c.cluster.revision)})};
   }
-  Writes operator()(const PutProxies& c) const {
-    return {put(Table::kTerms, {std::string(kProxies), prefixes_text(c.proxies)})};
+  Writes operator()(const PutLooseTerms& c) const {
+    return {put(Table::kTerms, {std::string(kProxies), prefixes_text(c.proxies)}),
+            put(Table::kTerms, {std::string(kGatewayPorts),
+                                ranges_text({{Proto::kTcp, c.gateway_first, c.gateway_last}})})};
   }
   Writes operator()(const PutSliceItem& c) const {
     return {put(Table::kSlice, {std::int64_t{c.key.kind}, c.key.key, Blob{c.value}})};
@@ -392,9 +394,16 @@ void read_cluster(Columns& columns, StoredState& into) {
 
 void read_term(Columns& columns, StoredState& into) {
   const auto name = columns.text();
-  if (!into.cluster || name != kProxies) columns.bad();
-  auto proxies = columns.prefixes();
-  if (into.cluster) into.cluster->terms.proxies = std::move(proxies);
+  if (!into.cluster || (name != kProxies && name != kGatewayPorts)) return columns.bad();
+  auto& terms = into.cluster->terms;
+  if (name == kProxies) {
+    terms.proxies = columns.prefixes();
+    return;
+  }
+  const auto ports = columns.ranges();
+  if (ports.size() != 1) return columns.bad();
+  terms.gateway_first = ports.front().first;
+  terms.gateway_last = ports.front().last;
 }
 
 void read_slice(Columns& columns, StoredState& into) {

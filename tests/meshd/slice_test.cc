@@ -253,5 +253,54 @@ TEST_F(SliceTest, WhatIsOpenedIsAPort) {
   EXPECT_THAT(refusal(), HasSubstr("opened: has 257 entries"));
 }
 
+TEST_F(SliceTest, AnOutsidePortIsReadWholeOrNotAtAll) {
+  welcome_.set_gateway_ports("30000-32767");
+  terms_ = read_terms(welcome_).value();
+  mesh::v1::SliceOutside good;
+  good.set_id("db");
+  good.set_port(5432);
+  good.add_node_addresses("192.0.2.2");
+  good.add_node_addresses("2001:db8::2");
+  good.set_node_port(20000);
+  good.add_allow_from("198.51.100.0/24");
+  add(Kind::OUTSIDE, "udp-30000", good);
+  const auto update = read();
+  ASSERT_TRUE(update) << update.error().what;
+  const auto& outside = update->outside.at({Proto::kUdp, 30000});
+  EXPECT_EQ(outside.id, "db");
+  EXPECT_EQ(outside.v6->to_string(), "2001:db8::2");
+  EXPECT_EQ(outside.node_port, 20000);
+  EXPECT_THAT(outside.allow_from, ElementsAre(Prefix::parse("198.51.100.0/24").value()));
+  change_.clear_items();
+
+  const auto refused = [&](const std::string& key, auto change) {
+    auto item = good;
+    change(item);
+    add(Kind::OUTSIDE, key, item);
+    return refusal();
+  };
+  const auto as_it_is = [](auto&) {};
+  EXPECT_EQ(refused("tcp-22", as_it_is), "OUTSIDE tcp-22: key: is not in 30000-32767");
+  EXPECT_EQ(refused("icmp-30000", as_it_is), "OUTSIDE icmp-30000: key: is no outside port");
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_id(""); }), HasSubstr(": id: "));
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_port(0); }), HasSubstr(": port: "));
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_node_port(65536); }),
+              HasSubstr(": node_port: "));
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_node_addresses(0, "10.213.0.1"); }),
+              HasSubstr("node_addresses[0]: 10.213.0.1 is a container's"));
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_node_addresses(1, "192.0.2.3"); }),
+              HasSubstr("node_addresses[1]: a second one of its family"));
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_allow_from(0, "all"); }),
+              HasSubstr("allow_from[0]: "));
+}
+
+TEST_F(SliceTest, WhereNoPortsAreGatewaysThereAreNoOutsidePorts) {
+  mesh::v1::SliceOutside item;
+  add(Kind::OUTSIDE, "tcp-30000", item);
+  EXPECT_EQ(refusal(), "OUTSIDE tcp-30000: key: is not in 0-0");
+  welcome_.set_gateway_ports("80-90");
+  EXPECT_THAT(terms_refusal(), HasSubstr("welcome: gateway_ports: "));
+}
+
 }  // namespace
 }  // namespace meshd

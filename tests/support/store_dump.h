@@ -59,6 +59,9 @@ inline std::string dump(const StoredState& state) {
       out += *range ? " " + (*range)->to_string() : " -";
     }
     for (const auto& prefix : terms.proxies) out += " proxy " + prefix.to_string();
+    if (terms.gateway_first != 0) {
+      out += fmt::format(" gateway {}-{}", terms.gateway_first, terms.gateway_last);
+    }
     out += "\n";
   }
   for (const auto& [key, value] : state.slice) {
