@@ -96,6 +96,18 @@ Result<Config> to_config(const ControllerConfig& from) {
     config.metrics = *listen;
   }
   CHECK_OK(read_proxy(from.proxy(), config));
+  if (!from.gateway().ports().empty()) {
+    const auto ports = policy::parse_port_span(from.gateway().ports());
+    if (!ports) return wrong("gateway.ports", ports.error().what);
+    config.gateway_ports = *ports;
+  }
+  for (int i = 0; i < from.gateway().nodes().size(); ++i) {
+    const auto& name = from.gateway().nodes(i);
+    if (const auto why = pki::label_problem(name); !why.empty()) {
+      return wrong(fmt::format("gateway.nodes[{}]", i), why);
+    }
+    config.gateway_nodes.insert(name);
+  }
   read_log(from.log(), config);
   return config;
 }
@@ -110,6 +122,7 @@ Status check_given(const ControllerConfig& from, const policy::ParsedFile& parse
       std::pair{"stale_after_s", from.stale_after_s() == 0},
       std::pair{"dismiss_after_s", from.dismiss_after_s() == 0},
       std::pair{"metrics.listen", from.metrics().listen().empty()},
+      std::pair{"gateway.ports", from.gateway().ports().empty()},
   };
   for (const auto& [field, unset] : fields) {
     if (unset && parsed.lines.contains(field)) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "metrics/http.h"
+#include "policy/outside_ports.h"
 
 namespace meshd::controller {
 
@@ -32,6 +34,8 @@ struct Config {
   log::Format log_format = log::Format::kText;
   std::optional<metrics::ListenAddress> metrics;  // absent: nowhere
   std::vector<Prefix> proxies;                    // where the proxies' requests come from
+  policy::PortSpan gateway_ports;                 // none: there are no gateways
+  std::set<std::string> gateway_nodes;            // none: any node may be one
 };
 
 [[nodiscard]] Result<Config> parse_config(std::string_view file, std::string_view text);

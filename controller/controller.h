@@ -124,6 +124,8 @@ class Controller {
                     const Moment& now);
   void on_hello(const std::string& node, NodeStream& stream, const mesh::v1::Hello& hello,
                 const Moment& now);
+  [[nodiscard]] GatewayFacts gateway_facts(const std::string& node, bool says_so,
+                                           const std::vector<IpAddress>& addresses) const;
   void on_report(const std::string& node, Session& session, const mesh::v1::Report& report,
                  const Moment& now);
   void take_reports(const std::string& node, Session& session, const Moment& now);
@@ -157,6 +159,7 @@ class Controller {
   void take_news(const std::vector<std::string>& lines, const Moment& now);
   void end_dismissed(const Moment& now);
   void sweep(const Moment& now);
+  void settle_outside(const Moment& now);
   void note_news(NodeNews::Kind kind, const std::string& node);
   void tell_news();
   void tell_all(const Moment& now);

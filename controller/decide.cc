@@ -247,7 +247,8 @@ Result<Writes> release(const Cluster& cluster, const Author& author, const std::
 }
 
 Result<Writes> admit(const Cluster& cluster, const std::string& node, const std::string& boot_id,
-                     const std::vector<IpAddress>& underlay, const Moment& now) {
+                     const std::vector<IpAddress>& underlay, const Moment& now,
+                     const GatewayFacts& gateway) {
   mesh::v1::StoredNode object;
   const auto known = cluster.nodes().find(node);
   Writes writes;
@@ -276,8 +277,13 @@ Result<Writes> admit(const Cluster& cluster, const std::string& node, const std:
     object.add_underlay(address.to_string());
   }
   object.set_boot_id(boot_id);
+  object.set_gateway(gateway.is_one);
+  for (const auto& address : gateway.addresses) {
+    object.add_gateway_addresses(address.to_string());
+  }
   const bool same = known != cluster.nodes().end() && known->second.boot_id == boot_id &&
-                    known->second.underlay == underlay;
+                    known->second.underlay == underlay && known->second.gateway == gateway.is_one &&
+                    known->second.gateway_addresses == gateway.addresses;
   if (!same) writes.push_back(put(kind::ObjectKind::NODE, node, object));
   return writes;
 }
