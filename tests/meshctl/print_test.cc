@@ -78,6 +78,21 @@ TEST(ListTest, PublishedPortsSayWhoMayComeIn) {
       "-\n");
 }
 
+TEST(ListTest, WhereThereAreGatewaysTheyAreShown) {
+  const auto list = from_json<pb::PublishedList>(R"({"published":[
+      {"id":"db","port":5432,"node_port":25432,"gateway_port":30000,
+       "gateway_addresses":["192.0.2.9","2001:db8::9"]},
+      {"id":"view","port":80,"node_port":20001,"http":true}]})");
+  EXPECT_EQ(
+      render_table(list, {}),
+      "ID    NAME  PORT      NODE PORT  GATEWAY                              ALLOWED     READY"
+      "  LABEL\n"
+      "db    -     5432/tcp  25432      192.0.2.9:30000,[2001:db8::9]:30000  -           no   "
+      "  -\n"
+      "view  -     80/tcp    20001      -                                    http OWNER  no   "
+      "  -\n");
+}
+
 TEST(ListTest, NodesSayWhetherTheyAreThere) {
   pb::NodeList list;
   for (const auto* name : {"n3", "n1", "n2"}) list.add_nodes()->set_name(name);
