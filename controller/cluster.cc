@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "controller/opened.h"
 #include "policy/from_proto.h"
+#include "policy/outside_ports.h"
 #include "policy/truth.h"
 
 namespace meshd::controller {
@@ -73,6 +75,10 @@ Status Cluster::fold(const Write& write, const Moment& now, Touched& touched) {
       return fold_token(write);
     case kind::ObjectKind::DISMISSAL:
       return fold_dismissal(write);
+    case kind::ObjectKind::OUTSIDE:
+      return fold_outside(write, now, touched);
+    case kind::ObjectKind::OPENED:
+      return fold_opened(write, now, touched);
     default:
       return unreadable(write, "is of a kind that this version does not know");
   }
@@ -167,6 +173,10 @@ Status Cluster::fold_node(const Write& write, Touched& touched) {
   CHECK_OK(read_addresses(write, stored.underlay(),
                           [&](const IpAddress& address) { node.underlay.push_back(address); }));
   node.boot_id = stored.boot_id();
+  node.gateway = stored.gateway();
+  CHECK_OK(read_addresses(write, stored.gateway_addresses(), [&](const IpAddress& address) {
+    node.gateway_addresses.push_back(address);
+  }));
   forget_node(write.key);
   blocks_.insert(node.blocks.begin(), node.blocks.end());
   for (const auto& address : node.underlay) underlay_.insert_or_assign(address, write.key);
@@ -253,6 +263,44 @@ Status Cluster::fold_dismissal(const Write& write) {
   return {};
 }
 
+Status Cluster::fold_outside(const Write& write, const Moment& now, Touched& touched) {
+  const auto key = policy::parse_outside_key(write.key);
+  if (!key) return unreadable(write, "is no outside port");
+  touched.outside.insert(*key);
+  if (const auto before = outside_.find(*key); before != outside_.end()) {
+    const auto of = outside_of_.find(before->second.holder);
+    if (of != outside_of_.end() && of->second == *key) outside_of_.erase(of);
+    outside_.erase(before);
+  }
+  if (!write.value) return {};
+  const auto stored = TRY(parse<mesh::v1::StoredOutside>(write));
+  OutsidePort port;
+  port.holder = {stored.service(), stored.id(), key->proto,
+                 static_cast<std::uint16_t>(stored.port())};
+  if (stored.until_ms() != 0) port.rests_until = now.future(stored.until_ms());
+  outside_of_.insert_or_assign(port.holder, *key);
+  outside_.insert_or_assign(*key, std::move(port));
+  return {};
+}
+
+Status Cluster::fold_opened(const Write& write, const Moment& now, Touched& touched) {
+  const auto key = parse_opened_key(write.key);
+  if (!key) return unreadable(write, key.error().what);
+  if (write.value) {
+    const auto stored = TRY(parse<mesh::v1::StoredOpened>(write));
+    opened_.insert_or_assign(*key, Opened{stored.by(), now.past(stored.used_at_ms())});
+  } else {
+    opened_.erase(*key);
+  }
+  const auto found = world_.workloads.find(key->id);
+  if (found == world_.workloads.end()) return {};
+  auto& ports = found->second.opened;
+  if (write.value ? ports.insert(key->port).second : ports.erase(key->port) > 0) {
+    touched.workloads.insert(key->id);
+  }
+  return {};
+}
+
 // Its addresses are its own no longer.
 void Cluster::displace(policy::Workload& workload) {
   for (const auto family : kFamilies) {
@@ -290,6 +338,7 @@ void Cluster::place(const std::string& id) {
 }
 
 void Cluster::index(const policy::Declaration& declaration) {
+  for (const auto& holder : holders_of(declaration)) raw_published_[holder].insert(declaration.id);
   if (const auto key = declaration.service()) index_.members[*key].insert(declaration.id);
   if (!declaration.workflow.empty()) workflows_[declaration.workflow].insert(declaration.id);
   for (const auto& peer : declaration.peers) {
@@ -302,6 +351,9 @@ void Cluster::index(const policy::Declaration& declaration) {
 }
 
 void Cluster::unindex(const policy::Declaration& declaration) {
+  for (const auto& holder : holders_of(declaration)) {
+    erase_from(raw_published_, holder, declaration.id);
+  }
   if (const auto key = declaration.service()) erase_from(index_.members, *key, declaration.id);
   erase_from(workflows_, declaration.workflow, declaration.id);
   for (const auto& peer : declaration.peers) {
@@ -311,6 +363,23 @@ void Cluster::unindex(const policy::Declaration& declaration) {
       erase_from(index_.id_consumers, peer.id, declaration.id);
     }
   }
+}
+
+std::vector<OutsideHolder> holders_of(const policy::Declaration& declaration) {
+  std::vector<OutsideHolder> holders;
+  const auto service = declaration.service();
+  for (const auto& publication : declaration.publish) {
+    if (publication.http) continue;
+    holders.push_back({service ? service_key_text(*service) : std::string(),
+                       service ? std::string() : declaration.id, publication.proto,
+                       publication.port});
+  }
+  return holders;
+}
+
+std::optional<policy::OutsideKey> Cluster::outside_of(const OutsideHolder& holder) const {
+  const auto found = outside_of_.find(holder);
+  return found == outside_of_.end() ? std::nullopt : std::optional(found->second);
 }
 
 const policy::Declaration* Cluster::declaration(const std::string& id) const {

@@ -26,6 +26,21 @@ struct NodeState {
   std::vector<Prefix> blocks;
   std::vector<IpAddress> underlay;
   std::string boot_id;
+  bool gateway = false;
+  std::vector<IpAddress> gateway_addresses;  // where it is reached, for people
+};
+
+// Whose an outside port is (controller/outside.h): a raw publication of a service, by its key as
+// text, or of a workload without a name.
+struct OutsideHolder {
+  std::string service, id;  // one of them
+  Proto proto = Proto::kTcp;
+  std::uint16_t port = 0;  // of the container
+  auto operator<=>(const OutsideHolder&) const = default;
+};
+struct OutsidePort {
+  OutsideHolder holder;
+  std::optional<TimePoint> rests_until;  // it is nobody's
 };
 
 struct Placement {
@@ -38,6 +53,7 @@ struct Touched {
   std::set<std::string> workloads;
   std::set<policy::ServiceKey> services;
   std::set<std::string> nodes;
+  std::set<policy::OutsideKey> outside;
 };
 
 class Cluster {
@@ -66,6 +82,21 @@ class Cluster {
   // Whose address it is now; empty, absent: nobody's.
   [[nodiscard]] const std::string& id_at(const IpAddress& address) const;
   [[nodiscard]] std::optional<policy::ServiceKey> service_at(const IpAddress& address) const;
+  // Ports that are published on demand (controller/opened.h); those of a workload are its
+  // `opened`, too.
+  struct Opened {
+    std::string by;
+    TimePoint used_at{};
+  };
+  [[nodiscard]] const std::map<policy::PublishKey, Opened>& opened() const { return opened_; }
+  [[nodiscard]] const std::map<policy::OutsideKey, OutsidePort>& outside() const {
+    return outside_;
+  }
+  // Who declares what outside ports are given to, and which one it has.
+  [[nodiscard]] const std::map<OutsideHolder, std::set<std::string>>& raw_published() const {
+    return raw_published_;
+  }
+  [[nodiscard]] std::optional<policy::OutsideKey> outside_of(const OutsideHolder& holder) const;
   // Nodes that were dismissed, and who has enrolled under their names since.
   struct Dismissal {
     std::int64_t at_ms = 0;
@@ -87,6 +118,8 @@ class Cluster {
   [[nodiscard]] Status fold_resting(const Write& write, const Moment& now);
   [[nodiscard]] Status fold_token(const Write& write);
   [[nodiscard]] Status fold_dismissal(const Write& write);
+  [[nodiscard]] Status fold_outside(const Write& write, const Moment& now, Touched& touched);
+  [[nodiscard]] Status fold_opened(const Write& write, const Moment& now, Touched& touched);
   void place(const std::string& id);
   void displace(policy::Workload& workload);
   void forget_node(const std::string& name);
@@ -109,7 +142,14 @@ class Cluster {
   std::map<IpAddress, std::string> ids_;                 // of those with a placement
   std::map<IpAddress, policy::ServiceKey> services_at_;  // by VIP
   std::map<std::string, Dismissal> dismissals_;          // by node
+  std::map<policy::PublishKey, Opened> opened_;
+  std::map<policy::OutsideKey, OutsidePort> outside_;
+  std::map<OutsideHolder, policy::OutsideKey> outside_of_;
+  std::map<OutsideHolder, std::set<std::string>> raw_published_;  // ids
   mesh::v1::StoredSettings settings_;
 };
+
+// Of what a declaration publishes raw.
+[[nodiscard]] std::vector<OutsideHolder> holders_of(const policy::Declaration& declaration);
 
 }  // namespace meshd::controller

@@ -50,6 +50,18 @@ void read_log(const Log& from, Config& to) {
   if (from.format() == Log::Format::AUTO && under_systemd) to.log_format = log::Format::kJournal;
 }
 
+Status read_proxy(const ControllerConfig::Proxy& from, Config& to) {
+  if (static_cast<std::size_t>(from.addresses().size()) > policy::kMaxSources) {
+    return wrong("proxy.addresses", fmt::format("at most {} are allowed", policy::kMaxSources));
+  }
+  for (int i = 0; i < from.addresses().size(); ++i) {
+    const auto prefix = Prefix::parse(from.addresses(i));
+    if (!prefix) return wrong(fmt::format("proxy.addresses[{}]", i), prefix.error().what);
+    to.proxies.push_back(*prefix);
+  }
+  return {};
+}
+
 Status read_listeners(const ControllerConfig& from, Config& to) {
   if (!from.listen().empty()) to.listen = from.listen();
   if (!from.join_listen().empty()) to.join_listen = from.join_listen();
@@ -83,6 +95,19 @@ Result<Config> to_config(const ControllerConfig& from) {
     if (!listen) return wrong("metrics.listen", listen.error().what);
     config.metrics = *listen;
   }
+  CHECK_OK(read_proxy(from.proxy(), config));
+  if (!from.gateway().ports().empty()) {
+    const auto ports = policy::parse_port_span(from.gateway().ports());
+    if (!ports) return wrong("gateway.ports", ports.error().what);
+    config.gateway_ports = *ports;
+  }
+  for (int i = 0; i < from.gateway().nodes().size(); ++i) {
+    const auto& name = from.gateway().nodes(i);
+    if (const auto why = pki::label_problem(name); !why.empty()) {
+      return wrong(fmt::format("gateway.nodes[{}]", i), why);
+    }
+    config.gateway_nodes.insert(name);
+  }
   read_log(from.log(), config);
   return config;
 }
@@ -97,6 +122,7 @@ Status check_given(const ControllerConfig& from, const policy::ParsedFile& parse
       std::pair{"stale_after_s", from.stale_after_s() == 0},
       std::pair{"dismiss_after_s", from.dismiss_after_s() == 0},
       std::pair{"metrics.listen", from.metrics().listen().empty()},
+      std::pair{"gateway.ports", from.gateway().ports().empty()},
   };
   for (const auto& [field, unset] : fields) {
     if (unset && parsed.lines.contains(field)) {

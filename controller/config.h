@@ -4,13 +4,17 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/clock.h"
+#include "base/ip.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "metrics/http.h"
+#include "policy/outside_ports.h"
 
 namespace meshd::controller {
 
@@ -29,6 +33,9 @@ struct Config {
   log::Level log_level = log::Level::kInfo;
   log::Format log_format = log::Format::kText;
   std::optional<metrics::ListenAddress> metrics;  // absent: nowhere
+  std::vector<Prefix> proxies;                    // where the proxies' requests come from
+  policy::PortSpan gateway_ports;                 // none: there are no gateways
+  std::set<std::string> gateway_nodes;            // none: any node may be one
 };
 
 [[nodiscard]] Result<Config> parse_config(std::string_view file, std::string_view text);

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "controller/events.h"
+#include "controller/outside.h"
 
 namespace meshd::controller {
 namespace {
@@ -114,6 +115,7 @@ Status Controller::catch_up(const Moment& now) {
   for (const auto& object : stored.objects) CHECK_OK(fresh.fold(object, now, touched));
   for (const auto& [id, workload] : cluster_.world().workloads) touched.workloads.insert(id);
   for (const auto& [key, service] : cluster_.world().services) touched.services.insert(key);
+  for (const auto& [key, port] : cluster_.outside()) touched.outside.insert(key);
   for (const auto& [name, node] : cluster_.nodes()) {
     touched.nodes.insert(name);
     const auto& placed = cluster_.placed_on(name);
@@ -155,6 +157,7 @@ Status Controller::declare(const Author& author, std::vector<policy::Declaration
                                    {options_.node_declarations}, now);
       },
       now);
+  if (status) settle_outside(now);
   send_ready(now);
   return status;
 }
@@ -163,6 +166,7 @@ Status Controller::forget(const Author& author, const std::string& id, bool forc
                           const Moment& now) {
   const auto status =
       carry_out([&] { return controller::forget(cluster_, author, id, force, now); }, now);
+  if (status) settle_outside(now);
   send_ready(now);
   return status;
 }
@@ -170,6 +174,7 @@ Status Controller::forget(const Author& author, const std::string& id, bool forc
 Status Controller::release(const Author& author, const std::string& name, const Moment& now) {
   const auto status =
       carry_out([&] { return controller::release(cluster_, author, name, now); }, now);
+  if (status) settle_outside(now);
   send_ready(now);
   return status;
 }
@@ -227,6 +232,32 @@ Status Controller::revoke_token(const std::string& id, const Moment& now) {
       now);
 }
 
+Status Controller::open_port(const std::string& id, std::uint16_t port, const std::string& by,
+                             const Moment& now) {
+  bool is_new = false;
+  const auto status = carry_out(
+      [&]() -> Result<Writes> {
+        auto writes = TRY(controller::open_port(cluster_, id, port, by, now));
+        is_new = !writes.empty();
+        return writes;
+      },
+      now);
+  note_use(id, port, now.steady);
+  // Refused ones are limited: who asks is whoever has a browser.
+  if (!status) {
+    log::warning("audit {}: {}", by, status.error().what);
+  } else if (is_new) {
+    log::audit(fmt::format("audit {}: open {} tcp/{}: done", by, id, port));
+  }
+  send_ready(now);
+  return status;
+}
+
+void Controller::note_use(const std::string& id, std::uint16_t port, TimePoint now) {
+  const policy::PublishKey key{id, Proto::kTcp, port};
+  if (cluster_.opened().contains(key)) uses_.insert_or_assign(key, now);
+}
+
 // --- time ----------------------------------------------------------------------------
 
 void Controller::on_timer(const Moment& now) {
@@ -244,13 +275,42 @@ void Controller::on_timer(const Moment& now) {
                   [&](const auto& entry) { return entry.second.until <= now.steady; });
   }
   answer_awaited(now);
-  const auto swept =
-      carry_out([&]() -> Result<Writes> { return controller::sweep(cluster_, now); }, now);
-  if (!swept) log::warning("store: {}", swept.error().what);
+  sweep(now);
   end_dismissed(now);
   send_ready(now);
   tell_news();
   set_timer(now.steady + kSweepEvery);
+}
+
+// What it could not now the next timer will.
+void Controller::settle_outside(const Moment& now) {
+  const auto settled = carry_out(
+      [&]() -> Result<Writes> {
+        return controller::settle_outside(cluster_, options_.gateway_ports, now);
+      },
+      now);
+  if (!settled) log::warning("store: {}", settled.error().what);
+}
+
+// What was used is stored before what was not is shut.
+void Controller::sweep(const Moment& now) {
+  settle_outside(now);
+  const auto used =
+      carry_out([&]() -> Result<Writes> { return store_uses(cluster_, uses_, now); }, now);
+  std::erase_if(uses_, [&](const auto& use) {
+    const auto opened = cluster_.opened().find(use.first);
+    return opened == cluster_.opened().end() || use.second <= opened->second.used_at;
+  });
+  const auto swept =
+      !used ? used
+            : carry_out(
+                  [&]() -> Result<Writes> {
+                    auto writes = controller::sweep(cluster_, now);
+                    std::ranges::move(shut_idle(cluster_, now), std::back_inserter(writes));
+                    return writes;
+                  },
+                  now);
+  if (!swept) log::warning("store: {}", swept.error().what);
 }
 
 void Controller::look_after_nodes(const Moment& now) {

@@ -24,6 +24,7 @@
 #include "controller/counts.h"
 #include "controller/decide.h"
 #include "controller/elsewhere.h"
+#include "controller/opened.h"
 #include "controller/refused.h"
 #include "controller/slices.h"
 #include "controller/store.h"
@@ -58,6 +59,14 @@ class Controller {
                               const std::string& node, const std::string& key, const Moment& now);
   [[nodiscard]] Status put_token(const Token& token, const Moment& now);
   [[nodiscard]] Status revoke_token(const std::string& id, const Moment& now);
+
+  // On demand: the container's TCP port is published to the proxies, for as long as it is used
+  // (controller/opened.h). Harmless when it is published already. The node has it in force when
+  // its report has a node port for it.
+  [[nodiscard]] Status open_port(const std::string& id, std::uint16_t port, const std::string& by,
+                                 const Moment& now);
+  // Of each request, or each part of a long one; costs nothing but memory until the next timer.
+  void note_use(const std::string& id, std::uint16_t port, TimePoint now);
 
   void on_timer(const Moment& now);
   [[nodiscard]] std::optional<TimePoint> next_timer() const { return timer_; }
@@ -115,6 +124,8 @@ class Controller {
                     const Moment& now);
   void on_hello(const std::string& node, NodeStream& stream, const mesh::v1::Hello& hello,
                 const Moment& now);
+  [[nodiscard]] GatewayFacts gateway_facts(const std::string& node, bool says_so,
+                                           const std::vector<IpAddress>& addresses) const;
   void on_report(const std::string& node, Session& session, const mesh::v1::Report& report,
                  const Moment& now);
   void take_reports(const std::string& node, Session& session, const Moment& now);
@@ -147,6 +158,8 @@ class Controller {
   // Of other controllers, and for them.
   void take_news(const std::vector<std::string>& lines, const Moment& now);
   void end_dismissed(const Moment& now);
+  void sweep(const Moment& now);
+  void settle_outside(const Moment& now);
   void note_news(NodeNews::Kind kind, const std::string& node);
   void tell_news();
   void tell_all(const Moment& now);
@@ -164,6 +177,7 @@ class Controller {
   Elsewhere elsewhere_;
   std::vector<NodeNews> news_;       // not told yet
   std::set<std::string> dismissed_;  // nodes with a session here
+  Uses uses_;                        // of ports on demand, not stored
   TimePoint tell_all_at_{};
   std::string store_trouble_;
   std::optional<TimePoint> timer_;

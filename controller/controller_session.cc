@@ -38,12 +38,13 @@ bool may_pass(const Error& why) {
   return why.code == ErrorCode::kNotInForce || why.code == ErrorCode::kSystem;
 }
 
-Result<std::vector<IpAddress>> read_underlay(const mesh::v1::Hello& hello) {
-  if (static_cast<std::size_t>(hello.underlay().size()) > kMaxUnderlay) {
-    return fail(ErrorCode::kInvalid, fmt::format("underlay: at most {}", kMaxUnderlay));
+template <class Texts>
+Result<std::vector<IpAddress>> read_addresses(std::string_view field, const Texts& texts) {
+  if (static_cast<std::size_t>(texts.size()) > kMaxUnderlay) {
+    return fail(ErrorCode::kInvalid, fmt::format("{}: at most {}", field, kMaxUnderlay));
   }
   std::vector<IpAddress> addresses;
-  for (const auto& text : hello.underlay()) addresses.push_back(TRY(IpAddress::parse(text)));
+  for (const auto& text : texts) addresses.push_back(TRY(IpAddress::parse(text)));
   return addresses;
 }
 
@@ -90,6 +91,19 @@ void Controller::take_message(const std::string& node, NodeStream& stream,
   }
 }
 
+// Any node could say that it is one, and all nodes would admit it.
+GatewayFacts Controller::gateway_facts(const std::string& node, bool says_so,
+                                       const std::vector<IpAddress>& addresses) const {
+  if (!says_so) return {};
+  const auto& named = options_.gateway_nodes;
+  if (options_.gateway_ports.first != 0 && (named.empty() || named.contains(node))) {
+    return {true, addresses};
+  }
+  log::warning("node {}: says that it is a gateway, and gateway.ports and gateway.nodes do not",
+               node);
+  return {};
+}
+
 void Controller::on_hello(const std::string& node, NodeStream& stream, const mesh::v1::Hello& hello,
                           const Moment& now) {
   const auto turn_away = [&](std::string_view what, const std::string& why) {
@@ -118,10 +132,13 @@ void Controller::on_hello(const std::string& node, NodeStream& stream, const mes
       known->second.boot_id != hello.boot_id()) {
     return turn_away("name_taken", "a node of this name is connected to another controller");
   }
-  const auto underlay = read_underlay(hello);
+  const auto underlay = read_addresses("underlay", hello.underlay());
   if (!underlay) return turn_away("hello", underlay.error().what);
-  const auto admitted =
-      carry_out([&] { return admit(cluster_, node, hello.boot_id(), *underlay, now); }, now);
+  const auto reached = read_addresses("gateway_addresses", hello.gateway_addresses());
+  if (!reached) return turn_away("hello", reached.error().what);
+  const auto gateway = gateway_facts(node, hello.gateway(), *reached);
+  const auto admitted = carry_out(
+      [&] { return admit(cluster_, node, hello.boot_id(), *underlay, now, gateway); }, now);
   if (!admitted) {
     const bool away = admitted.error().code == ErrorCode::kSystem;
     return turn_away(away ? "store" : "not_admitted", admitted.error().what);
@@ -162,6 +179,10 @@ void Controller::welcome(const std::string& node, Session& session) {
         ->assign(block.to_string());
   }
   welcome.set_allow_node_declarations(options_.node_declarations);
+  for (const auto& prefix : options_.proxies) welcome.add_proxies(prefix.to_string());
+  if (const auto& ports = options_.gateway_ports; ports.first != 0) {
+    welcome.set_gateway_ports(fmt::format("{}-{}", ports.first, ports.last));
+  }
   session.stream->send(std::move(message));
 }
 

@@ -5,9 +5,13 @@
 
 #include <chrono>
 #include <cstdint>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
+#include "base/ip.h"
+#include "policy/outside_ports.h"
 #include "proto/controller.pb.h"
 
 namespace meshd::controller {
@@ -28,7 +32,10 @@ struct ControllerOptions {
   // survived without a change of names.
   Duration stale_after = std::chrono::seconds(10);
   Duration dismiss_after = std::chrono::hours(1);
-  std::string instance = {};  // of this process alone, among the controllers of one store
+  std::string instance = {};            // of this process alone, among the controllers of one store
+  std::vector<Prefix> proxies = {};     // that nodes admit to `http` publications
+  policy::PortSpan gateway_ports = {};  // outside ports; none: there are no gateways
+  std::set<std::string> gateway_nodes = {};  // that may be one; none: any
 };
 
 // How long an attach may wait for its declaration here; the node's own deadline is shorter.

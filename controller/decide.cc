@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "controller/opened.h"
 #include "policy/from_proto.h"
 #include "policy/name.h"
 
@@ -140,6 +141,10 @@ Status give_blocks(const Cluster& cluster, mesh::v1::StoredNode& node) {
   return {};
 }
 
+bool same_addresses(const mesh::v1::NodeEndpoint& one, const mesh::v1::NodeEndpoint& other) {
+  return std::ranges::equal(one.addresses(), other.addresses());
+}
+
 // Why the controller does not believe it; empty: it does.
 std::string endpoint_problem(const Cluster& cluster, const std::string& node,
                              const mesh::v1::NodeEndpoint& endpoint) {
@@ -195,6 +200,8 @@ Result<Writes> declare(const Cluster& cluster, const Author& author,
     object.set_author(author.text());
     object.set_pinned(author.role == Author::Role::kNode ? author.name : pinned);
     writes.push_back(put(kind::ObjectKind::DECLARATION, id, object));
+    const auto* before = cluster.declaration(id);
+    if (before != nullptr && before->owner != declaration.owner) shut_all(cluster, id, writes);
     // What a node declares runs there.
     if (author.role == Author::Role::kNode && cluster.placement(id) == nullptr) {
       writes.push_back(put(kind::ObjectKind::ENDPOINT, id, assigned(author.name, id)));
@@ -219,6 +226,7 @@ Result<Writes> forget(const Cluster& cluster, const Author& author, const std::s
   Writes writes;
   const auto directory = cluster.directory();
   const auto outcome = policy::forget(cluster.world(), id, kAddressRest, &directory);
+  shut_all(cluster, id, writes);  // while it is known whose they are
   writes.push_back(drop(kind::ObjectKind::DECLARATION, id));
   if (placement != nullptr) writes.push_back(drop(kind::ObjectKind::ENDPOINT, id));
   note_lost(cluster, {id}, now, writes);
@@ -239,7 +247,8 @@ Result<Writes> release(const Cluster& cluster, const Author& author, const std::
 }
 
 Result<Writes> admit(const Cluster& cluster, const std::string& node, const std::string& boot_id,
-                     const std::vector<IpAddress>& underlay, const Moment& now) {
+                     const std::vector<IpAddress>& underlay, const Moment& now,
+                     const GatewayFacts& gateway) {
   mesh::v1::StoredNode object;
   const auto known = cluster.nodes().find(node);
   Writes writes;
@@ -254,6 +263,7 @@ Result<Writes> admit(const Cluster& cluster, const std::string& node, const std:
         if (!is_attached(cluster.placement(id))) continue;
         gone.insert(id);
         writes.push_back(put(kind::ObjectKind::ENDPOINT, id, assigned(node, id)));
+        shut_all(cluster, id, writes);
       }
       note_lost(cluster, gone, now, writes);
     }
@@ -267,8 +277,13 @@ Result<Writes> admit(const Cluster& cluster, const std::string& node, const std:
     object.add_underlay(address.to_string());
   }
   object.set_boot_id(boot_id);
+  object.set_gateway(gateway.is_one);
+  for (const auto& address : gateway.addresses) {
+    object.add_gateway_addresses(address.to_string());
+  }
   const bool same = known != cluster.nodes().end() && known->second.boot_id == boot_id &&
-                    known->second.underlay == underlay;
+                    known->second.underlay == underlay && known->second.gateway == gateway.is_one &&
+                    known->second.gateway_addresses == gateway.addresses;
   if (!same) writes.push_back(put(kind::ObjectKind::NODE, node, object));
   return writes;
 }
@@ -279,6 +294,7 @@ Writes dismiss(const Cluster& cluster, const std::string& node, const Moment& no
   for (const auto& id : cluster.placed_on(node)) {
     gone.insert(id);
     writes.push_back(drop(kind::ObjectKind::ENDPOINT, id));
+    shut_all(cluster, id, writes);
   }
   note_lost(cluster, gone, now, writes);
   const auto known = cluster.nodes().find(node);
@@ -336,6 +352,9 @@ Judged report(const Cluster& cluster, const std::string& node, const mesh::v1::R
     if (endpoint.addresses().empty() || endpoint.draining() || !endpoint.ready()) {
       lost.insert(endpoint.id());
     }
+    if (before != nullptr && !same_addresses(before->reported, endpoint)) {
+      shut_all(cluster, endpoint.id(), judged.writes);  // detached and attached meanwhile
+    }
     judged.writes.push_back(put(kind::ObjectKind::ENDPOINT, endpoint.id(), object));
   }
   const auto detached = [&](const std::string& id) {
@@ -344,6 +363,7 @@ Judged report(const Cluster& cluster, const std::string& node, const mesh::v1::R
     lost.insert(id);
     // It stays assigned: attached again it needs nobody.
     judged.writes.push_back(put(kind::ObjectKind::ENDPOINT, id, assigned(node, id)));
+    shut_all(cluster, id, judged.writes);
   };
   for (const auto& id : report.gone()) {
     if (named.insert(id).second) detached(id);

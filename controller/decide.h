@@ -48,11 +48,18 @@ struct Limits {
 [[nodiscard]] Result<Writes> release(const Cluster& cluster, const Author& author,
                                      const std::string& name, const Moment& now);
 
+// What a node says of itself as a gateway.
+struct GatewayFacts {
+  bool is_one = false;
+  std::vector<IpAddress> addresses;  // where it is reached from outside
+};
+
 // A node that says hello: known ones keep their blocks, new ones get some. Another boot than
 // the last: nothing is attached there any more.
 [[nodiscard]] Result<Writes> admit(const Cluster& cluster, const std::string& node,
                                    const std::string& boot_id,
-                                   const std::vector<IpAddress>& underlay, const Moment& now);
+                                   const std::vector<IpAddress>& underlay, const Moment& now,
+                                   const GatewayFacts& gateway = {});
 // A node that does not come back: its containers are nowhere, its blocks rest.
 [[nodiscard]] Writes dismiss(const Cluster& cluster, const std::string& node, const Moment& now);
 

@@ -1,5 +1,6 @@
 #include "controller/report.h"
 
+#include "controller/outside.h"
 #include "policy/from_proto.h"
 
 namespace meshd::controller {
@@ -17,6 +18,24 @@ template <class Message>
 void add_addresses(const policy::Remote& remote, Message& message) {
   for (const auto family : kFamilies) {
     if (remote.address(family)) message.add_addresses(remote.address(family)->to_string());
+  }
+}
+
+// Where a raw publication is reached from outside, as far as gateways take connections to it.
+void add_gateways(const Cluster& cluster, const policy::Declaration& declaration,
+                  pb::PublishedInfo& entry) {
+  for (const auto& holder : holders_of(declaration)) {
+    const auto protocol = holder.proto == Proto::kUdp ? pb::Protocol::UDP : pb::Protocol::TCP;
+    if (entry.http() || holder.port != entry.port() || protocol != entry.protocol()) continue;
+    const auto key = cluster.outside_of(holder);
+    if (!key || !outside_target(cluster, *key)) return;
+    for (const auto& [name, node] : cluster.nodes()) {
+      for (const auto& address : node.gateway_addresses) {
+        if (node.gateway) entry.add_gateway_addresses(address.to_string());
+      }
+    }
+    if (!entry.gateway_addresses().empty()) entry.set_gateway_port(key->port);
+    return;
   }
 }
 
@@ -69,7 +88,11 @@ pb::PublishedList published_list(const Cluster& cluster) {
     const auto* placement = cluster.placement(id);
     if (!workload.remote || placement == nullptr) continue;
     for (const auto& published : placement->reported.published()) {
-      *list.add_published() = published;
+      auto& entry = *list.add_published();
+      entry = published;
+      entry.clear_gateway_addresses();  // not a node's to say
+      entry.clear_gateway_port();
+      add_gateways(cluster, workload.declaration, entry);
     }
   }
   return list;

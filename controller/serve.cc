@@ -114,11 +114,11 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
                                        : open_postgres_store(config.postgres);
   if (!store) return std::unexpected(std::move(store).error());
   auto instance = TRY(draw_instance());
-  const auto controller =
-      TRY(Controller::make(*std::move(store),
-                           {config.name, config.node_declarations, config.stale_after,
-                            config.dismiss_after, std::move(instance)},
-                           moment()));
+  const auto controller = TRY(Controller::make(
+      *std::move(store),
+      {config.name, config.node_declarations, config.stale_after, config.dismiss_after,
+       std::move(instance), config.proxies, config.gateway_ports, config.gateway_nodes},
+      moment()));
   const auto& settings = controller->cluster().settings();
   if (settings.cluster() != authority.cluster) {
     return fail(ErrorCode::kInvalid, "the store is of cluster \"" + settings.cluster() +

@@ -38,6 +38,7 @@ void Slices::update(const Cluster& cluster, const Touched& touched,
   for (const auto& id : touched.workloads) relate(cluster, id);
   for (const auto& id : touched.workloads) refresh_workload(cluster, id, stale);
   for (const auto& key : touched.services) refresh_service(cluster, key);
+  refresh_outside(cluster, touched);
   note_versions();
   for (const auto& id : touched.workloads) refresh_pairs(cluster, id);
 }
@@ -205,6 +206,7 @@ void Slices::refresh_workload(const Cluster& cluster, const std::string& id,
   mesh::v1::SliceWorkload own, other;
   own.set_own(true);
   *own.mutable_declaration() = policy::to_proto(workload.declaration);
+  for (const auto port : workload.opened) own.add_opened(port);
   *other.mutable_declaration() = face_of(workload.declaration);
   if (workload.remote) {
     other.set_node(workload.remote->node);
@@ -238,6 +240,7 @@ void Slices::refresh_service(const Cluster& cluster, const policy::ServiceKey& k
 
 void Slices::refresh_node(const Cluster& cluster, const std::string& name) {
   const auto found = cluster.nodes().find(name);
+  refresh_gateway(name, found != cluster.nodes().end() && found->second.gateway);
   if (found == cluster.nodes().end()) {
     nodes_changed_ |= nodes_.drop(name);
     return;
@@ -245,6 +248,7 @@ void Slices::refresh_node(const Cluster& cluster, const std::string& name) {
   mesh::v1::SliceNode item;
   for (const auto& block : found->second.blocks) item.add_blocks(block.to_string());
   for (const auto& address : found->second.underlay) item.add_underlay(address.to_string());
+  item.set_gateway(found->second.gateway);
   nodes_changed_ |= nodes_.put(name, item.SerializeAsString());
 }
 

@@ -3,7 +3,7 @@
 //
 // A node needs its own workloads (attached or started there), those that theirs may call or
 // that may call theirs, the other replicas of their services, the services of all of these,
-// and every node's prefixes.
+// and every node's prefixes. A gateway needs all outside ports that lead somewhere, too.
 //
 // Threads:   not thread-safe; one owner (the controller's loop).
 // Invariant: what a node is sent depends on the cluster alone, never on the way there: a change
@@ -145,6 +145,9 @@ class Slices {
                         const std::set<std::string>& stale);
   void refresh_service(const Cluster& cluster, const policy::ServiceKey& key);
   void refresh_node(const Cluster& cluster, const std::string& name);
+  void refresh_gateway(const std::string& name, bool is_one);
+  void refresh_outside(const Cluster& cluster, const Touched& touched);
+  void refresh_outside(const Cluster& cluster, const policy::OutsideKey& key);
   void refresh_pairs(const Cluster& cluster, const std::string& id);
   void refresh_pair(const Cluster& cluster, const std::string& consumer,
                     const std::string& provider);
@@ -166,6 +169,9 @@ class Slices {
   void add_confirmations(Session& session, mesh::v1::SliceChange& change) const;
 
   std::map<std::string, Slice> slices_;
+  std::set<std::string> gateways_;  // nodes that have all items of outside ports
+  std::map<policy::OutsideKey, std::string> outside_ids_;           // whom they lead to
+  std::map<std::string, std::set<policy::OutsideKey>> outside_of_;  // the same by id
   NodeList nodes_;
   bool nodes_changed_ = false;  // since all were told
   TimePoint told_at_{};

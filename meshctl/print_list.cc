@@ -155,26 +155,49 @@ std::string render_table(const pb::FlowList& list, const Style& style) {
   return table.render(style);
 }
 
+namespace {
+
+// "192.0.2.1:20000"
+template <class Addresses>
+std::vector<std::string> endpoints(const Addresses& addresses, std::uint32_t port) {
+  std::vector<std::string> all;
+  for (const auto& address : addresses) {
+    all.push_back(fmt::format("{}:{}", bracketed(address), port));
+  }
+  return all;
+}
+
+}  // namespace
+
 std::string render_table(const pb::PublishedList& list, const Style& style) {
-  Table table({{"ID"}, {"NAME"}, {"PORT"}, {"NODE PORT"}, {"ALLOWED"}, {"READY"}, {"LABEL"}});
+  std::vector<Column> columns{{"ID"}, {"NAME"}, {"PORT"}, {"NODE PORT"}};
+  // Only a controller knows of any.
+  const bool by_gateway = std::ranges::any_of(
+      list.published(), [](const auto& published) { return published.gateway_port() != 0; });
+  if (by_gateway) columns.push_back({"GATEWAY"});
+  for (const auto* name : {"ALLOWED", "READY", "LABEL"}) columns.push_back({name});
+  Table table(std::move(columns));
   for (const auto& published : list.published()) {
-    std::vector<std::string> outside;
-    for (const auto& address : published.node_addresses()) {
-      outside.push_back(fmt::format("{}:{}", bracketed(address), published.node_port()));
-    }
+    auto outside = endpoints(published.node_addresses(), published.node_port());
     // Without an address on the node the port is still kept for it.
     if (outside.empty()) outside.push_back(fmt::format("{}", published.node_port()));
     // The node admits only the proxies to `http`; who may pass those is said by `access`.
-    const auto allowed = published.http() ? "http " + pb::Access::Value_Name(published.access())
-                                          : join(published.allow_from());
-    table.add(
-        {{published.id(), Paint::kBold},
-         {published.name()},
-         {fmt::format("{}/{}", published.port(), protocol_name(published.protocol()))},
-         {join(outside)},
-         {allowed},
-         {published.ready() ? "yes" : "no", published.ready() ? Paint::kGreen : Paint::kYellow},
-         {published.label()}});
+    auto allowed = published.http() ? "http " + pb::Access::Value_Name(published.access())
+                                    : join(published.allow_from());
+    if (published.on_demand()) allowed += ", on demand";
+    std::vector<Cell> row{
+        {published.id(), Paint::kBold},
+        {published.name()},
+        {fmt::format("{}/{}", published.port(), protocol_name(published.protocol()))},
+        {join(outside)}};
+    if (by_gateway) {
+      row.push_back({join(endpoints(published.gateway_addresses(), published.gateway_port()))});
+    }
+    row.push_back({allowed});
+    row.push_back(
+        {published.ready() ? "yes" : "no", published.ready() ? Paint::kGreen : Paint::kYellow});
+    row.push_back({published.label()});
+    table.add(std::move(row));
   }
   return table.render(style);
 }

@@ -40,6 +40,8 @@ Translates translates(SetId set) {
       return Translates::kVipBlock;
     case SetId::kPub4:
     case SetId::kPub6:
+    case SetId::kGate4:
+    case SetId::kGate6:
       return Translates::kPublication;
     default:
       return Translates::kNo;
@@ -106,6 +108,13 @@ std::vector<EraseRequest::Translation> outdated(const policy::World& world,
     runs.back().last = port;
   }
   return runs;
+}
+
+// Outside ports of a gateway, which nobody else's translation has.
+bool is_by_gateway(const policy::Settings& settings, const IpAddress& asked, std::uint16_t port) {
+  const auto& own = settings.publish_addresses;
+  return settings.gateway && port >= settings.gateway_first && port <= settings.gateway_last &&
+         port != 0 && std::ranges::find(own, asked) != own.end();
 }
 
 }  // namespace
@@ -196,7 +205,11 @@ std::function<bool(const policy::LiveConnection&)> outlived(const policy::World&
     const auto kind = translates(element.set);
     if (kind == Translates::kPublication) published.insert(translation_of(element, kind));
   }
-  return [&world, at = std::move(at),
+  std::set<IpAddress> nodes;
+  for (const auto& [name, node] : world.nodes) {
+    nodes.insert(node.underlay.begin(), node.underlay.end());
+  }
+  return [&world, at = std::move(at), nodes = std::move(nodes),
           published = std::move(published)](const policy::LiveConnection& connection) {
     const auto& settings = world.settings;
     const auto in = [](const std::optional<Prefix>& pool, const IpAddress& address) {
@@ -209,8 +222,11 @@ std::function<bool(const policy::LiveConnection&)> outlived(const policy::World&
     for (const auto* const end : {&source, &asked, &server}) {
       if (ours(*end) && !at.contains(*end)) return true;
     }
-    if (asked == server || !ours(server)) return false;  // not translated by us
     if (proto != Proto::kTcp && proto != Proto::kUdp) return false;
+    if (is_by_gateway(settings, asked, asked_port) && nodes.contains(server)) {
+      return !published.contains({proto, asked, asked_port, asked_port, server});
+    }
+    if (asked == server || !ours(server)) return false;  // not translated by us
     if (in(settings.vip_pool4, asked) || in(settings.vip_pool6, asked)) {
       return !serves_as(world, *at.at(server), asked, proto, asked_port);
     }

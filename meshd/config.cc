@@ -20,6 +20,7 @@
 #include "policy/from_text.h"
 #include "policy/limits.h"
 #include "policy/name.h"
+#include "policy/outside_ports.h"
 #include "proto/config.pb.h"
 
 namespace meshd {
@@ -166,17 +167,10 @@ Status read_dns(const NodeConfig::Dns& from, Config& to) {
 
 Status read_ports(const std::string& text, Config& to) {
   if (text.empty()) return {};
-  const auto dash = std::min(text.find('-'), text.size());
-  const auto first = parse_number<std::uint16_t>(std::string_view(text).substr(0, dash));
-  const auto last =
-      parse_number<std::uint16_t>(std::string_view(text).substr(std::min(dash + 1, text.size())));
-  if (!first || !last) return wrong("publish.ports", fmt::format("'{}' is not FIRST-LAST", text));
-  // Below 1024 are the ports of the node's own services.
-  if (*first < 1024 || *last < *first) {
-    return wrong("publish.ports", fmt::format("'{}' is not a range within 1024-65535", text));
-  }
-  to.publish_first = *first;
-  to.publish_last = *last;
+  const auto span = policy::parse_port_span(text);
+  if (!span) return wrong("publish.ports", span.error().what);
+  to.publish_first = span->first;
+  to.publish_last = span->last;
   return {};
 }
 
@@ -376,6 +370,10 @@ Result<Config> to_config(const NodeConfig& from) {
     config.metrics = *listen;
   }
   if (from.has_controller()) CHECK_OK(read_controller(from.controller(), config));
+  config.gateway = from.gateway();
+  if (config.gateway && !config.controller) {
+    return wrong("gateway", "there is no controller: a node by itself publishes what it runs");
+  }
   return config;
 }
 
@@ -439,6 +437,7 @@ Result<policy::Settings> settings_of(const Config& config, const Prefix& ula) {
   settings.publish_last = config.publish_last;
   settings.publish_allow_from = config.publish_allow_from;
   settings.proxies = config.proxies;
+  settings.gateway = config.gateway;
   settings.reserved_names = config.reserved_names;
   settings.dns_client_rate = config.dns_client_rate;
   return settings;

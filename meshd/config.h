@@ -57,6 +57,7 @@ struct Config {
   std::uint16_t publish_first = 20000, publish_last = 29999;
   std::vector<Prefix> publish_allow_from;
   std::vector<Prefix> proxies;
+  bool gateway = false;
 
   std::vector<std::string> reserved_names;  // sorted
   std::uint32_t idle_release_days = 0;      // 0: never

@@ -111,6 +111,7 @@ Status Daemon::start_node() {
     options.cluster = ClusterOptions{
         .version = std::string(kVersion),
         .underlay = TRY(kernel_->underlay().addresses(config_.underlay)),
+        .gateway = config_.gateway,
         .adopt = [this](const policy::Settings& settings) { return adopt(settings); }};
   }
   node_ = std::make_unique<Node>(

@@ -117,6 +117,7 @@ class ClusterPart {
   [[nodiscard]] std::size_t attached() const;
   [[nodiscard]] Status check_join(const ClusterTerms& terms) const;
   [[nodiscard]] Status take_terms(const ClusterTerms& terms, TimePoint now);
+  [[nodiscard]] Status take_loose_terms(const ClusterTerms& terms, TimePoint now);
   [[nodiscard]] Status take(SliceUpdate update, TimePoint now);
   void on_in_sync(const mesh::v1::InSync& in_sync, TimePoint now);
   void on_started(const mesh::v1::StartedReply& started);

@@ -134,7 +134,11 @@ void ClusterPart::load(StoredState& stored) {
   for (auto& [id, workload] : read.others) {
     if (!own_.contains(id)) world.workloads.emplace(id, std::move(workload));
   }
+  for (auto& [id, workload] : read.own) {
+    if (own_.contains(id)) world.workloads.find(id)->second.opened = std::move(workload.opened);
+  }
   world.nodes = std::move(read.nodes);
+  world.outside = std::move(read.outside);
   world.confirmed = std::move(stored.confirmed);
   // After a reboot nobody is attached.
   Compiled all;

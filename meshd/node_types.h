@@ -59,6 +59,7 @@ struct AttachSpec {
 struct ClusterOptions {
   std::string version;                   // of meshd, for people
   std::vector<IpAddress> underlay = {};  // by which other nodes reach this one
+  bool gateway = false;
   // How long an attach waits for its declaration; a caller's own deadline may be sooner.
   Duration declaration_limit = std::chrono::seconds(30);
   // The shell makes room for the cluster (table, names); refused, the node stays out of it.

@@ -135,6 +135,8 @@ void add_count(const Totals& totals, const policy::Element& element, pb::FlowInf
 
 bool publication_ready(const policy::Workload& workload, const policy::Publication& publication) {
   if (!workload.attachment || workload.draining) return false;
+  // Of a port that nobody declared nothing says when it is ready: whoever opens it will see.
+  if (publication.on_demand) return true;
   if (publication.proto == Proto::kUdp || workload.ready) return true;
   const auto found = workload.tcp_ready.find(publication.port);
   return found != workload.tcp_ready.end() && found->second.any();
@@ -170,6 +172,7 @@ pb::PublishedInfo published_info(const World& world, const std::string& id,
   info.set_label(publication.label);
   info.set_path(publication.path);
   info.set_ready(publication_ready(workload, publication));
+  info.set_on_demand(publication.on_demand);
   return info;
 }
 
@@ -291,7 +294,7 @@ pb::ServiceList service_list(const World& world) {
 pb::PublishedList published_list(const World& world) {
   pb::PublishedList list;
   for (const auto& [id, workload] : world.workloads) {
-    for (const auto& publication : workload.declaration.publish) {
+    for (const auto& publication : policy::publications_of(workload)) {
       *list.add_published() = published_info(world, id, workload, publication);
     }
   }
@@ -325,7 +328,7 @@ pb::NodeEndpoint node_endpoint(const World& world, const std::string& id) {
     ready.set_v4(families.v4);
     ready.set_v6(families.v6);
   }
-  for (const auto& publication : workload.declaration.publish) {
+  for (const auto& publication : policy::publications_of(workload)) {
     *endpoint.add_published() = published_info(world, id, workload, publication);
   }
   return endpoint;
@@ -382,7 +385,7 @@ class FlowLister {
   }
 
   void publications(const std::string& id, const policy::Workload& workload) {
-    for (const auto& publication : workload.declaration.publish) {
+    for (const auto& publication : policy::publications_of(workload)) {
       auto& flow = add(publication.http ? "proxies" : "outside", id,
                        {publication.proto, publication.port, publication.port});
       for (const auto family : kFamilies) {

@@ -31,6 +31,7 @@ enum class Table : std::uint8_t {
   kIdleNames,
   kLeftNetns,
   kCluster,
+  kTerms,
   kSlice,
   kConfirmed,
 };
@@ -60,12 +61,13 @@ inline constexpr std::array kTables = {
     TableInfo{Table::kLeftNetns, "left_netns", "id,netns_dev,netns_ino,netns_path", 1},
     TableInfo{Table::kCluster, "cluster", "name,zone,pool4,pool6,vip4,vip6,block4,block6,revision",
               1},
+    TableInfo{Table::kTerms, "terms", "name,value", 1},
     TableInfo{Table::kSlice, "slice", "kind,key,value", 2},
     TableInfo{Table::kConfirmed, "confirmed", "consumer,provider,from4,from6,to4,to6,ranges", 2},
 };
 
 // Foreign keys are checked at commit: the order of changes within one does not matter.
-inline constexpr std::array<std::string_view, 3> kSteps = {
+inline constexpr std::array<std::string_view, 4> kSteps = {
     R"sql(
 CREATE TABLE node (
   only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -181,6 +183,13 @@ CREATE TABLE confirmed (
   ranges TEXT NOT NULL,  -- "6:5432-5432 17:8000-8100"
   sum INTEGER NOT NULL,
   PRIMARY KEY (consumer, provider)
+) STRICT, WITHOUT ROWID;
+)sql",
+    R"sql(
+CREATE TABLE terms (
+  name TEXT PRIMARY KEY,  -- of the cluster's terms that came later than the table: "proxies"
+  value TEXT NOT NULL,
+  sum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 )sql",
 };

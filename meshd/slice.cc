@@ -7,6 +7,8 @@
 
 #include "policy/from_proto.h"
 #include "policy/name.h"
+#include "policy/outside_ports.h"
+#include "policy/profile.h"
 #include "policy/read_yaml.h"
 #include "policy/slice_hash.h"
 #include "policy/truth.h"
@@ -99,6 +101,15 @@ Result<std::optional<Prefix>> read_pool(const std::string& field, const std::str
   return prefix;
 }
 
+Status read_gateway_ports(const std::string& text, ClusterTerms& terms) {
+  if (text.empty()) return {};
+  const auto range = policy::parse_port_span(text);
+  if (!range) return refuse("gateway_ports", range.error().what);
+  terms.gateway_first = range->first;
+  terms.gateway_last = range->last;
+  return {};
+}
+
 Status check_share(std::string_view field, const std::optional<Prefix>& pool,
                    const std::optional<Prefix>& block) {
   if (pool.has_value() != block.has_value()) {
@@ -128,7 +139,8 @@ class ItemReader {
       return refuse("declaration.id", fmt::format("{} is not the key", quote(declaration.id)));
     }
     if (message.own()) {
-      into_.own.emplace(key_, std::move(declaration));
+      auto opened = TRY(read_opened(message));
+      into_.own.emplace(key_, OwnWorkload{std::move(declaration), std::move(opened)});
       return {};
     }
     policy::Workload workload;
@@ -176,11 +188,56 @@ class ItemReader {
       if (is_mesh(address)) return refuse(field, message.underlay(i) + " is a container's");
       node.underlay.push_back(address);
     }
+    node.gateway = message.gateway();
     into_.nodes.emplace(key_, std::move(node));
     return {};
   }
 
+  Status outside(const std::string& value) {
+    const auto key = policy::parse_outside_key(key_);
+    if (!key) return refuse("key", "is no outside port");
+    if (key->port < r_.terms.gateway_first || key->port > r_.terms.gateway_last) {
+      return refuse("key",
+                    fmt::format("is not in {}-{}", r_.terms.gateway_first, r_.terms.gateway_last));
+    }
+    pb::SliceOutside message;
+    if (!message.ParseFromString(value)) return refuse("value", "is no outside port");
+    policy::Outside outside;
+    CHECK_OK(check_label("id", policy::LabelKind::kId, message.id()));
+    outside.id = message.id();
+    if (!is_port(message.port())) return refuse("port", "must be 1 to 65535");
+    if (!is_port(message.node_port())) return refuse("node_port", "must be 1 to 65535");
+    outside.port = static_cast<std::uint16_t>(message.port());
+    outside.node_port = static_cast<std::uint16_t>(message.node_port());
+    CHECK_OK(check_count("node_addresses", message.node_addresses().size(), 2));
+    for (int i = 0; i < message.node_addresses().size(); ++i) {
+      const auto field = fmt::format("node_addresses[{}]", i);
+      const auto address = TRY(read_address(field, message.node_addresses(i)));
+      if (is_mesh(address)) return refuse(field, message.node_addresses(i) + " is a container's");
+      auto& slot = address.is_v4() ? outside.v4 : outside.v6;
+      if (slot) return refuse(field, "a second one of its family");
+      slot = address;
+    }
+    CHECK_OK(check_count("allow_from", message.allow_from().size(), kMaxOutsideSources));
+    for (int i = 0; i < message.allow_from().size(); ++i) {
+      outside.allow_from.push_back(
+          TRY(read_prefix(fmt::format("allow_from[{}]", i), message.allow_from(i))));
+    }
+    into_.outside.emplace(*key, std::move(outside));
+    return {};
+  }
+
  private:
+  static Result<std::set<std::uint16_t>> read_opened(const pb::SliceWorkload& message) {
+    CHECK_OK(check_count("opened", message.opened().size(), kMaxOpened));
+    std::set<std::uint16_t> opened;
+    for (const auto port : message.opened()) {
+      if (!is_port(port)) return refuse("opened", fmt::format("must be 1 to 65535, not {}", port));
+      opened.insert(static_cast<std::uint16_t>(port));
+    }
+    return opened;
+  }
+
   // Where another node has it.
   Status place(const pb::SliceWorkload& message, policy::Workload& workload) {
     if (!message.node().empty()) {
@@ -286,6 +343,12 @@ Result<ClusterTerms> read_terms(const pb::Welcome& welcome) {
     CHECK_OK(check_share("block6", terms.pool6, terms.block6));
     CHECK_OK(check_apart("vip4", terms.pool4, terms.vip4));
     CHECK_OK(check_apart("vip6", terms.pool6, terms.vip6));
+    CHECK_OK(check_count("proxies", welcome.proxies().size(), kMaxProxies));
+    for (int i = 0; i < welcome.proxies().size(); ++i) {
+      terms.proxies.push_back(TRY(read_prefix(fmt::format("proxies[{}]", i), welcome.proxies(i))));
+    }
+    terms.proxies = policy::normalise(std::move(terms.proxies));
+    CHECK_OK(read_gateway_ports(welcome.gateway_ports(), terms));
     return terms;
   };
   auto terms = read();
@@ -302,6 +365,9 @@ policy::Settings with_terms(policy::Settings settings, const ClusterTerms& terms
   settings.vip_pool6 = terms.vip6;
   settings.block4 = terms.block4;
   settings.block6 = terms.block6;
+  settings.cluster_proxies = terms.proxies;
+  settings.gateway_first = terms.gateway_first;
+  settings.gateway_last = terms.gateway_last;
   return settings;
 }
 
@@ -314,6 +380,8 @@ std::string slice_key_text(const SliceKey& key) {
       return "SERVICE " + text;
     case Kind::NODE:
       return "NODE " + text;
+    case Kind::OUTSIDE:
+      return "OUTSIDE " + text;
     default:
       return fmt::format("item of kind {} {}", key.kind, text);
   }
@@ -341,6 +409,7 @@ Status SliceReader::item(const SliceKey& key, const std::string& value, SliceUpd
     if (key.kind == Kind::WORKLOAD) return reader.workload(value);
     if (key.kind == Kind::SERVICE) return reader.service(value);
     if (key.kind == Kind::NODE) return reader.node(value);
+    if (key.kind == Kind::OUTSIDE) return reader.outside(value);
     return {};
   };
   auto status = read();

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,20 +28,31 @@ inline constexpr int kMaxConfirmations = 16'384;
 inline constexpr int kMaxReadyPorts = 256;
 inline constexpr int kMaxConfirmedRanges = 4096;
 inline constexpr int kMaxNodeAddresses = 64;
+inline constexpr int kMaxProxies = 64;
+inline constexpr int kMaxOpened = 256;
+inline constexpr int kMaxOutsideSources = 64;
 
 [[nodiscard]] Result<ClusterTerms> read_terms(const mesh::v1::Welcome& welcome);
 // The settings of a node with these terms.
 [[nodiscard]] policy::Settings with_terms(policy::Settings settings, const ClusterTerms& terms);
+
+// Assigned to this node.
+struct OwnWorkload {
+  policy::Declaration declaration;
+  std::set<std::uint16_t> opened;  // TCP ports that are published on demand
+  bool operator==(const OwnWorkload&) const = default;
+};
 
 struct SliceUpdate {
   std::uint64_t revision = 0;
   bool snapshot = false;
   SliceBytes bytes;  // of all items
   std::vector<SliceKey> gone;
-  std::map<std::string, policy::Declaration> own;  // assigned to this node
+  std::map<std::string, OwnWorkload> own;
   std::map<std::string, policy::Workload> others;
   std::map<policy::ServiceKey, policy::Service> services;
   std::map<std::string, policy::RemoteNode> nodes;
+  std::map<policy::OutsideKey, policy::Outside> outside;
   policy::Confirmations confirmed;
 };
 

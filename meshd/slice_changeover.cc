@@ -8,6 +8,8 @@
 #include "meshd/node_cluster.h"
 #include "meshd/readiness.h"
 #include "policy/node_ports.h"
+#include "policy/outside_ports.h"
+#include "policy/profile.h"
 #include "policy/truth.h"
 
 namespace meshd {
@@ -40,9 +42,11 @@ void put_back(Map& map, Saved<Map>& saved) {
   }
 }
 
-bool is_unsettled(const policy::World& world, const policy::Declaration& declaration) {
-  return std::ranges::any_of(declaration.publish, [&](const auto& publication) {
-    return !world.node_ports.contains({declaration.id, publication.proto, publication.port});
+bool is_unsettled(const policy::World& world, const policy::Workload& workload) {
+  const auto all = policy::publications_of(workload);
+  return std::ranges::any_of(all, [&](const auto& publication) {
+    return !world.node_ports.contains(
+        {workload.declaration.id, publication.proto, publication.port});
   });
 }
 
@@ -86,26 +90,31 @@ class SliceChangeover {
  private:
   // What can fail before anything is another.
   Status ask_kernel() {
-    const bool publishes = std::ranges::any_of(
-        update_.own, [](const auto& entry) { return !entry.second.publish.empty(); });
+    const bool publishes = std::ranges::any_of(update_.own, [](const auto& entry) {
+      return !entry.second.declaration.publish.empty() || !entry.second.opened.empty();
+    });
     const bool waits = std::ranges::any_of(own_, [&](const std::string& id) {
-      return is_unsettled(world_, world_.workloads.find(id)->second.declaration);
+      return is_unsettled(world_, world_.workloads.find(id)->second);
     });
     if (publishes || waits) listening_ = TRY(node_.kernel_.listening());
     return {};
   }
 
   Status change() {
+    const auto gateways = policy::gateway_addresses(world_);
     for (const auto& key : update_.gone) drop(key);
-    for (auto& [id, declaration] : update_.own) own(id, std::move(declaration));
+    for (auto& [id, workload] : update_.own) own(id, std::move(workload));
     for (auto& [id, workload] : update_.others) other(id, std::move(workload));
     for (auto& [key, service] : update_.services) put_service(key, std::move(service));
     CHECK_OK(check_vips());
+    for (auto& [key, outside] : update_.outside) put_outside(key, std::move(outside));
+    CHECK_OK(check_outside());
     for (auto& [name, node] : update_.nodes) {
       save(world_.nodes, name, nodes_);
       touched_.nodes |= world_.nodes[name] != node;
       world_.nodes[name] = std::move(node);
     }
+    touch_admitted(gateways);
     for (auto& [key, value] : update_.bytes) {
       const auto known = part_.slice_.find(key);
       if (known != part_.slice_.end() && known->second == value) continue;
@@ -141,6 +150,11 @@ class SliceChangeover {
     } else if (key.kind == Kind::NODE) {
       save(world_.nodes, key.key, nodes_);
       touched_.nodes |= world_.nodes.erase(key.key) > 0;
+    } else if (const auto outside = policy::parse_outside_key(key.key);
+               outside && key.kind == Kind::OUTSIDE) {
+      save(world_.outside, *outside, outside_);
+      world_.outside.erase(*outside);
+      touched_.outside.insert(*outside);
     }
   }
 
@@ -165,18 +179,26 @@ class SliceChangeover {
     disowned_.insert(id);
   }
 
-  void own(const std::string& id, policy::Declaration declaration) {
+  void own(const std::string& id, OwnWorkload update) {
     const bool is_new = own_.insert(id).second;
-    const auto known = world_.workloads.find(id);
-    if (!is_new && known->second.declaration == declaration) return;
+    if (!is_new) {
+      const auto& known = world_.workloads.find(id)->second;
+      if (known.declaration == update.declaration && known.opened == update.opened) return;
+    }
     touch(id);
     save(world_.workloads, id, workloads_);
     auto& workload = world_.workloads[id];
     if (is_new) workload = {};
-    const bool ports = is_new || workload.declaration.publish != declaration.publish;
-    workload.declaration = std::move(declaration);
+    const bool is_same = !is_new && workload.declaration == update.declaration;
+    if (is_new || workload.declaration.publish != update.declaration.publish ||
+        workload.opened != update.opened) {
+      publishers_.insert(id);
+    }
+    // What is opened is kept with the slice's item.
+    workload.opened = std::move(update.opened);
+    if (is_same) return;
+    workload.declaration = std::move(update.declaration);
     touch(id);
-    if (ports) publishers_.insert(id);
     changes_.push_back(PutDeclaration{id, workload.declaration});
     declared_.push_back(id);
     if (workload.attachment && !workload.ready && is_ready(workload)) {
@@ -246,8 +268,56 @@ class SliceChangeover {
     return {Kind::SERVICE, key.workflow.empty() ? key.name : key.workflow + "/" + key.name};
   }
   [[nodiscard]] bool is_unnamed(const policy::ServiceKey& key) const {
-    const auto item = key_of(key);
+    return is_unnamed(key_of(key));
+  }
+  [[nodiscard]] bool is_unnamed(const SliceKey& item) const {
     return part_.named_ && !part_.named_->contains(item) && !update_.bytes.contains(item);
+  }
+
+  // --- gateways
+
+  // Of a node that comes or goes, raw publications are to admit it, or no longer.
+  void touch_admitted(const std::vector<IpAddress>& before) {
+    if (policy::gateway_addresses(world_) == before) return;
+    for (const auto& id : own_) {
+      const auto& publish = world_.workloads.find(id)->second.declaration.publish;
+      if (!std::ranges::all_of(publish, &policy::Publication::http)) {
+        touched_.workloads.insert(id);
+      }
+    }
+  }
+
+  void put_outside(const policy::OutsideKey& key, policy::Outside outside) {
+    save(world_.outside, key, outside_);
+    touched_.outside.insert(key);
+    world_.outside.insert_or_assign(key, std::move(outside));
+  }
+
+  // Sources are judged by where it leads: of two ports that lead there, one could open the other.
+  Status check_outside() {
+    if (update_.outside.empty()) return {};
+    std::map<std::tuple<Proto, std::uint16_t, IpAddress>, policy::OutsideKey> users;
+    for (const auto& [key, outside] : std::map(world_.outside)) {
+      for (const auto family : kFamilies) {
+        const auto& address = outside.address(family);
+        if (!address) continue;
+        const auto [user, is_first] =
+            users.try_emplace({key.proto, outside.node_port, *address}, key);
+        if (is_first || user->second == key) continue;
+        const bool first_is_old = is_unnamed(key_of(user->second));
+        if (!first_is_old && !is_unnamed(key_of(key))) {
+          return fail(ErrorCode::kConflict,
+                      fmt::format("{}: node_port: {} leads there", slice_key_text(key_of(key)),
+                                  slice_key_text(key_of(user->second))));
+        }
+        drop(key_of(first_is_old ? user->second : key));
+        if (first_is_old) user->second = key;
+      }
+    }
+    return {};
+  }
+  static SliceKey key_of(const policy::OutsideKey& key) {
+    return {Kind::OUTSIDE, policy::outside_key_text(key)};
   }
 
   // --- node ports
@@ -255,10 +325,11 @@ class SliceChangeover {
   void settle_ports() {
     std::map<std::string, policy::Declaration, std::less<>> after;
     for (const auto& id : own_) {
-      const auto& declaration = world_.workloads.find(id)->second.declaration;
-      if (publishers_.contains(id) || is_unsettled(world_, declaration)) {
-        after.emplace(id, declaration);
-      }
+      const auto& workload = world_.workloads.find(id)->second;
+      if (!publishers_.contains(id) && !is_unsettled(world_, workload)) continue;
+      auto declaration = workload.declaration;
+      declaration.publish = policy::publications_of(workload);
+      after.emplace(id, std::move(declaration));
     }
     if (after.empty()) return;
     auto ports = policy::settle_node_ports(world_, after, listening_);
@@ -323,6 +394,7 @@ class SliceChangeover {
     put_back(world_.services, services_);
     put_back(world_.nodes, nodes_);
     put_back(world_.node_ports, node_ports_);
+    put_back(world_.outside, outside_);
     put_back(node_.left_netns_, left_);
     put_back(part_.slice_, slice_);
     auto touched = touched_;
@@ -370,6 +442,7 @@ class SliceChangeover {
   Saved<decltype(policy::World::services)> services_;
   Saved<decltype(policy::World::nodes)> nodes_;
   Saved<decltype(policy::World::node_ports)> node_ports_;
+  Saved<decltype(policy::World::outside)> outside_;
   Saved<std::map<std::string, LeftNetns>> left_;
   Saved<SliceBytes> slice_;
   std::map<std::pair<std::string, std::string>, std::optional<policy::Confirmation>> confirmed_;

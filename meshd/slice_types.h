@@ -7,16 +7,20 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/ip.h"
 
 namespace meshd {
 
-// What the cluster is and what the node has of it.
+// What the cluster is and what the node has of it. The last two may change while something is
+// attached.
 struct ClusterTerms {
   std::string cluster, zone;
-  std::optional<Prefix> pool4, pool6, vip4, vip6;  // absent: the family is off
-  std::optional<Prefix> block4, block6;            // the node's share of the pools
+  std::optional<Prefix> pool4, pool6, vip4, vip6;     // absent: the family is off
+  std::optional<Prefix> block4, block6;               // the node's share of the pools
+  std::vector<Prefix> proxies;                        // admitted to `http` publications; normalised
+  std::uint16_t gateway_first = 0, gateway_last = 0;  // gateways' outside ports; 0: none
   bool operator==(const ClusterTerms&) const = default;
 };
 

@@ -91,6 +91,10 @@ struct DropSysctl {
 struct PutCluster {  // the node's only one
   StoredCluster cluster;
 };
+struct PutLooseTerms {  // that may change any time; PutCluster leaves them alone
+  std::vector<Prefix> proxies;
+  std::uint16_t gateway_first = 0, gateway_last = 0;
+};
 struct PutSliceItem {
   SliceKey key;
   std::string value;
@@ -110,8 +114,8 @@ using StoreChange =
     std::variant<PutDeclaration, DropDeclaration, PutAttachment, DropAttachment, PutDraining,
                  PutReady, PutService, DropService, PutNodePort, DropNodePort, PutQuarantine,
                  DropQuarantine, PutIdleName, DropIdleName, PutLeftNetns, DropLeftNetns, PutSysctl,
-                 DropSysctl, PutCluster, PutSliceItem, DropSliceItem, PutConfirmation,
-                 DropConfirmation>;
+                 DropSysctl, PutCluster, PutLooseTerms, PutSliceItem, DropSliceItem,
+                 PutConfirmation, DropConfirmation>;
 
 struct StoredState {
   std::map<std::string, policy::Workload, std::less<>> workloads;

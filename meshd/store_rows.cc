@@ -17,6 +17,9 @@ namespace {
 using policy::FamilyReady;
 using schema::Table;
 
+// Rows of `terms`.
+constexpr std::string_view kProxies = "proxies", kGatewayPorts = "gateway_ports";
+
 // --- values to columns ---------------------------------------------------------------
 
 Value whole(std::uint64_t number) {  // SQLite's integers are signed: only the bits count
@@ -39,6 +42,12 @@ std::string ports_text(const std::map<std::uint16_t, FamilyReady>& ports) {
 
 Value prefix(const std::optional<Prefix>& range) {
   return range ? range->to_string() : std::string();
+}
+
+std::string prefixes_text(const std::vector<Prefix>& prefixes) {
+  std::string text;
+  for (const auto& one : prefixes) text += (text.empty() ? "" : " ") + one.to_string();
+  return text;
 }
 
 std::string ranges_text(const std::vector<policy::PortRange>& ranges) {
@@ -137,6 +146,11 @@ struct ToRows {
                 {t.cluster, t.zone, prefix(t.pool4), prefix(t.pool6), prefix(t.vip4),
                  prefix(t.vip6), prefix(t.block4), prefix(t.block6), whole(c.cluster.revision)})};
   }
+  Writes operator()(const PutLooseTerms& c) const {
+    return {put(Table::kTerms, {std::string(kProxies), prefixes_text(c.proxies)}),
+            put(Table::kTerms, {std::string(kGatewayPorts),
+                                ranges_text({{Proto::kTcp, c.gateway_first, c.gateway_last}})})};
+  }
   Writes operator()(const PutSliceItem& c) const {
     return {put(Table::kSlice, {std::int64_t{c.key.kind}, c.key.key, Blob{c.value}})};
   }
@@ -210,6 +224,7 @@ class Columns {
   }
   std::map<std::uint16_t, FamilyReady> ports();
   std::vector<policy::PortRange> ranges();
+  std::vector<Prefix> prefixes();
 
   void bad() { bad_ = std::min(bad_, next_); }
   Status finish() {
@@ -282,6 +297,23 @@ std::vector<policy::PortRange> Columns::ranges() {
     const auto first = number('-');
     result.push_back({proto == 17 ? Proto::kUdp : Proto::kTcp, first, number(' ')});
     if (result.back().last < first) bad();
+  }
+  return result;
+}
+
+// "192.0.2.8/32 2001:db8::/64"
+std::vector<Prefix> Columns::prefixes() {
+  const auto all = text();
+  std::vector<Prefix> result;
+  for (std::size_t at = 0; at < all.size();) {
+    const auto stop = std::min(all.find(' ', at), all.size());
+    const auto prefix = Prefix::parse(std::string_view(all).substr(at, stop - at));
+    if (!prefix) {
+      bad();
+      return result;
+    }
+    result.push_back(*prefix);
+    at = stop + 1;
   }
   return result;
 }
@@ -360,6 +392,20 @@ void read_cluster(Columns& columns, StoredState& into) {
   into.cluster->revision = columns.number();
 }
 
+void read_term(Columns& columns, StoredState& into) {
+  const auto name = columns.text();
+  if (!into.cluster || (name != kProxies && name != kGatewayPorts)) return columns.bad();
+  auto& terms = into.cluster->terms;
+  if (name == kProxies) {
+    terms.proxies = columns.prefixes();
+    return;
+  }
+  const auto ports = columns.ranges();
+  if (ports.size() != 1) return columns.bad();
+  terms.gateway_first = ports.front().first;
+  terms.gateway_last = ports.front().last;
+}
+
 void read_slice(Columns& columns, StoredState& into) {
   SliceKey key;
   key.kind = static_cast<int>(columns.number_up_to<std::uint32_t>(0x7fffffff));
@@ -431,6 +477,9 @@ Status read_row(schema::Table table, const Row& row, StoredState& into) {
     }
     case Table::kCluster:
       read_cluster(columns, into);
+      break;
+    case Table::kTerms:
+      read_term(columns, into);
       break;
     case Table::kSlice:
       read_slice(columns, into);

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "policy/gateway_rules.h"
 #include "policy/rule_words.h"
 #include "policy/trunk_rules.h"
 
@@ -208,6 +209,7 @@ void Builder::destination_nat() {
   });
   for (const V& v : kBoth) translate_vips(v, true);
   publications();
+  rules(gateway_targets(settings_));
 
   base("dnat_out", true, Hook::kOutput, -100);
   for (const V& v : kBoth) translate_vips(v, false);
@@ -224,6 +226,7 @@ void Builder::source_nat() {
     rule({kFromMesh, is_not(kOifgroup, kMeshGroup), not_in(v.dest, v.name(SetId::kMesh4)),
           Masquerade{}});
   }
+  rules(gateway_sources(settings_));
 }
 
 // Here and not in forward, which IPv6 packets without a route never reach.
@@ -265,6 +268,7 @@ void Builder::forward() {
       rule({in({address}, v.name(SetId::kMesh4)), count("c_foreign"), drop()});
     }
   }
+  rules(gateway_forward(settings_));
   // As silent as a node that does not forward. By family: many a node forwards only one.
   const std::pair<bool, std::uint32_t> unforwarded[] = {
       {options_.forwarding4_was_off, kNfprotoIpv4}, {options_.forwarding6_was_off, kNfprotoIpv6}};

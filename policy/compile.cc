@@ -70,6 +70,7 @@ struct Compiler::State {
   Fragment base;
   std::map<std::string, Fragment> workloads;
   std::map<ServiceKey, Fragment> services;
+  std::map<OutsideKey, Fragment> outside;
   std::set<std::pair<TimePoint, std::string>> deadlines;
   ElementIndex uses;  // by fragments
   std::array<std::size_t, kSetCount> counts{};
@@ -207,6 +208,15 @@ struct Compiler::State {
     if (after) delta.views.push_back(after);
   }
 
+  void redo_outside(const World& world, const OutsideKey& key) {
+    auto after = outside_fragment(world, key, profiles);
+    auto& before = outside[key];
+    for (const auto number : before.profiles) profiles.release(number);
+    replace(before, after);
+    before = std::move(after);
+    if (before.elements.empty()) outside.erase(key);
+  }
+
   void redo_service(const World& world, const ServiceKey& key) {
     auto after = service_fragment(world, index, key);
     auto& before = services[key];
@@ -231,6 +241,7 @@ PlanDelta Compiler::update(const World& world, const Touched& touched) {
     if (state_->remember(world, key)) affected.services.insert(key);
   }
   if (touched.nodes) state_->redo_node(world);
+  affected.outside = touched.outside;
   return redo(world, affected);
 }
 
@@ -239,6 +250,10 @@ PlanDelta Compiler::redo(const World& world, Touched affected) {
   PlanDelta delta;
   for (const auto& key : affected.services) state_->redo_service(world, key);
   for (const auto& id : affected.workloads) state_->redo_workload(world, id, delta);
+  for (const auto& [key, outside] : world.outside) {  // those of containers here
+    if (affected.workloads.contains(outside.id)) affected.outside.insert(key);
+  }
+  for (const auto& key : affected.outside) state_->redo_outside(world, key);
   delta.elements = state_->settle();
   // An address that passed from one container to another has a view again.
   std::erase_if(delta.views_gone, [&](const IpAddress& address) {
@@ -256,6 +271,8 @@ PlanDelta Compiler::rebuild(const World& world) {
   for (const auto& [id, fragment] : state_->workloads) all.workloads.insert(id);
   for (const auto& [key, service] : world.services) all.services.insert(key);
   for (const auto& [key, fragment] : state_->services) all.services.insert(key);
+  for (const auto& [key, outside] : world.outside) all.outside.insert(key);
+  for (const auto& [key, fragment] : state_->outside) all.outside.insert(key);
   for (const auto& id : Touched(all).workloads) state_->reindex(world, id, all);
   for (const auto& key : all.services) {
     [[maybe_unused]] const bool changed = state_->remember(world, key);
@@ -267,6 +284,7 @@ std::vector<Element> Compiler::elements() const {
   std::vector<std::span<const Element>> runs{state_->base.elements};
   for (const auto& [id, fragment] : state_->workloads) runs.emplace_back(fragment.elements);
   for (const auto& [key, fragment] : state_->services) runs.emplace_back(fragment.elements);
+  for (const auto& [key, fragment] : state_->outside) runs.emplace_back(fragment.elements);
   return merged(runs);
 }
 

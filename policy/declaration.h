@@ -56,6 +56,7 @@ struct Publication {
   std::optional<std::vector<Prefix>> allow_from;  // absent: Settings::publish_allow_from
   std::string label, path;
   Access access = Access::kOwner;
+  bool on_demand = false;  // of no declaration: see publications_of()
   auto operator<=>(const Publication&) const = default;
 };
 

@@ -49,11 +49,17 @@ std::optional<Explanation> to_resolver(const Settings& settings, const IpAddress
 
 struct Published {
   const Workload* workload = nullptr;
-  std::size_t entry = 0;  // of its `publish`
-  [[nodiscard]] const Publication& publication() const {
-    return workload->declaration.publish[entry];
-  }
+  std::size_t entry = 0;  // of its `publish`, unless it is on demand
+  Publication publication;
 };
+
+std::optional<Published> published(const Workload& workload, Proto proto, std::uint16_t port) {
+  const auto all = publications_of(workload);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (all[i].proto == proto && all[i].port == port) return {{&workload, i, all[i]}};
+  }
+  return std::nullopt;
+}
 
 // What a node port stands for, whether its container is attached or not.
 std::optional<Published> published_at(const World& world, const IpAddress& address, Proto proto,
@@ -63,24 +69,22 @@ std::optional<Published> published_at(const World& world, const IpAddress& addre
   for (const auto& [key, port] : world.node_ports) {
     if (key.proto != proto || port != node_port) continue;
     const auto& workload = world.workloads.find(key.id)->second;
-    const auto& publish = workload.declaration.publish;
-    for (std::size_t i = 0; i < publish.size(); ++i) {
-      if (publish[i].proto == proto && publish[i].port == key.port) return {{&workload, i}};
-    }
+    if (auto found = published(workload, proto, key.port)) return found;
   }
   return std::nullopt;
 }
 
 std::string published_text(const Published& published, std::uint16_t node_port) {
-  const auto& publication = published.publication();
-  return fmt::format("{} publishes {}/{} as node port {}", published.workload->declaration.id,
-                     proto_name(publication.proto), publication.port, node_port);
+  const auto& publication = published.publication;
+  return fmt::format("{} publishes {}/{}{} as node port {}", published.workload->declaration.id,
+                     proto_name(publication.proto), publication.port,
+                     publication.on_demand ? ", on demand," : "", node_port);
 }
 
 // What would admit the source, where that can be declared.
 std::string missing_source(const Settings& settings, const Published& published,
                            const IpAddress& source) {
-  const auto& publication = published.publication();
+  const auto& publication = published.publication;
   if (publication.http) {
     return fmt::format("in the node's configuration: publish.proxies: [\"{}\"]",
                        source.to_string());
@@ -96,10 +100,10 @@ std::string missing_source(const Settings& settings, const Published& published,
                      published.workload->declaration.id, published.entry, list, source.to_string());
 }
 
-Explanation to_published(const Settings& settings, const Published& published,
-                         const IpAddress& source, std::uint16_t node_port) {
+Explanation to_published(const World& world, const Published& published, const IpAddress& source,
+                         std::uint16_t node_port) {
   const auto& id = published.workload->declaration.id;
-  const auto& sources = sources_of(settings, published.publication());
+  const auto sources = admitted_to(world, published.publication);
   const bool admitted =
       std::ranges::any_of(sources, [&](const Prefix& prefix) { return prefix.contains(source); });
   Explanation result;
@@ -109,7 +113,7 @@ Explanation to_published(const Settings& settings, const Published& published,
     result.reason = id + " is draining: open connections only";
   } else if (!admitted) {
     result.reason = fmt::format("{} is not among the sources it admits", source.to_string());
-    result.missing = missing_source(settings, published, source);
+    result.missing = missing_source(world.settings, published, source);
   } else {
     result = allowed(fmt::format("{} admits {}", id, source.to_string()));
   }
@@ -117,19 +121,43 @@ Explanation to_published(const Settings& settings, const Published& published,
   return result;
 }
 
+// On a gateway: to a node port of another node, or of this one.
+Explanation by_gateway(const World& world, const OutsideKey& key, const Outside& outside,
+                       const IpAddress& source) {
+  const auto here = world.workloads.find(outside.id);
+  if (here != world.workloads.end() && here->second.attachment) {
+    const auto found = published(here->second, key.proto, outside.port);
+    if (found) return to_published(world, *found, source, key.port);
+  }
+  const auto name = proto_name(key.proto);
+  const auto& address = outside.address(source.family());
+  const bool admitted = std::ranges::any_of(
+      outside.allow_from, [&](const Prefix& prefix) { return prefix.contains(source); });
+  Explanation result;
+  if (!address) {
+    result.reason = fmt::format("{}'s node has no {} address", outside.id, family_name(source));
+  } else if (admitted) {
+    result = allowed(fmt::format("{} admits {}", outside.id, source.to_string()));
+  } else {
+    result.reason = source.to_string() + " is not among the sources it admits";
+    result.missing = fmt::format("in {}: allow_from of its publication of {}/{}: \"{}\"",
+                                 outside.id, name, outside.port, source.to_string());
+  }
+  result.lines = {fmt::format("outside port {}/{} leads to {}'s {}/{}", name, key.port, outside.id,
+                              name, outside.port)};
+  return result;
+}
+
 // By the container's own address, as a refused packet has it in the log: translated by then.
 Explanation to_container(const World& world, const IpAddress& source, const Workload& workload,
                          Proto proto, std::uint16_t port) {
   auto result = refused(std::string(kPublishedOnly));
-  const auto& declaration = workload.declaration;
-  const auto node_port = world.node_ports.find({declaration.id, proto, port});
-  if (node_port == world.node_ports.end()) return result;
-  for (std::size_t i = 0; i < declaration.publish.size(); ++i) {
-    if (declaration.publish[i].proto != proto || declaration.publish[i].port != port) continue;
-    auto judged = to_published(world.settings, {&workload, i}, source, node_port->second);
-    if (judged.verdict != FlowVerdict::kAllowed) return judged;
-    result.lines = std::move(judged.lines);
-  }
+  const auto node_port = world.node_ports.find({workload.declaration.id, proto, port});
+  const auto found = published(workload, proto, port);
+  if (node_port == world.node_ports.end() || !found) return result;
+  auto judged = to_published(world, *found, source, node_port->second);
+  if (judged.verdict != FlowVerdict::kAllowed) return judged;
+  result.lines = std::move(judged.lines);
   return result;
 }
 
@@ -243,7 +271,7 @@ Explanation to_outside(const World& world, const Workload& consumer, const IpAdd
   // packet one between two containers.
   if (const auto published = published_at(world, address, proto, port);
       published && published->workload->attachment) {
-    auto result = judge(world, consumer, *published->workload, proto, published->publication().port,
+    auto result = judge(world, consumer, *published->workload, proto, published->publication.port,
                         families_of(address));
     result.lines.insert(result.lines.begin(), published_text(*published, port));
     return result;
@@ -279,7 +307,11 @@ Explanation from_outside(const World& world, const IpAddress& source, const Targ
     return refused(target.address->to_string() + " is no address where published ports answer");
   }
   if (const auto published = published_at(world, *target.address, proto, port)) {
-    return to_published(world.settings, *published, source, port);
+    return to_published(world, *published, source, port);
+  }
+  const auto outside = world.outside.find({proto, port});
+  if (world.settings.gateway && outside != world.outside.end()) {
+    return by_gateway(world, outside->first, outside->second, source);
   }
   return refused(fmt::format("no container publishes node port {}/{}", proto_name(proto), port));
 }

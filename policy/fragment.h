@@ -17,6 +17,10 @@
 
 namespace meshd::policy {
 
+// The intervals of a profile of sources.
+void add_sources(std::uint32_t profile, const std::vector<Prefix>& sources,
+                 std::vector<Element>& elements);
+
 [[nodiscard]] inline SetId pick(Family family, SetId v4, SetId v6) {
   return family == Family::kV4 ? v4 : v6;
 }
@@ -121,6 +125,9 @@ using GrantedUnits = std::map<ServiceKey, std::vector<PortUnit>>;
 // Of it: the container and VIP ranges, sorted; and what there is of other nodes.
 [[nodiscard]] std::vector<Prefix> mesh_ranges(const Settings& settings);
 void add_other_nodes(const World& world, std::vector<Element>& elements);
+// Of an outside port, on a gateway.
+[[nodiscard]] Fragment outside_fragment(const World& world, const OutsideKey& key,
+                                        Profiles& profiles);
 [[nodiscard]] Fragment service_fragment(const World& world, const Index& index,
                                         const ServiceKey& key);
 // Of a workload on another node: what it may send to those that are here.

@@ -221,20 +221,13 @@ class WorkloadBuilder {
   }
 
   void publications() {
-    for (const auto& publication : declaration_.publish) {
+    for (const auto& publication : publications_of(workload_)) {
       const auto port =
           world_.node_ports.find({declaration_.id, publication.proto, publication.port});
       if (port == world_.node_ports.end()) continue;
-      const auto sources = normalise(sources_of(world_.settings, publication));
+      const auto sources = normalise(admitted_to(world_, publication));
       const auto number = profile(content_of(sources));
-      for (const auto& source : sources) {
-        add(ElementBuilder(pick(source.family(), SetId::kSource4, SetId::kSource6))
-                .number(number)
-                .addr(source.address())
-                .end()
-                .number(number)
-                .addr(source.last()));
-      }
+      add_sources(number, sources, fragment_.elements);
       publish(publication, port->second, number);
     }
   }

@@ -127,7 +127,7 @@ std::string_view access_text(Access access) {
 }
 
 std::string sources_text(const Settings& settings, const Publication& publication) {
-  const auto& sources = sources_of(settings, publication);
+  const auto sources = sources_of(settings, publication);
   if (publication.http) {
     return sources.empty() ? "from nobody, since publish.proxies is empty" : "from the proxies";
   }

@@ -54,6 +54,7 @@ struct Touched {
   std::set<std::string> workloads;
   std::set<ServiceKey> services;
   bool nodes = false;  // World::nodes
+  std::set<OutsideKey> outside;
 };
 
 struct PlanDelta {

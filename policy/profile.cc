@@ -38,9 +38,44 @@ std::vector<Prefix> normalise(std::vector<Prefix> prefixes) {
   return result;
 }
 
-const std::vector<Prefix>& sources_of(const Settings& settings, const Publication& publication) {
-  if (publication.http) return settings.proxies;
-  return publication.allow_from ? *publication.allow_from : settings.publish_allow_from;
+std::vector<Prefix> sources_of(const Settings& settings, const Publication& publication) {
+  if (!publication.http) {
+    return publication.allow_from ? *publication.allow_from : settings.publish_allow_from;
+  }
+  auto proxies = settings.proxies;
+  proxies.insert(proxies.end(), settings.cluster_proxies.begin(), settings.cluster_proxies.end());
+  return proxies;
+}
+
+std::vector<IpAddress> gateway_addresses(const World& world) {
+  std::vector<IpAddress> all;
+  for (const auto& [name, node] : world.nodes) {
+    if (node.gateway) all.insert(all.end(), node.underlay.begin(), node.underlay.end());
+  }
+  return all;
+}
+
+std::vector<Prefix> admitted_to(const World& world, const Publication& publication) {
+  auto sources = sources_of(world.settings, publication);
+  if (publication.http) return sources;
+  for (const auto& address : gateway_addresses(world)) {
+    sources.push_back(Prefix::of(address, address.is_v4() ? 32 : 128));
+  }
+  return sources;
+}
+
+std::vector<Publication> publications_of(const Workload& workload) {
+  auto all = workload.declaration.publish;
+  for (const auto port : workload.opened) {
+    const bool declared = std::ranges::any_of(workload.declaration.publish, [&](const auto& p) {
+      return p.proto == Proto::kTcp && p.port == port;
+    });
+    if (declared) continue;
+    auto& opened = all.emplace_back();
+    opened.port = port;
+    opened.http = opened.on_demand = true;
+  }
+  return all;
 }
 
 std::vector<EgressPiece> rows_of(const EgressRule& rule) {

@@ -22,8 +22,13 @@ namespace meshd::policy {
 [[nodiscard]] std::vector<Prefix> normalise(std::vector<Prefix> prefixes);
 
 // Whom a publication admits: its own list, or what the settings say.
-[[nodiscard]] const std::vector<Prefix>& sources_of(const Settings& settings,
-                                                    const Publication& publication);
+[[nodiscard]] std::vector<Prefix> sources_of(const Settings& settings,
+                                             const Publication& publication);
+// Whom the node lets in to it: the gateways too, who judge its sources before.
+[[nodiscard]] std::vector<Prefix> admitted_to(const World& world, const Publication& publication);
+[[nodiscard]] std::vector<IpAddress> gateway_addresses(const World& world);
+// What is published of a workload: what it declares, then what was opened on demand beside that.
+[[nodiscard]] std::vector<Publication> publications_of(const Workload& workload);
 
 // A prefix with ports of one protocol. Protocols by IANA number, ICMP among them.
 struct EgressPiece {

@@ -35,8 +35,9 @@ constexpr std::uint32_t kProfileIntervals = 16'384;
 constexpr std::uint32_t kUsers = 1'024;
 // Uplinks and the tunnel of one node.
 constexpr std::uint32_t kTrunks = 64;
-// Intervals that come from the settings, a handful, limited where those are read, and a few
-// elements for each node of the cluster: no room is taken for them where there is none.
+// Intervals that come from the settings, a handful, limited where those are read, a few elements
+// for each node of the cluster, and one for each outside port of a gateway: no room is taken for
+// them where there is none.
 constexpr std::uint32_t kUnlimited = 0;
 
 constexpr Component kBindKey4[] = {kIfname, kEther, kAddr4};
@@ -129,6 +130,10 @@ constexpr std::array<SetInfo, kSetCount> kSets = {{
     interval_map("origin6", kAddress6, kNumber, kUnlimited),
     plain("peers4", kNumberAddress4, kUnlimited),
     plain("peers6", kNumberAddress6, kUnlimited),
+    map("gate4", kServerKey4, kTarget4, kUnlimited),
+    map("gate6", kServerKey6, kTarget6, kUnlimited),
+    plain("gated4", kServerKey4, kUnlimited),
+    plain("gated6", kServerKey6, kUnlimited),
     plain("trunk", kInterface, kTrunks),
     plain("users", kUserKey, kUsers),
 }};

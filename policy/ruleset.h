@@ -72,6 +72,10 @@ enum class SetId : std::uint8_t {
   kOrigin6,
   kPeers4,  // such a number . address of that node itself
   kPeers6,
+  kGate4,  // on a gateway, its address . proto . outside port : address and port of a node
+  kGate6,
+  kGated4,  // what these lead to, but on the gateway itself
+  kGated6,
   kTrunk,  // interfaces by which other nodes' packets come
   kUsers,  // uids on the node that reach containers
 };

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,8 @@ struct Workload {
   // Ranges, UDP and ReadyMode::kNone are ready at attach and do not stand here.
   std::map<std::uint16_t, FamilyReady> tcp_ready;
   bool ready = false;  // sticky until detach
+  // TCP ports that are published to the proxies on demand, declared or not. Here alone.
+  std::set<std::uint16_t> opened;
 
   [[nodiscard]] bool is_placed() const { return attachment || remote; }
   // Wherever it is.
@@ -119,7 +122,28 @@ struct RemoteNode {
   std::string name;
   std::vector<Prefix> blocks;       // where its containers have their addresses
   std::vector<IpAddress> underlay;  // of the node itself
+  bool gateway = false;             // connections to raw publications come from it
   bool operator==(const RemoteNode&) const = default;
+};
+
+// A port of a gateway, as those outside use it.
+struct OutsideKey {
+  Proto proto = Proto::kTcp;
+  std::uint16_t port = 0;
+  auto operator<=>(const OutsideKey&) const = default;
+};
+
+// Where a gateway takes it to: a raw publication, by a node port of the workload's node.
+struct Outside {
+  std::string id;                   // the workload's
+  std::uint16_t port = 0;           // of the container
+  std::optional<IpAddress> v4, v6;  // of its node
+  std::uint16_t node_port = 0;
+  std::vector<Prefix> allow_from;
+  [[nodiscard]] const std::optional<IpAddress>& address(Family family) const {
+    return family == Family::kV4 ? v4 : v6;
+  }
+  bool operator==(const Outside&) const = default;
 };
 
 // What the node is: configuration and facts that change rarely.
@@ -139,7 +163,10 @@ struct Settings {
   std::uint16_t publish_first = 20000, publish_last = 29999;  // node ports to choose from
   std::vector<Prefix> publish_allow_from;                     // default sources of raw publications
   std::vector<Prefix> proxies;                                // sources of http publications
-  std::vector<IpAddress> node_addresses;                      // never reached by egress
+  std::vector<Prefix> cluster_proxies;                        // the same, of all the cluster
+  bool gateway = false;                               // for raw publications of all the cluster
+  std::uint16_t gateway_first = 0, gateway_last = 0;  // its outside ports; 0: none
+  std::vector<IpAddress> node_addresses;              // never reached by egress
   std::vector<std::string> reserved_names;
   std::uint32_t dns_client_rate = 2000;  // packets a second and container
 
@@ -166,6 +193,7 @@ struct World {
   std::map<PublishKey, std::uint16_t> node_ports;          // chosen or declared
   Confirmations confirmed;                                 // of consumers here
   std::map<std::string, RemoteNode> nodes;                 // the others, by name
+  std::map<OutsideKey, Outside> outside;                   // of a gateway
   TimePoint now{};                                         // decides which holds are over
 };
 

@@ -20,6 +20,8 @@ ClusterTerms make_terms() {
   terms.vip6 = Prefix::parse("fd00:2::/64").value();
   terms.block4 = Prefix::parse("10.213.0.0/24").value();
   terms.block6 = Prefix::parse("fd00:1::/112").value();
+  terms.gateway_first = 30000;
+  terms.gateway_last = 32767;
   return terms;
 }
 
@@ -49,8 +51,16 @@ void read_one(const mesh::v1::SliceChange& message) {
   SliceUpdate again;
   for (const auto& [key, value] : update->bytes) check(reader.item(key, value, again).has_value());
   check(again.own == update->own && again.nodes == update->nodes);
+  check(again.outside == update->outside);
+  for (const auto& [key, outside] : update->outside) check(key.port >= terms.gateway_first);
   policy::World world;
-  for (const auto& [id, declaration] : update->own) world.workloads[id].declaration = declaration;
+  world.settings.gateway = true;
+  world.settings.publish_addresses = {IpAddress::parse("192.0.2.1").value()};
+  world.outside = update->outside;
+  for (const auto& [id, own] : update->own) {
+    world.workloads[id].declaration = own.declaration;
+    world.workloads[id].opened = own.opened;
+  }
   for (const auto& [id, workload] : update->others) world.workloads[id] = workload;
   world.services = update->services;
   world.nodes = update->nodes;

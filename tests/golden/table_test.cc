@@ -31,7 +31,7 @@ std::string table_text(std::string_view config, const policy::TableOptions& opti
 }
 
 // Of a node that knows two others, by their blocks and the addresses of themselves.
-std::string cluster_text(std::string_view trunk, bool is_tunnel) {
+std::string cluster_text(std::string_view trunk, bool is_tunnel, bool is_gateway = false) {
   policy::World world;
   world.settings = golden_settings("config", "").value();
   world.settings.in_cluster = true;
@@ -42,6 +42,11 @@ std::string cluster_text(std::string_view trunk, bool is_tunnel) {
   world.nodes["n2"] = {"n2",
                        {prefix("10.213.16.0/20"), prefix("fd00:0:0:1:2::/80")},
                        {ip("192.0.2.2"), ip("2001:db8::2")}};
+  world.settings.gateway = is_gateway;
+  if (is_gateway) {
+    world.outside[{Proto::kTcp, 30000}] = {
+        "db", 5432, ip("192.0.2.2"), ip("2001:db8::2"), 20000, {prefix("198.51.100.0/24")}};
+  }
   world.nodes["n3"] = {"n3", {prefix("10.213.32.0/20")}, {ip("192.0.2.3")}};
   return text_of(world, {});
 }
@@ -64,6 +69,8 @@ TEST(TableTest, ConfigurationChangesWhatItShould) {
   add("a cluster whose nodes route each other's blocks", cluster_text("eth0", false));
   text += fmt::format("such a cluster, with a tunnel\n{}\n",
                       line_diff(cluster_text("eth0", false), cluster_text("mesh0", true)));
+  text += fmt::format("such a cluster, and the node is a gateway\n{}\n",
+                      line_diff(cluster_text("eth0", false), cluster_text("eth0", false, true)));
   expect_golden("tests/golden/table/want.variants", text);
 }
 

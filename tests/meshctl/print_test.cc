@@ -64,14 +64,33 @@ TEST(ListTest, PublishedPortsSayWhoMayComeIn) {
   auto list = from_json<pb::PublishedList>(R"({"published":[
       {"id":"view","port":8888,"node_port":20001,"http":true,"access":"CAN_READ",
        "label":"Notebook","node_addresses":["192.0.2.1","2001:db8::1"],"ready":true},
+      {"id":"view","port":9000,"node_port":20002,"http":true,"on_demand":true,"ready":true},
       {"id":"db","name":"db","port":5432,"node_port":25432,"allow_from":["192.0.2.0/24"]}]})");
   sort(list);
   EXPECT_EQ(
       render_table(list, {}),
-      "ID    NAME  PORT      NODE PORT                            ALLOWED        READY  LABEL\n"
-      "db    db    5432/tcp  25432                                192.0.2.0/24   no     -\n"
-      "view  -     8888/tcp  192.0.2.1:20001,[2001:db8::1]:20001  http CAN_READ  yes    "
-      "Notebook\n");
+      "ID    NAME  PORT      NODE PORT                            ALLOWED                READY  "
+      "LABEL\n"
+      "db    db    5432/tcp  25432                                192.0.2.0/24           no     -\n"
+      "view  -     8888/tcp  192.0.2.1:20001,[2001:db8::1]:20001  http CAN_READ          yes    "
+      "Notebook\n"
+      "view  -     9000/tcp  20002                                http OWNER, on demand  yes    "
+      "-\n");
+}
+
+TEST(ListTest, WhereThereAreGatewaysTheyAreShown) {
+  const auto list = from_json<pb::PublishedList>(R"({"published":[
+      {"id":"db","port":5432,"node_port":25432,"gateway_port":30000,
+       "gateway_addresses":["192.0.2.9","2001:db8::9"]},
+      {"id":"view","port":80,"node_port":20001,"http":true}]})");
+  EXPECT_EQ(
+      render_table(list, {}),
+      "ID    NAME  PORT      NODE PORT  GATEWAY                              ALLOWED     READY"
+      "  LABEL\n"
+      "db    -     5432/tcp  25432      192.0.2.9:30000,[2001:db8::9]:30000  -           no   "
+      "  -\n"
+      "view  -     80/tcp    20001      -                                    http OWNER  no   "
+      "  -\n");
 }
 
 TEST(ListTest, NodesSayWhetherTheyAreThere) {

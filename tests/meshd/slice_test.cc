@@ -80,6 +80,7 @@ TEST_F(SliceTest, EveryKindOfItemBecomesAValue) {
   auto own = workload("mine");
   own.set_own(true);
   own.mutable_declaration()->add_publish()->set_port(80);
+  own.add_opened(8888);
   add_workload(own);
   auto far = workload("far", "10.213.9.1");
   far.set_ready(true);
@@ -97,7 +98,8 @@ TEST_F(SliceTest, EveryKindOfItemBecomesAValue) {
   add(Kind::NODE, "n2", node);
   const auto update = read();
   ASSERT_TRUE(update) << update.error().what;
-  EXPECT_EQ(update->own.at("mine").publish.size(), 1U);
+  EXPECT_EQ(update->own.at("mine").declaration.publish.size(), 1U);
+  EXPECT_THAT(update->own.at("mine").opened, ElementsAre(8888));
   EXPECT_EQ(update->others.at("far").remote->node, "n2");
   EXPECT_TRUE(update->others.at("far").tcp_ready.at(80).v4);
   const policy::ServiceKey key{policy::Scope::kWorkflow, "r1", "db"};
@@ -226,6 +228,78 @@ TEST_F(SliceTest, TermsThatDoNotFitTogetherAreRefused) {
   EXPECT_THAT(terms_refusal(), HasSubstr("is of the other family"));
   welcome_.set_zone("x");
   EXPECT_THAT(terms_refusal(), HasSubstr("welcome: zone: \"x\" must have"));
+}
+
+TEST_F(SliceTest, ProxiesArePrefixesAndTheirOrderMeansNothing) {
+  welcome_.add_proxies("2001:db8::/64");
+  welcome_.add_proxies("192.0.2.8");
+  const auto terms = read_terms(welcome_).value();
+  welcome_.mutable_proxies()->SwapElements(0, 1);
+  EXPECT_EQ(read_terms(welcome_).value(), terms);
+  EXPECT_NE(terms, terms_);
+  welcome_.add_proxies("everybody");
+  EXPECT_THAT(terms_refusal(), HasSubstr("welcome: proxies[2]: "));
+}
+
+TEST_F(SliceTest, WhatIsOpenedIsAPort) {
+  auto own = workload("mine");
+  own.set_own(true);
+  own.add_opened(65536);
+  add_workload(own);
+  EXPECT_EQ(refusal(), "WORKLOAD mine: opened: must be 1 to 65535, not 65536");
+  own.clear_opened();
+  for (int i = 0; i <= kMaxOpened; ++i) own.add_opened(8888);
+  add_workload(own);
+  EXPECT_THAT(refusal(), HasSubstr("opened: has 257 entries"));
+}
+
+TEST_F(SliceTest, AnOutsidePortIsReadWholeOrNotAtAll) {
+  welcome_.set_gateway_ports("30000-32767");
+  terms_ = read_terms(welcome_).value();
+  mesh::v1::SliceOutside good;
+  good.set_id("db");
+  good.set_port(5432);
+  good.add_node_addresses("192.0.2.2");
+  good.add_node_addresses("2001:db8::2");
+  good.set_node_port(20000);
+  good.add_allow_from("198.51.100.0/24");
+  add(Kind::OUTSIDE, "udp-30000", good);
+  const auto update = read();
+  ASSERT_TRUE(update) << update.error().what;
+  const auto& outside = update->outside.at({Proto::kUdp, 30000});
+  EXPECT_EQ(outside.id, "db");
+  EXPECT_EQ(outside.v6->to_string(), "2001:db8::2");
+  EXPECT_EQ(outside.node_port, 20000);
+  EXPECT_THAT(outside.allow_from, ElementsAre(Prefix::parse("198.51.100.0/24").value()));
+  change_.clear_items();
+
+  const auto refused = [&](const std::string& key, auto change) {
+    auto item = good;
+    change(item);
+    add(Kind::OUTSIDE, key, item);
+    return refusal();
+  };
+  const auto as_it_is = [](auto&) {};
+  EXPECT_EQ(refused("tcp-22", as_it_is), "OUTSIDE tcp-22: key: is not in 30000-32767");
+  EXPECT_EQ(refused("icmp-30000", as_it_is), "OUTSIDE icmp-30000: key: is no outside port");
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_id(""); }), HasSubstr(": id: "));
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_port(0); }), HasSubstr(": port: "));
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_node_port(65536); }),
+              HasSubstr(": node_port: "));
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_node_addresses(0, "10.213.0.1"); }),
+              HasSubstr("node_addresses[0]: 10.213.0.1 is a container's"));
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_node_addresses(1, "192.0.2.3"); }),
+              HasSubstr("node_addresses[1]: a second one of its family"));
+  EXPECT_THAT(refused("tcp-30000", [](auto& item) { item.set_allow_from(0, "all"); }),
+              HasSubstr("allow_from[0]: "));
+}
+
+TEST_F(SliceTest, WhereNoPortsAreGatewaysThereAreNoOutsidePorts) {
+  mesh::v1::SliceOutside item;
+  add(Kind::OUTSIDE, "tcp-30000", item);
+  EXPECT_EQ(refusal(), "OUTSIDE tcp-30000: key: is not in 0-0");
+  welcome_.set_gateway_ports("80-90");
+  EXPECT_THAT(terms_refusal(), HasSubstr("welcome: gateway_ports: "));
 }
 
 }  // namespace

@@ -269,8 +269,8 @@ TEST_F(StoreFileTest, FileThatIsNoDatabaseIsRefused) {
 
 // --- versions ------------------------------------------------------------------------
 
-constexpr std::array<std::string_view, 4> kNewer = {schema::kSteps[0], schema::kSteps[1],
-                                                    schema::kSteps[2],
+constexpr std::array<std::string_view, 5> kNewer = {schema::kSteps[0], schema::kSteps[1],
+                                                    schema::kSteps[2], schema::kSteps[3],
                                                     "ALTER TABLE quarantine ADD COLUMN note TEXT;"};
 
 TEST_F(StoreFileTest, OlderFileIsMigratedAndACopyKeptForTheWayBack) {
@@ -291,13 +291,13 @@ TEST_F(StoreFileTest, OlderFileIsMigratedAndACopyKeptForTheWayBack) {
   const auto refused = open();
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, ErrorCode::kInvalid);
-  EXPECT_THAT(refused.error().what, HasSubstr("newer meshd (schema 4, this one knows 3)"));
-  EXPECT_THAT(refused.error().what, HasSubstr("meshd.db.schema-3"));
+  EXPECT_THAT(refused.error().what, HasSubstr("newer meshd (schema 5, this one knows 4)"));
+  EXPECT_THAT(refused.error().what, HasSubstr("meshd.db.schema-4"));
 
   struct stat info{};
-  ASSERT_EQ(stat((file() + ".schema-3").c_str(), &info), 0);
+  ASSERT_EQ(stat((file() + ".schema-4").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 07777, 0600U);
-  fs::rename(file() + ".schema-3", file());
+  fs::rename(file() + ".schema-4", file());
   auto store = open();
   ASSERT_TRUE(store) << store.error().what;
   EXPECT_EQ(dump(store->load().value()), before);
@@ -315,7 +315,7 @@ TEST_F(StoreFileTest, FileOfANodeByItselfIsTaken) {
   ASSERT_EQ(sqlite3_open(file().c_str(), &db), SQLITE_OK);
   EXPECT_EQ(sqlite3_exec(db,
                          "DROP TABLE cluster; DROP TABLE slice; DROP TABLE confirmed; "
-                         "PRAGMA user_version=2;",
+                         "DROP TABLE terms; PRAGMA user_version=2;",
                          nullptr, nullptr, nullptr),
             SQLITE_OK);
   sqlite3_close(db);
@@ -340,7 +340,8 @@ TEST_F(StoreFileTest, FileOfTheFirstSchemaIsTaken) {
   ASSERT_EQ(sqlite3_open(file().c_str(), &db), SQLITE_OK);
   EXPECT_EQ(sqlite3_exec(db,
                          "DROP TABLE idle_names; DROP TABLE left_netns; DROP TABLE cluster; "
-                         "DROP TABLE slice; DROP TABLE confirmed; PRAGMA user_version=1;",
+                         "DROP TABLE slice; DROP TABLE confirmed; DROP TABLE terms; "
+                         "PRAGMA user_version=1;",
                          nullptr, nullptr, nullptr),
             SQLITE_OK);
   sqlite3_close(db);
@@ -357,14 +358,18 @@ TEST_F(StoreFileTest, MigrationThatFailsLeavesTheOldVersion) {
     auto store = open();
     ASSERT_TRUE(store && store->apply(step(1), 1));
   }
-  constexpr std::array<std::string_view, 5> kBroken = {
-      schema::kSteps[0], schema::kSteps[1], schema::kSteps[2],
-      "ALTER TABLE quarantine ADD COLUMN note TEXT;", "ALTER TABLE nonsense ADD COLUMN note TEXT;"};
+  constexpr std::array<std::string_view, 6> kBroken = {
+      schema::kSteps[0],
+      schema::kSteps[1],
+      schema::kSteps[2],
+      schema::kSteps[3],
+      "ALTER TABLE quarantine ADD COLUMN note TEXT;",
+      "ALTER TABLE nonsense ADD COLUMN note TEXT;"};
   auto broken = options();
   broken.steps = kBroken;
   const auto failed = Store::open(dir_, broken);
   ASSERT_FALSE(failed);
-  EXPECT_THAT(failed.error().what, HasSubstr("schema step 5"));
+  EXPECT_THAT(failed.error().what, HasSubstr("schema step 6"));
   auto store = open();
   ASSERT_TRUE(store) << store.error().what;
   EXPECT_EQ(store->load()->generation, 1U);

@@ -82,8 +82,12 @@ class StoreTest : public testing::Test {
                      Prefix::parse("10.214.0.0/16").value(),
                      {},
                      Prefix::parse("10.213.7.0/24").value(),
+                     {},
                      {}},
                     0xffffffff00000003}},
+        PutLooseTerms{{Prefix::parse("192.0.2.8").value(), Prefix::parse("2001:db8::/64").value()},
+                      30000,
+                      32767},
         PutSliceItem{{0, "a"}, std::string("\0value", 6)},
         PutSliceItem{{7, "of a later kind"}, ""},
         PutConfirmation{"a",
@@ -143,7 +147,8 @@ TEST_F(StoreTest, EverythingComesBackAsItWasPut) {
             "idle llm since -7\n"
             "left of gone: 4/18446744069414584322 /run/netns/gone\n"
             "cluster c mesh.internal revision 18446744069414584323: 10.213.0.0/16 - "
-            "10.214.0.0/16 - 10.213.7.0/24 -\n" +
+            "10.214.0.0/16 - 10.213.7.0/24 - proxy 192.0.2.8/32 proxy 2001:db8::/64 gateway "
+            "30000-32767\n" +
                 fmt::format("slice 0 a: 6 bytes, {}\nslice 7 of a later kind: 0 bytes, {}\n",
                             std::hash<std::string>()(std::string("\0value", 6)),
                             std::hash<std::string>()("")) +
@@ -224,7 +229,8 @@ TEST_F(StoreTest, DroppingTakesWhatHangsOnItAlong) {
   EXPECT_EQ(dump(store->load().value()),
             "generation 2\nworkload b: b ada wf1 db draining=false ready=false\n"
             "cluster c mesh.internal revision 18446744069414584323: 10.213.0.0/16 - "
-            "10.214.0.0/16 - 10.213.7.0/24 -\n");
+            "10.214.0.0/16 - 10.213.7.0/24 - proxy 192.0.2.8/32 proxy 2001:db8::/64 gateway "
+            "30000-32767\n");
 }
 
 TEST_F(StoreTest, DroppingADeclarationDropsItsNodePorts) {
@@ -316,7 +322,7 @@ TEST_F(StoreTest, RebootVoidsAttachmentsAndLetsAddressesRestAnew) {
       "resting fd00::9 until 65000000000\n"
       "idle llm since -7\n"
       "cluster c mesh.internal revision 18446744069414584323: 10.213.0.0/16 - "
-      "10.214.0.0/16 - 10.213.7.0/24 -\n"
+      "10.214.0.0/16 - 10.213.7.0/24 - proxy 192.0.2.8/32 proxy 2001:db8::/64 gateway 30000-32767\n"
       "slice 0 a: 6 bytes, 16900004215592635482\n"
       "slice 7 of a later kind: 0 bytes, 6142509188972423790\n"
       "confirmed a -> far: 10.213.7.1 - - fd00::5 tcp/1-5432 udp/65535-65535\n"

@@ -63,12 +63,17 @@ class ClusterNode final : public ClusterLink, public controller::NodeStream {
     settings.vip_pool4 = Prefix::parse("10.98.0.0/24").value();
     settings.resolver4[0] = IpAddress::parse("169.254.77.53").value();
     settings.publish_addresses = {IpAddress::parse("192.0.2.1").value()};
+    if (!underlay.empty()) settings.publish_addresses = underlay;
+    settings.gateway = gateway;
     NodeOptions node_options;
     node_options.wall_clock = [this] {
       return std::chrono::system_clock::time_point(
           std::chrono::floor<std::chrono::seconds>(now_.time_since_epoch()));
     };
-    if (with_controller) node_options.cluster = ClusterOptions{.version = "test"};
+    if (with_controller) {
+      node_options.cluster =
+          ClusterOptions{.version = "test", .underlay = underlay, .gateway = gateway};
+    }
     process = std::make_unique<Node>(
         settings, *store_, kernel, *names_,
         [this](mesh::v1::Event event) { events.push_back(std::move(event)); },
@@ -131,6 +136,8 @@ class ClusterNode final : public ClusterLink, public controller::NodeStream {
 
   const std::string name;
   std::string boot = "boot-1", vfs;  // of the next start()
+  std::vector<IpAddress> underlay;
+  bool gateway = false;
   FakeKernel kernel;
   std::unique_ptr<Node> process;
   std::vector<mesh::v1::Event> events;

@@ -43,11 +43,17 @@ class ClusterNodesTest : public testing::Test {
   [[nodiscard]] ClusterNode& node(const std::string& name) { return *nodes_.at(name); }
 
   // Another one, which knows what is stored and nothing else; every session ends.
-  void new_controller(const std::string& name, bool node_declarations = true) {
+  void new_controller(const std::string& name, bool node_declarations = true,
+                      std::vector<Prefix> proxies = {}, policy::PortSpan gateway_ports = {}) {
+    controller_with({.name = name,
+                     .node_declarations = node_declarations,
+                     .proxies = std::move(proxies),
+                     .gateway_ports = gateway_ports});
+  }
+  void controller_with(controller::ControllerOptions options) {
     for (auto& [node_name, one] : nodes_) disconnect(node_name);
-    auto made =
-        controller::Controller::make(std::make_unique<controller::MemoryStore>(memory_),
-                                     {.name = name, .node_declarations = node_declarations}, now_);
+    auto made = controller::Controller::make(std::make_unique<controller::MemoryStore>(memory_),
+                                             std::move(options), now_);
     ASSERT_TRUE(made) << made.error().what;
     controller_ = *std::move(made);
   }

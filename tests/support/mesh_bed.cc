@@ -208,6 +208,11 @@ void MeshBed::join_cluster(bool by_tunnel) {
   add({ElementBuilder(SetId::kTrunk).ifname("up0").build()});
 }
 
+void MeshBed::become_gateway() {
+  settings_.gateway = true;
+  reinstall();
+}
+
 void MeshBed::reinstall() {
   const auto dump = must(netlink::NftDump::read(*socket_, policy::kTableName));
   Elements elements;

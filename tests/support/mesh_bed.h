@@ -67,6 +67,8 @@ class MeshBed {
   [[nodiscard]] std::map<policy::Element, std::uint64_t> counted(policy::SetId set);
   // From now on other nodes' packets come by the uplink, which is a tunnel's end or not.
   void join_cluster(bool by_tunnel);
+  // From now on it takes connections from outside to other nodes.
+  void become_gateway();
   // Packets of a named counter of the table.
   [[nodiscard]] std::uint64_t counter(const std::string& name);
 

@@ -58,6 +58,10 @@ inline std::string dump(const StoredState& state) {
          {&terms.pool4, &terms.pool6, &terms.vip4, &terms.vip6, &terms.block4, &terms.block6}) {
       out += *range ? " " + (*range)->to_string() : " -";
     }
+    for (const auto& prefix : terms.proxies) out += " proxy " + prefix.to_string();
+    if (terms.gateway_first != 0) {
+      out += fmt::format(" gateway {}-{}", terms.gateway_first, terms.gateway_last);
+    }
     out += "\n";
   }
   for (const auto& [key, value] : state.slice) {
