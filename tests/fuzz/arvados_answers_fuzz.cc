@@ -60,28 +60,30 @@ void ask_until_it_ends(Question question, const Reply& reply) {
   static_cast<void>(question.answer());
 }
 
-}  // namespace
-}  // namespace meshd::arvados
-
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using meshd::arvados::IdentityQuestion, meshd::arvados::LevelQuestion, meshd::arvados::Reply,
-      meshd::arvados::Sweep;
-  if (size == 0) return 0;
-  constexpr int kStatus[] = {200, 200, 401, 403, 404, 422, 500, 302};
-  Reply reply;
-  reply.status = kStatus[data[0] % 8];
-  reply.is_json = true;
-  reply.body.assign(reinterpret_cast<const char*>(data + 1), size - 1);
-  meshd::arvados::read_as_everything(reply);
-  if (reply.status == 200) meshd::arvados::declare_all(reply);
+void read_one(const Reply& reply) {
+  read_as_everything(reply);
+  if (reply.status == 200) declare_all(reply);
   ask_until_it_ends(IdentityQuestion(), reply);
   ask_until_it_ends(LevelQuestion({"zzzzz-tpzed-000000000000001", "", false},
                                   {"zzzzz-dz642-000000000000001", "zzzzz-xvhdp-000000000000001"},
-                                  meshd::policy::Access::kCanWrite),
+                                  policy::Access::kCanWrite),
                     reply);
   Sweep sweep({"zzzzz-dz642-000000000000001"});
   for (int step = 0; step < 20 && sweep.next(); ++step) {
     if (!sweep.take(reply)) break;
   }
+}
+
+}  // namespace
+}  // namespace meshd::arvados
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size == 0) return 0;
+  constexpr int kStatus[] = {200, 200, 401, 403, 404, 422, 500, 302};
+  meshd::arvados::Reply reply;
+  reply.status = kStatus[data[0] % 8];
+  reply.is_json = true;
+  reply.body.assign(reinterpret_cast<const char*>(data + 1), size - 1);
+  meshd::arvados::read_one(reply);
   return 0;
 }
