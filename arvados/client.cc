@@ -22,11 +22,11 @@ namespace {
 using std::chrono::duration_cast;
 using std::chrono::milliseconds;
 
-template <auto kFree>
+template <auto Free>
 struct Freed {
   template <class T>
   void operator()(T* object) const {
-    kFree(object);
+    Free(object);
   }
 };
 // Both handles are void to libcurl: the deleter tells them apart.
