@@ -80,10 +80,9 @@ TEST(ListedTest, ADeclarationInPropertiesIsOneWorkloadAndItsOwnPortsWin) {
   const auto result = listed_of(
       {.workflow = '"' + container_uuid(9) + '"',
        .published = R"({"80":{"access":"private","label":"Web","initial_path":""}})",
-       .properties =
-           R"({"meshd":{"name":"db","serves":[{"port":5432,"name":"sql"}],"hold":"60s",)"
-           R"("peers":[{"name":"cache"}],)"
-           R"("publish":[{"port":80,"http":true,"access":"CAN_READ"}]}})"});
+       .properties = R"({"meshd":{"name":"db","serves":[{"port":5432,"name":"sql"}],"hold":"60s",)"
+                     R"("peers":[{"name":"cache"}],)"
+                     R"("publish":[{"port":80,"http":true,"access":"CAN_READ"}]}})"});
   EXPECT_EQ(result.problem, "");
   EXPECT_EQ(result.declaration.name, "db");
   EXPECT_EQ(result.declaration.serves.at(0).ports.first, 5432);
