@@ -75,6 +75,11 @@ std::string_view other_type(std::string_view plain) {
   return point || signed_number || exponent_signed ? "a number" : "";
 }
 
+// A line 0 is none: the tree was not text.
+std::string line_text(std::string_view file, int line) {
+  return line == 0 ? std::string(file) : fmt::format("{}:{}", file, line);
+}
+
 class Reader {
  public:
   explicit Reader(ParsedFile& parsed) : parsed_(parsed) {}
@@ -101,9 +106,9 @@ class Reader {
  private:
   std::unexpected<Error> refuse(const YamlNode& node, const std::string& path,
                                 std::string_view reason) const {
-    return fail(ErrorCode::kInvalid,
-                path.empty() ? fmt::format("{}:{}: {}", parsed_.file, node.line, reason)
-                             : fmt::format("{}:{}: {}: {}", parsed_.file, node.line, path, reason));
+    const auto at = line_text(parsed_.file, node.line);
+    return fail(ErrorCode::kInvalid, path.empty() ? fmt::format("{}: {}", at, reason)
+                                                  : fmt::format("{}: {}: {}", at, path, reason));
   }
   std::unexpected<Error> wrong_kind(const YamlNode& node, const std::string& path,
                                     std::string_view wanted) const {
@@ -266,7 +271,7 @@ class Reader {
 std::string ParsedFile::where(std::string_view path) const {
   for (std::string_view around = path;;) {
     const auto found = lines.find(around);
-    if (found != lines.end()) return fmt::format("{}:{}", file, found->second);
+    if (found != lines.end()) return line_text(file, found->second);
     const auto cut = around.find_last_of(".[");
     if (cut == std::string_view::npos) return file;
     around = around.substr(0, cut);
@@ -275,9 +280,13 @@ std::string ParsedFile::where(std::string_view path) const {
 
 Result<ParsedFile> parse_text(std::string_view file, std::string_view text,
                               google::protobuf::Message& into) {
+  return parse_tree(file, TRY(read_yaml(file, text)), into);
+}
+
+Result<ParsedFile> parse_tree(std::string_view file, const YamlNode& tree,
+                              google::protobuf::Message& into) {
   ParsedFile parsed;
   parsed.file = file;
-  const auto tree = TRY(read_yaml(file, text));
   CHECK_OK(Reader(parsed).message(tree, into, ""));
   return parsed;
 }

@@ -22,6 +22,8 @@ class Message;
 
 namespace meshd::policy {
 
+struct YamlNode;
+
 // Why a declaration that names a host for `egress` is refused.
 inline constexpr std::string_view kEgressByAddress =
     "egress goes by address, since what a name means changes behind the rule's back";
@@ -36,6 +38,9 @@ struct ParsedFile {
 };
 
 [[nodiscard]] Result<ParsedFile> parse_text(std::string_view file, std::string_view text,
+                                            google::protobuf::Message& into);
+// Of a tree that came otherwise than as a file's text; errors name lines where it has them.
+[[nodiscard]] Result<ParsedFile> parse_tree(std::string_view file, const YamlNode& tree,
                                             google::protobuf::Message& into);
 
 }  // namespace meshd::policy
