@@ -31,8 +31,10 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr int kWorkloadsPerApply = 400;
-constexpr auto kPatience = std::chrono::seconds(150);  // with all nodes
-constexpr auto kLongest = std::chrono::seconds(20);    // with one change
+// With all nodes: what they hear of each other grows with their square.
+constexpr auto kPatience = std::chrono::seconds(60);
+constexpr auto kPatienceWithEach = std::chrono::milliseconds(80);
+constexpr auto kLongest = std::chrono::seconds(20);  // with one change
 
 double ms(Clock::duration time) { return std::chrono::duration<double, std::milli>(time).count(); }
 
@@ -136,10 +138,11 @@ class Load final : private FleetEvents {
 
   template <class Until>
   void await(Until until, const std::string& what) {
-    const auto end = Clock::now() + kPatience;
+    const auto patience = kPatience + kPatienceWithEach * world_.nodes();
+    const auto end = Clock::now() + patience;
     while (!until()) {
       if (Clock::now() > end) {
-        die(fmt::format("not within {} s: {} ({})", kPatience.count(), what, sessions()));
+        die(fmt::format("not within {} s: {} ({})", ms(patience) / 1000, what, sessions()));
       }
       fleet_->run_until(Clock::now() + milliseconds(10));
     }

@@ -24,11 +24,11 @@ namespace {
 
 namespace pb = mesh::v1;
 
-// Enrolments under way: more than a controller answers at a time, fewer than it takes calls.
-constexpr std::size_t kJoining = 256;
-// Nodes on their way to being in sync. Their end costs as much as the controller's, and here one
-// thread does it for all of them: with more, pings would wait for too long.
-constexpr std::size_t kComing = 1000;
+// Enrolments under way, and nodes on their way to being in sync. Their end costs as much as the
+// controller's, and here one thread does it for all of them: with more at a time pings would wait
+// for longer than keepalive does, and who is cut off begins again.
+constexpr std::size_t kJoining = 64;
+constexpr std::size_t kComing = 250;
 // As the daemon's (meshd/controller_link.h).
 constexpr double kFirstPauseMs = 200, kLongestPauseMs = 10'000, kGrowth = 1.5;
 constexpr int kMaxMessageBytes = 32 << 20;
@@ -52,6 +52,7 @@ std::shared_ptr<grpc::Channel> channel_to(const std::string& address, const std:
 // What all nodes share.
 struct Common {
   ClusterWorld& world;
+  std::vector<std::size_t> pairs;  // of each node, as of connect_all()
   FleetEvents& events;
   pki::JoinTicket ticket;
   std::string authorities;
@@ -186,7 +187,7 @@ class Node {
   [[nodiscard]] bool is_complete() const {
     return is_connected() && in_sync_ && taken_ == reported_ && reported_ > 0 &&
            nodes_known_ + 1 == common_.world.nodes() &&
-           confirmed_.size() >= common_.world.pairs(number_);
+           confirmed_.size() >= common_.pairs[static_cast<std::size_t>(number_)];
   }
 
  private:
@@ -371,7 +372,7 @@ class GrpcFleet final : public Fleet {
  public:
   GrpcFleet(ClusterWorld& world, pki::JoinTicket ticket, const std::string& identity,
             FleetEvents& events)
-      : common_{world, events, std::move(ticket), {}, {}, {}, 0, 0, false, {}, {}, {}} {
+      : common_{world, {}, events, std::move(ticket), {}, {}, {}, 0, 0, false, {}, {}, {}} {
     for (const auto& authority : common_.ticket.authorities.certificates) {
       common_.authorities += authority.to_pem();
     }
@@ -413,6 +414,10 @@ class GrpcFleet final : public Fleet {
   void stay_away() override { common_.stay_away = true; }
   void connect_all() override {
     common_.stay_away = false;
+    common_.pairs.clear();
+    for (int node = 0; node < common_.world.nodes(); ++node) {
+      common_.pairs.push_back(common_.world.pairs(node));
+    }
     for (const auto& node : nodes_) to_join_.push_back(node.get());
   }
   int connected() const override { return count(&Node::is_connected); }

@@ -44,8 +44,8 @@ class Fleet {
 
   // Handles what has arrived, at most until then.
   virtual void run_until(Clock::time_point until) = 0;
-  // All at once, up to a thousand: those without a certificate ask for one first. Who is cut off
-  // comes again, until stay_away().
+  // All, as many at once as one thread can play: those without a certificate ask for one first.
+  // Who is cut off comes again, until stay_away().
   virtual void connect_all() = 0;
   virtual void stay_away() = 0;
   [[nodiscard]] virtual int connected() const = 0;

@@ -77,9 +77,9 @@ class Slices {
   [[nodiscard]] std::uint64_t revision(const std::string& node) const;
   // The first revision that will hold all of the slice as it is now.
   [[nodiscard]] std::uint64_t revision_with_all(const std::string& node) const;
-  // Nodes with something to send and nothing on its way, since the last call. A node that comes
-  // or goes is told to those whom nothing else concerns at most so often that each message to
-  // all of them has news of several, when there is much: after next_news() there is some.
+  // Nodes with something to send and nothing on its way, since the last call. That a node has
+  // come or gone is told to those whom nothing else concerns one after the other: after
+  // next_news() there are some.
   [[nodiscard]] std::set<std::string> take_ready(TimePoint now);
   [[nodiscard]] std::optional<TimePoint> next_news() const;
   // The keys of a node's slice, sorted: for tests and for people.
@@ -159,7 +159,7 @@ class Slices {
   void note_versions();
   void note_pairs(const Cluster& cluster, const std::string& node, Session& session);
   void start_over(const std::string& node);
-  void note_nodes();
+  void tell_nodes(TimePoint now);
   // Without news of nodes, and with them.
   [[nodiscard]] static bool has_more(const Session& session);
   [[nodiscard]] bool has_more(const std::string& node, const Session& session) const;
@@ -173,8 +173,9 @@ class Slices {
   std::map<policy::OutsideKey, std::string> outside_ids_;           // whom they lead to
   std::map<std::string, std::set<policy::OutsideKey>> outside_of_;  // the same by id
   NodeList nodes_;
-  bool nodes_changed_ = false;  // since all were told
-  TimePoint told_at_{};
+  bool nodes_changed_ = false;          // since the last round of news began
+  std::optional<std::string> telling_;  // of a round, who was told last
+  TimePoint told_until_{};              // each telling moves it on by its share of the time
   std::map<ItemKey, Item> items_;
   std::map<ItemKey, std::set<std::string>> holders_;  // nodes whose slice has it
   std::map<std::string, Relations> relations_;

@@ -9,10 +9,12 @@ namespace {
 
 using KeyKind = mesh::v1::SliceKey::Kind;
 
-// With a thousand nodes every 200 ms, with a few at once: a message to every node costs the
-// controller some 50 us for each.
+// News of nodes go to so many nodes at once, and to one in this time from there on: a message costs
+// the controller 0.2 ms of CPU, so that they take a fifth of a core at most, however many nodes
+// come and go, and never hold up what concerns somebody.
+constexpr int kNewsAtOnce = 64;
 constexpr auto kNewsEvery = std::chrono::milliseconds(1);
-constexpr std::size_t kNodesOfNews = 5;
+constexpr std::size_t kNewsShare = 8;  // told in one turn, so that not each is a turn of the loop
 
 std::uint64_t age_ms(TimePoint since, TimePoint now) {
   const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - since).count();
@@ -242,16 +244,12 @@ std::uint64_t Slices::revision_with_all(const std::string& node) const {
 }
 
 std::optional<TimePoint> Slices::next_news() const {
-  if (!nodes_changed_) return std::nullopt;
-  return told_at_ + kNewsEvery * static_cast<int>(slices_.size() / kNodesOfNews);
+  if (!nodes_changed_ && !telling_) return std::nullopt;
+  return told_until_ + kNewsEvery * static_cast<int>(std::min(slices_.size(), kNewsShare));
 }
 
 std::set<std::string> Slices::take_ready(TimePoint now) {
-  if (const auto when = next_news(); when && *when <= now) {
-    nodes_changed_ = false;
-    told_at_ = now;
-    note_nodes();
-  }
+  if (const auto when = next_news(); when && *when <= now) tell_nodes(now);
   auto ready = std::exchange(ready_, {});
   std::erase_if(ready, [&](const std::string& node) {
     const auto found = slices_.find(node);
@@ -262,12 +260,26 @@ std::set<std::string> Slices::take_ready(TimePoint now) {
 }
 
 // All who have a session are to be told.
-void Slices::note_nodes() {
+// Round by round: what changes in one is told in it to those that it has not come to, and to the
+// others in the next.
+void Slices::tell_nodes(TimePoint now) {
+  if (!telling_) {
+    nodes_changed_ = false;
+    telling_.emplace();
+  }
+  told_until_ = std::max(told_until_, now - kNewsAtOnce * kNewsEvery);
+  auto next = slices_.upper_bound(*telling_);
+  for (; next != slices_.end() && told_until_ + kNewsEvery <= now; ++next) {
+    telling_ = next->first;
+    if (!next->second.session || next->second.session->on_its_way) continue;
+    ready_.insert(next->first);
+    told_until_ += kNewsEvery;
+  }
+  if (next != slices_.end()) return;
+  telling_.reset();
   auto told = nodes_.told_all().told;
   for (const auto& [node, slice] : slices_) {
-    if (!slice.session) continue;
-    told = std::min(told, slice.session->nodes.told);
-    if (!slice.session->on_its_way) ready_.insert(node);
+    if (slice.session) told = std::min(told, slice.session->nodes.told);
   }
   nodes_.forget_gone(told);
 }
