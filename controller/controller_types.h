@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "base/ip.h"
 #include "policy/outside_ports.h"
 #include "proto/controller.pb.h"
+#include "proxy/target.h"
 
 namespace meshd::controller {
 
@@ -36,6 +38,7 @@ struct ControllerOptions {
   std::vector<Prefix> proxies = {};     // that nodes admit to `http` publications
   policy::PortSpan gateway_ports = {};  // outside ports; none: there are no gateways
   std::set<std::string> gateway_nodes = {};  // that may be one; none: any
+  std::optional<proxy::Site> web = {};       // how it is called from outside; absent: not at all
 };
 
 // How long an attach may wait for its declaration here; the node's own deadline is shorter.
