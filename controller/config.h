@@ -15,11 +15,21 @@
 #include "base/result.h"
 #include "metrics/http.h"
 #include "policy/outside_ports.h"
+#include "proxy/nginx_config.h"
 
 namespace meshd::controller {
 
 inline constexpr const char* kDefaultConfigPath = "/etc/mesh-controller/mesh-controller.yaml";
 inline constexpr std::uint32_t kMaxSeconds = 30 * 24 * 3600;  // longer is for ever
+
+// Access that is taken away works on until it is asked for again.
+inline constexpr std::uint32_t kMaxKeepSeconds = 3600;
+
+struct WebConfig {
+  proxy::NginxSite nginx;  // names, certificate, and where nginx asks
+  std::string group, relay_dir, tokens;
+  Duration keep_good = std::chrono::seconds(60), keep_bad = std::chrono::seconds(5);
+};
 
 struct Config {
   std::string listen = "[::]:7443";
@@ -36,7 +46,13 @@ struct Config {
   std::vector<Prefix> proxies;                    // where the proxies' requests come from
   policy::PortSpan gateway_ports;                 // none: there are no gateways
   std::set<std::string> gateway_nodes;            // none: any node may be one
+  std::optional<WebConfig> web;                   // absent: nothing is opened from outside
 };
+
+// Where the token file is unless the configuration says otherwise.
+[[nodiscard]] std::string default_tokens(const std::string& dir);
+// Fills in what is left out, from the site's name.
+void fill_certificates(proxy::NginxSite& site);
 
 [[nodiscard]] Result<Config> parse_config(std::string_view file, std::string_view text);
 // A missing file is an error where it was asked for by name.
