@@ -26,9 +26,11 @@
 #include "controller/elsewhere.h"
 #include "controller/opened.h"
 #include "controller/openings.h"
+#include "controller/overview.h"
 #include "controller/refused.h"
 #include "controller/slices.h"
 #include "controller/store.h"
+#include "controller/traffic.h"
 
 namespace meshd::controller {
 
@@ -71,6 +73,12 @@ class Controller {
   // What the proxy may open; null where none is configured.
   [[nodiscard]] const Openings* openings() const { return openings_ ? &*openings_ : nullptr; }
   [[nodiscard]] const proxy::Site* web() const { return options_.web ? &*options_.web : nullptr; }
+
+  // Somebody looks at the page: nodes are asked what passes, until nobody has looked for a while.
+  void note_look(const Moment& now);
+  // What they may see of it.
+  [[nodiscard]] std::shared_ptr<const proxy::Overview> overview(const Moment& now);
+  void forget_overview();
 
   void on_timer(const Moment& now);
   [[nodiscard]] std::optional<TimePoint> next_timer() const { return timer_; }
@@ -145,6 +153,8 @@ class Controller {
                   const Moment& now);
   void on_refused_flows(const std::string& node, Session& session,
                         const mesh::v1::RefusedFlows& flows, const Moment& now);
+  void on_traffic(const std::string& node, const mesh::v1::Traffic& traffic, const Moment& now);
+  void ask_traffic(Session& session) const;
   void tell(mesh::v1::Event event) const {
     if (sink_) sink_(std::move(event));
   }
@@ -189,6 +199,9 @@ class Controller {
   std::string store_trouble_;
   std::optional<TimePoint> timer_;
   RefusedTable refused_;
+  TrafficTable traffic_;
+  Overviews overviews_;
+  TimePoint looked_until_{}, look_again_at_{};
   Counts counts_;
   EventSink sink_;
 };

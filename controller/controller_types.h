@@ -52,6 +52,10 @@ inline constexpr std::size_t kMaxAwaited = 1024;  // of one node
 inline constexpr auto kComeBack = std::chrono::milliseconds(20);
 // After a slice was refused, and while the store is away.
 inline constexpr auto kRetryAfter = std::chrono::seconds(1);
+// So long nodes say what passes once they are asked; and how often they are asked again, so that a
+// lost message matters little and nobody goes on for long when nobody looks.
+inline constexpr auto kLookFor = std::chrono::seconds(30);
+inline constexpr auto kLookAgain = std::chrono::seconds(10);
 // Reports of one node that the store has not taken yet; beyond it the session ends and begins
 // with a report of everything.
 inline constexpr std::size_t kMaxKeptReports = 64;

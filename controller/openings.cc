@@ -86,8 +86,8 @@ void Openings::update(const Cluster& cluster, const Touched& touched,
   }
 }
 
-std::vector<std::string> web_urls(const Cluster& cluster, const proxy::Site& site,
-                                  const std::string& id, std::uint16_t port) {
+std::vector<proxy::Target> web_targets(const Cluster& cluster, const std::string& id,
+                                       std::uint16_t port) {
   const auto opening = opening_of(cluster, id, {});
   const auto* open = opening ? opening->open_port(port) : nullptr;
   if (open == nullptr || !open->http) return {};
@@ -104,8 +104,15 @@ std::vector<std::string> web_urls(const Cluster& cluster, const proxy::Site& sit
     if (key && !ports.given.at(*key).rests_until)
       targets.emplace_back(proxy::PortTarget{key->port});
   }
+  return targets;
+}
+
+std::vector<std::string> web_urls(const Cluster& cluster, const proxy::Site& site,
+                                  const std::string& id, std::uint16_t port) {
+  const auto opening = opening_of(cluster, id, {});
+  const auto* open = opening ? opening->open_port(port) : nullptr;
   std::vector<std::string> urls;
-  for (const auto& target : targets) {
+  for (const auto& target : web_targets(cluster, id, port)) {
     auto url = proxy::url_of(site, target, open->path);
     if (!url.empty()) urls.push_back(std::move(url));
   }

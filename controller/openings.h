@@ -43,7 +43,10 @@ class Openings {
   proxy::DirectoryWriter writer_;
 };
 
-// Where browsers open a publication: by its service's name, by the container's, by a port of its
+// What an http publication is called from outside, the shortest first; none: it is no such one.
+[[nodiscard]] std::vector<proxy::Target> web_targets(const Cluster& cluster, const std::string& id,
+                                                     std::uint16_t port);
+// Where browsers open it: by its service's name, by the container's, by a port of its
 // own; those of them that the site has. Empty: no http publication.
 [[nodiscard]] std::vector<std::string> web_urls(const Cluster& cluster, const proxy::Site& site,
                                                 const std::string& id, std::uint16_t port);

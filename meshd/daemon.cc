@@ -188,6 +188,7 @@ Status Daemon::start_events() {
   audit_by(BootClock::now() + kAuditEvery);
   why_timer_ = TRY(loop_->make_timer([this] { publish_why(); }));
   pairs_timer_ = TRY(loop_->make_timer([this] { report_pairs(); }));
+  traffic_timer_ = TRY(loop_->make_timer([this] { read_traffic(); }));
   ready_ = TRY(ReadyWatch::make(
       *loop_, node_->world(), [this](const std::string& id, Listening seen, TimePoint now) {
         node_->on_listening(id, seen.ready, std::move(seen.problems), now);
@@ -280,6 +281,7 @@ void Daemon::settle() {
   ready_->refresh(BootClock::now());
   node_timer_->set(node_->next_timer());
   if (controller_timer_) controller_timer_->set(controller_->link().next_timer());
+  follow_look(BootClock::now());
 }
 
 void Daemon::on_jobs() {

@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,7 @@
 #include "meshd/refusals.h"
 #include "meshd/run_lock.h"
 #include "meshd/store.h"
+#include "meshd/traffic.h"
 #include "metrics/http.h"
 #include "netlink/link_monitor.h"
 #include "netlink/nflog.h"
@@ -110,6 +112,8 @@ class Daemon final : public Api {
   [[nodiscard]] Reply<T> audited(Caller caller, std::string_view command,
                                  std::vector<std::string> lines, Reply<T> reply);
   void report_pairs();
+  void follow_look(TimePoint now);
+  void read_traffic();
   [[nodiscard]] mesh::v1::StatusReply status_reply() const;
   [[nodiscard]] std::string metrics_text();
   void serve_metrics();
@@ -145,12 +149,15 @@ class Daemon final : public Api {
   std::set<std::string> why_changed_;
   policy::RefusedPairs pairs_{kRefusedConsumers};
   bool pairs_timer_set_ = false;
+  bool looking_ = false;  // somebody looks at the controller's page
+  TrafficCounts traffic_;
+  std::optional<TimePoint> traffic_at_;  // when that was read
   NodeCounts counts_;
   std::unique_ptr<metrics::Endpoint> metrics_;
   std::vector<std::shared_ptr<EventStream>> watchers_;
   std::vector<std::shared_ptr<EventStream>> refusal_watchers_;
   std::unique_ptr<Timer> node_timer_, audit_timer_, why_timer_, watchdog_timer_, controller_timer_,
-      pairs_timer_, metrics_timer_;
+      pairs_timer_, metrics_timer_, traffic_timer_;
   std::vector<std::unique_ptr<Source>> sources_;
 };
 

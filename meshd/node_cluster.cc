@@ -11,6 +11,7 @@
 #include "meshd/node.h"
 #include "meshd/refusals.h"
 #include "meshd/report.h"
+#include "meshd/traffic.h"
 #include "policy/from_proto.h"
 #include "policy/truth.h"
 
@@ -102,6 +103,8 @@ void ClusterPart::on_connected(ClusterLink& link, TimePoint now) {
   welcome_ = false;
   named_.reset();
   in_force_ = 0;
+  looked_until_ = {};
+  told_traffic_ = false;
   why_away_.clear();
   turned_down_.reset();
 }
@@ -145,6 +148,8 @@ void ClusterPart::on_message(const pb::ToNode& message, TimePoint now) {
       return on_started(message.started());
     case pb::ToNode::kDeclare:
       return on_declared(message.declare());
+    case pb::ToNode::kLook:
+      return on_look(message.look(), now);
     default:
       return;  // of a later controller, which does without an answer
   }
@@ -394,6 +399,19 @@ void ClusterPart::tell_refused(pb::RefusedFlows flows) {
   if (flows.flows().empty()) return;
   pb::FromNode message;
   *message.mutable_refused_flows() = std::move(flows);
+  send(std::move(message));
+}
+
+void ClusterPart::on_look(const pb::Look& look, TimePoint now) {
+  looked_until_ = now + std::min<Duration>(std::chrono::seconds(look.for_s()), kMaxLook);
+}
+
+// That nothing passes any more is said once.
+void ClusterPart::tell_traffic(pb::Traffic traffic) {
+  const bool any = !traffic.flows().empty();
+  if (!std::exchange(told_traffic_, any) && !any) return;
+  pb::FromNode message;
+  *message.mutable_traffic() = std::move(traffic);
   send(std::move(message));
 }
 

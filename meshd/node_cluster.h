@@ -56,6 +56,9 @@ class ClusterPart {
   // Said in a session that has been accepted only.
   [[nodiscard]] bool is_connected() const { return link_ != nullptr && welcome_; }
   void tell_refused(mesh::v1::RefusedFlows flows);
+  // Until when somebody looks at the controller's page, and wants to see what passes.
+  [[nodiscard]] TimePoint looked_until() const { return looked_until_; }
+  void tell_traffic(mesh::v1::Traffic traffic);
   // Sessions so far; slices that came in force, and that were refused.
   [[nodiscard]] std::uint64_t sessions() const { return session_count_; }
   [[nodiscard]] std::uint64_t slices_applied() const { return slices_applied_; }
@@ -123,6 +126,7 @@ class ClusterPart {
   void on_started(const mesh::v1::StartedReply& started);
   void on_declared(const mesh::v1::DeclareReply& declared);
   void on_report_taken(const mesh::v1::ReportTaken& taken);
+  void on_look(const mesh::v1::Look& look, TimePoint now);
   void answer_slice(std::uint64_t revision, Result<std::uint64_t> outcome);
   void in_force(std::uint64_t revision);
   void serve_awaited(TimePoint now);
@@ -149,6 +153,8 @@ class ClusterPart {
   std::optional<mesh::v1::Welcome> turned_down_;  // because of the trouble
   std::string away_since_;
   std::uint64_t in_force_ = 0;  // revision, of this session
+  TimePoint looked_until_{};    // likewise
+  bool told_traffic_ = false;   // and there was some
   Reporter reporter_;
   std::map<std::uint64_t, Awaited> awaited_;  // by call
   std::map<std::uint64_t, Asked> asked_;

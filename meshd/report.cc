@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <span>
 #include <tuple>
 
+#include "meshd/traffic.h"
 #include "policy/allocate.h"
 #include "policy/from_proto.h"
 #include "policy/name.h"
@@ -64,24 +64,6 @@ struct Totals {
   // Of a publication or of a row of egress, each in its one element.
   std::map<policy::Element, Sum> with_outside;
 };
-
-struct AllowKey {
-  IpAddress consumer, provider;
-  std::uint8_t proto;
-  std::uint16_t port;
-};
-
-// allow4/allow6: consumer . provider . proto (padded) . port (padded), network order.
-AllowKey read_allow(const policy::Element& element) {
-  const auto key = element.key();
-  const std::size_t width = key.size() == 16 ? 4 : 16;
-  const auto address = [&](std::size_t at) {
-    return width == 4 ? IpAddress::v4(std::span<const std::uint8_t, 4>(key.data() + at, 4))
-                      : IpAddress::v6(std::span<const std::uint8_t, 16>(key.data() + at, 16));
-  };
-  return {address(0), address(width), key[2 * width],
-          static_cast<std::uint16_t>(key[2 * width + 4] << 8 | key[2 * width + 5])};
-}
 
 Totals total(const std::vector<ElementCount>& counts) {
   Totals totals;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "policy/declaration.h"
 
@@ -25,6 +26,7 @@ struct Question {
   enum class What : std::uint8_t {
     kWho,    // is this token anybody's?
     kLevel,  // what may its owner do with this workload, at least up to `needed`?
+    kSees,   // whose workloads, and which, may its owner read beside their own?
   };
   What what = What::kWho;
   std::string token;
@@ -41,9 +43,11 @@ struct Answer {
     kUnavailable,  // nobody could be asked
   };
   Kind kind = Kind::kUnavailable;
-  User user;
+  User user = {};
   // Of kLevel: absent when they may not even read. No more than what was needed is looked for.
-  std::optional<Access> level;
+  std::optional<Access> level = {};
+  // Of kSees alone.
+  std::vector<std::string> owners = {}, ids = {};
   bool operator==(const Answer&) const = default;
 };
 

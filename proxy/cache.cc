@@ -5,7 +5,7 @@
 namespace meshd::proxy {
 
 AnswerCache::Key AnswerCache::key_of(const Question& question) {
-  std::string about;
+  std::string about = question.what == Question::What::kSees ? "sees" : "";
   if (question.what == Question::What::kLevel) {
     // None of them can hold a blank. The owner too: an id may be declared anew by another.
     about = fmt::format("{} {} {} {}", static_cast<int>(question.needed), question.id,
@@ -32,7 +32,7 @@ const Answer* AnswerCache::find(const Question& question, TimePoint now) {
 
 void AnswerCache::put(const Question& question, const Answer& answer, TimePoint now) {
   if (answer.kind == Answer::Kind::kUnavailable) return;
-  const bool good = answer.kind == Answer::Kind::kGood && (question.what == Question::What::kWho ||
+  const bool good = answer.kind == Answer::Kind::kGood && (question.what != Question::What::kLevel ||
                                                            suffices(answer.level, question.needed));
   auto key = key_of(question);
   for (auto* room : {&good_, &bad_}) {

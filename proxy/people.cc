@@ -224,12 +224,15 @@ Answer answer(std::span<const Person> people, const Question& question, UtcTime 
     if (pki::equal_in_constant_time(person.digest, digest)) found = &person;
   }
   if (found == nullptr || (found->expires_at && now >= *found->expires_at)) {
-    return {Answer::Kind::kBadToken, {}, std::nullopt};
+    return {.kind = Answer::Kind::kBadToken};
   }
-  Answer result{Answer::Kind::kGood, {{}, found->user, found->admin}, std::nullopt};
+  Answer result{.kind = Answer::Kind::kGood, .user = {{}, found->user, found->admin}};
   // A site may have Arvados' users and a token file for its administrators.
   if (is_arvados_uuid(found->user, kUserType)) result.user.uuid = found->user;
   if (question.what == Question::What::kLevel) result.level = level_at(*found, question.owner);
+  if (question.what == Question::What::kSees) {
+    for (const auto& grant : found->grants) result.owners.push_back(grant.owner);
+  }
   return result;
 }
 

@@ -38,22 +38,6 @@ int hex_digit(char c) {
   return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
 }
 
-// As forms are: %xx and '+'. What is no escape stands for itself.
-std::string decoded(std::string_view text) {
-  std::string result;
-  result.reserve(text.size());
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size() && hex_digit(text[i + 1]) >= 0 &&
-        hex_digit(text[i + 2]) >= 0) {
-      result += static_cast<char>(hex_digit(text[i + 1]) << 4 | hex_digit(text[i + 2]));
-      i += 2;
-    } else {
-      result += text[i] == '+' ? ' ' : text[i];
-    }
-  }
-  return result;
-}
-
 std::unexpected<Error> odd(std::string what) { return fail(ErrorCode::kInvalid, std::move(what)); }
 
 void take_parameter(std::string_view parameter, Request& request) {
@@ -61,7 +45,7 @@ void take_parameter(std::string_view parameter, Request& request) {
   const auto equals = parameter.find('=');
   if (equals == std::string_view::npos || !request.query_token.empty()) return;
   // Pasted into a form, it has a line's end or blanks about it.
-  const auto value = decoded(parameter.substr(equals + 1));
+  const auto value = decode_form(parameter.substr(equals + 1));
   const auto token = trimmed(value, " \t\r\n");
   if (is_token(token)) request.query_token = token;
 }
@@ -74,11 +58,14 @@ std::string take_query(std::string_view query, Request& request) {
     const auto end = query.find_first_of("&;");
     more = end != std::string_view::npos;
     const auto parameter = query.substr(0, end);
-    const auto name = decoded(parameter.substr(0, parameter.find('=')));
-    ours = std::ranges::any_of(kTokenParameters,
-                               [&](std::string_view one) { return same_but_case(name, one); });
+    const auto name = decode_form(parameter.substr(0, parameter.find('=')));
+    const bool enter = same_but_case(name, kEnterParameter);
+    ours = enter || std::ranges::any_of(kTokenParameters, [&](std::string_view one) {
+      return same_but_case(name, one);
+    });
     if (ours) {
-      take_parameter(parameter, request);
+      if (enter) request.enter = true;
+      else take_parameter(parameter, request);
       // Its own separator goes with it; the one before it belongs to what is kept.
       query.remove_prefix(more ? end + 1 : query.size());
     } else {
@@ -109,13 +96,14 @@ Status take_uri(std::string_view uri, Request& request) {
   const auto query = uri.substr(mark + 1);
   const auto rest = take_query(query, request);
   // A '?' without anything behind it stays where it was sent so.
-  if (!rest.empty() || !request.token_in_query) request.uri += "?" + rest;
+  if (!rest.empty() || !(request.token_in_query || request.enter)) request.uri += "?" + rest;
   return {};
 }
 
 // Names are case-sensitive to browsers, but not to every program behind us.
 bool is_own_cookie(std::string_view name) {
   return starts_with_but_case(name, kCookiePrefix) ||
+         starts_with_but_case(name, kPassCookiePrefix) ||
          std::ranges::any_of(kArvadosCookies,
                              [&](std::string_view one) { return same_but_case(name, one); });
 }
@@ -140,6 +128,7 @@ class Cookies {
       if (more) header.remove_prefix(end + 1);
     }
     if (ambiguous_) to_.cookie_token.clear();
+    if (two_passes_) to_.pass.clear();
   }
 
  private:
@@ -153,6 +142,7 @@ class Cookies {
     if (is_own_cookie(name)) {
       if (name == kTokenCookie) take_token(value);
       if (name == container_) to_.container = value;
+      if (name == kPassCookie) take_pass(trimmed(value, " "));
       return;
     }
     if (!to_.cookie.empty()) to_.cookie += "; ";
@@ -172,9 +162,15 @@ class Cookies {
     to_.cookie_token = *token;
   }
 
+  void take_pass(std::string_view value) {
+    if (!is_token(value)) return;
+    if (!to_.pass.empty() && to_.pass != value) two_passes_ = true;
+    to_.pass = value;
+  }
+
   Request& to_;
   std::string_view container_;
-  bool ambiguous_ = false;
+  bool ambiguous_ = false, two_passes_ = false;
 };
 
 void take_authorization(std::string_view header, Request& request) {
@@ -212,7 +208,7 @@ std::optional<IpAddress> client_address(std::string_view text) {
 Result<Request> parse_request(const RequestHead& head, std::string_view container_cookie) {
   const auto bytes = head.method.size() + head.uri.size() + head.cookie.size() +
                      head.authorization.size() + head.host.size() + head.origin.size() +
-                     head.accept.size();
+                     head.accept.size() + head.if_none_match.size() + head.fetch_site.size();
   if (bytes > kMaxHeadBytes) return odd("the request's head is longer than 64 KiB");
   const bool method_ok = !head.method.empty() && head.method.size() <= 32 &&
                          std::ranges::all_of(head.method, [](char c) {
@@ -232,7 +228,24 @@ Result<Request> parse_request(const RequestHead& head, std::string_view containe
   CHECK_OK(take_uri(head.uri, request));
   Cookies(request, container_cookie).take(head.cookie);
   take_authorization(head.authorization, request);
+  request.if_none_match = head.if_none_match;
+  request.fetch_site = head.fetch_site;
   return request;
+}
+
+std::string decode_form(std::string_view text) {
+  std::string result;
+  result.reserve(text.size());
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '%' && i + 2 < text.size() && hex_digit(text[i + 1]) >= 0 &&
+        hex_digit(text[i + 2]) >= 0) {
+      result += static_cast<char>(hex_digit(text[i + 1]) << 4 | hex_digit(text[i + 2]));
+      i += 2;
+    } else {
+      result += text[i] == '+' ? ' ' : text[i];
+    }
+  }
+  return result;
 }
 
 std::string own_cookie(std::string_view name, std::string_view value) {

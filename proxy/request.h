@@ -33,10 +33,16 @@ inline constexpr std::size_t kMaxExpiredCookies = 64;
 inline constexpr std::string_view kCookiePrefix = "__Host-mesh_";
 inline constexpr std::string_view kTokenCookie = "__Host-mesh_token";
 inline constexpr std::string_view kContainerCookie = "__Host-mesh_container";
+// For all names of the zone, for a moment (proxy/passes.h).
+inline constexpr std::string_view kPassCookiePrefix = "__Secure-mesh_";
+inline constexpr std::string_view kPassCookie = "__Secure-mesh_pass";
+// Asks for the pass to be changed for a sign-in here.
+inline constexpr std::string_view kEnterParameter = "mesh_enter";
 
 // As it came; what is absent is empty.
 struct RequestHead {
   std::string_view method, host, uri, cookie, authorization, upgrade, origin, accept, client;
+  std::string_view if_none_match, fetch_site;  // at the page's host alone
 };
 
 struct Request {
@@ -51,6 +57,8 @@ struct Request {
   bool token_in_query = false;  // there was a parameter for one, perhaps without any
   std::string query_token;      // empty: none that can be one
   std::string cookie_token;     // likewise; copies that differ are none
+  bool enter = false;           // there was kEnterParameter
+  std::string pass;             // of its cookie; copies that differ are none
   std::string bearer;           // of Authorization
   TokenShape bearer_shape = TokenShape::kNot;
 
@@ -58,11 +66,15 @@ struct Request {
   std::string authorization;  // whole, with a token of ours if there is one (see proxy/verdict)
   std::string container;      // whom an earlier answer came from
   std::vector<std::string> other_cookies;  // their names, each once
+  std::string if_none_match, fetch_site;   // of the page
 };
 
 // `container_cookie`: the name of the one that says whom an earlier answer came from.
 [[nodiscard]] Result<Request> parse_request(const RequestHead& head,
                                             std::string_view container_cookie);
+
+// As forms write it: %xx and '+'. What is no escape stands for itself.
+[[nodiscard]] std::string decode_form(std::string_view text);
 
 // "NAME=VALUE; Path=/; Secure; HttpOnly; SameSite=Lax", until the browser is closed.
 [[nodiscard]] std::string own_cookie(std::string_view name, std::string_view value);

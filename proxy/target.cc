@@ -95,16 +95,17 @@ Status check_site(const Site& site) {
   if (site.zone.empty() && site.host.empty()) return wrong("zone", "neither a zone nor a host");
   if (!site.zone.empty()) {
     if (const auto why = policy::zone_problem(site.zone); !why.empty()) return wrong("zone", why);
-    if (site.port == 0) return wrong("port", "is 1 to 65535");
   }
+  if (site.port == 0) return wrong("port", "is 1 to 65535");
   if (site.host.empty()) return {};
   if (const auto why = policy::zone_problem(site.host); !why.empty()) return wrong("host", why);
   if (site.first_port == 0 || site.first_port > site.last_port) {
     return wrong("ports", "are FIRST-LAST, 1 to 65535");
   }
   // Else the two meet in one Host header.
-  if (!site.zone.empty() && site.first_port <= site.port && site.port <= site.last_port) {
-    return wrong("ports", fmt::format("{} is the zone's port", site.port));
+  if (site.first_port <= site.port && site.port <= site.last_port) {
+    return wrong("ports", fmt::format("{} is the {}'s port", site.port,
+                                      site.zone.empty() ? "page" : "zone"));
   }
   return {};
 }
@@ -115,6 +116,7 @@ std::expected<Target, HostProblem> parse_target(const Site& site, std::string_vi
   if (!parsed) return Problem(parsed.error());
   if (parsed->host != line_host) return odd("the request line is for another host");
   if (!site.host.empty() && parsed->host == site.host) {
+    if (site.zone.empty() && parsed->port == site.port) return PageTarget{};
     if (parsed->port < site.first_port || parsed->port > site.last_port) {
       return Problem(HostProblem{421, "not a port of this site"});
     }
@@ -132,6 +134,7 @@ std::expected<Target, HostProblem> parse_target(const Site& site, std::string_vi
     label.remove_suffix(kServices.size());
     return label.find('.') == std::string_view::npos ? service_target(label) : nobodys();
   }
+  if (label == kPageLabel) return PageTarget{};
   return label.find('.') == std::string_view::npos ? instance_target(label) : nobodys();
 }
 
@@ -147,6 +150,7 @@ std::string url_of(const Site& site, const Target& target, std::string_view path
   if (const auto* outside = std::get_if<PortTarget>(&target)) {
     return site.host.empty() ? "" : url(site.host, outside->outside);
   }
+  if (std::holds_alternative<PageTarget>(target)) return url(page_host(site), site.port);
   std::string label, under;
   if (const auto* service = std::get_if<ServiceTarget>(&target)) {
     label = named(service->name, service->port);
@@ -159,6 +163,10 @@ std::string url_of(const Site& site, const Target& target, std::string_view path
   }
   if (site.zone.empty() || label.size() > kMaxLabelBytes) return {};
   return url(fmt::format("{}.{}{}", label, under, site.zone), site.port);
+}
+
+std::string page_host(const Site& site) {
+  return site.zone.empty() ? site.host : fmt::format("{}.{}", kPageLabel, site.zone);
 }
 
 std::string target_text(const Target& target) {
@@ -176,6 +184,7 @@ std::string target_text(const Target& target) {
   if (const auto* request = std::get_if<RequestTarget>(&target)) {
     return with_port("request", request->uuid, request->port);
   }
+  if (std::holds_alternative<PageTarget>(target)) return "page";
   return fmt::format("outside port {}", std::get<PortTarget>(target).outside);
 }
 

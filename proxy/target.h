@@ -6,6 +6,7 @@
 //   <uuid>-<port>.<zone>       likewise as Arvados writes it, and of a container request
 //   <uuid>.<zone>              its first http publication
 //   <host>:<port>              sites without wildcard names: a port for each service
+//   mesh.<zone>                the page for people; without wildcard names <host> itself
 //
 // Invariant: exact. One final dot and upper case are forgiven; all else that another program
 //            might read differently is refused, so that nobody is let in under one name and
@@ -29,7 +30,7 @@ namespace meshd::proxy {
 // How this site is called from outside.
 struct Site {
   std::string zone;          // lower case, no final dot; empty: no wildcard names
-  std::uint16_t port = 443;  // of all names under the zone, as browsers see it
+  std::uint16_t port = 443;  // of all names under the zone and of the page, as browsers see it
   std::string host;          // the one name of a site with a port for each service; else empty
   std::uint16_t first_port = 0, last_port = 0;  // of `host`
 };
@@ -55,7 +56,14 @@ struct PortTarget {
   std::uint16_t outside = 0;
   auto operator<=>(const PortTarget&) const = default;
 };
-using Target = std::variant<ServiceTarget, InstanceTarget, RequestTarget, PortTarget>;
+struct PageTarget {
+  auto operator<=>(const PageTarget&) const = default;
+};
+using Target = std::variant<ServiceTarget, InstanceTarget, RequestTarget, PortTarget, PageTarget>;
+
+// No workload's: those have a port behind two hyphens or are Arvados UUIDs, services are below svc.
+inline constexpr std::string_view kPageLabel = "mesh";
+[[nodiscard]] std::string page_host(const Site& site);
 
 struct HostProblem {
   int status = 400;  // 400 odd, 404 nobody can have that name, 421 not a name of this site

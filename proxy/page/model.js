@@ -44,7 +44,7 @@ function stateOf(members) {
 
 function bandOf(workload, state) {
   if (workload.workflow) return { key: `workflow ${workload.workflow}`, label: `Workflow ${workload.workflow}` };
-  const mine = workload.owner === state.you.name;
+  const mine = workload.owner === state.you.owner;
   return { key: `owner ${workload.owner}`, label: mine ? "Your services" : `Services of ${workload.owner}` };
 }
 

@@ -154,7 +154,7 @@ const labels = () => new Map([
   ...state.workloads.map((w) => [w.id, w.service ? `${w.service} (${w.id})` : w.id])]);
 const nameCell = (cell, text, owner) => {
   setText(cell.firstChild, text);
-  setText(cell.lastChild, owner && owner !== state.you.name ? `of ${owner}` : "");
+  setText(cell.lastChild, owner && owner !== state.you.owner ? `of ${owner}` : "");
 };
 const twoLines = (tag, properties) =>
   el(tag, properties, el("span", { class: "id" }), el("span", { class: "sub" }));
@@ -192,7 +192,7 @@ async function copyFrom(code, button) {
 }
 
 function showServices(list) {
-  const mine = (w) => (w.owner === state.you.name ? 0 : 1);
+  const mine = (w) => (w.owner === state.you.owner ? 0 : 1);
   const order = (w) => [mine(w), w.links.length ? 0 : 1, w.service ? 0 : 1, w.service, w.id];
   const before = (a, b) => {
     const x = order(a), y = order(b);
