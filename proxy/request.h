@@ -76,6 +76,9 @@ struct Request {
 // As forms write it: %xx and '+'. What is no escape stands for itself.
 [[nodiscard]] std::string decode_form(std::string_view text);
 
+// Of an Accept header: a person looks at the answer.
+[[nodiscard]] bool wants_html(std::string_view accept);
+
 // "NAME=VALUE; Path=/; Secure; HttpOnly; SameSite=Lax", until the browser is closed.
 [[nodiscard]] std::string own_cookie(std::string_view name, std::string_view value);
 [[nodiscard]] std::string expired_cookie(std::string_view name);

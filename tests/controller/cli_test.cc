@@ -3,16 +3,15 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <chrono>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
 
 #include "controller/admin_client.h"
 #include "pki/secret.h"
 #include "proxy/people.h"
+#include "tests/support/temp_dir.h"
 
 namespace meshd::controller {
 namespace {
@@ -126,26 +125,22 @@ TEST(AdminCliTest, PeopleAreAddedWithWhatTheyMay) {
 class WebCommandsTest : public testing::Test {
  protected:
   WebCommandsTest() {
-    std::string name = testing::TempDir() + "meshd-web-XXXXXX";
-    dir_ = mkdtemp(name.data());
-    std::ofstream(dir_ / "config")
-        << "dir: " << dir_.string() << "\nweb: {zone: mesh.example.org}\n";
+    std::ofstream(dir_ / "config") << "dir: " << dir_.path() << "\nweb: {zone: mesh.example.org}\n";
   }
-  ~WebCommandsTest() override { std::filesystem::remove_all(dir_); }
   [[nodiscard]] std::string run(const std::string& line) const {
-    const auto command = parse_line(line + " --config " + (dir_ / "config").string());
+    const auto command = parse_line(line + " --config " + dir_ / "config");
     if (!command) return "usage: " + command.error().what;
     const auto output = run_admin(*command, [] { return pki::UtcTime(std::chrono::days(20'000)); });
     return output ? output->text : output.error().what;
   }
-  std::filesystem::path dir_;
+  TempDir dir_;
 };
 
 TEST_F(WebCommandsTest, ATokenIsShownOnceAndKnownByItsDigest) {
   auto token = run("token add ada --level CAN_READ:bob --expires 1");
   ASSERT_TRUE(token.ends_with('\n'));
   token.pop_back();
-  const auto people = proxy::read_people((dir_ / "web-tokens").string()).value();
+  const auto people = proxy::read_people(dir_ / "web-tokens").value();
   ASSERT_EQ(people.size(), 1U);
   EXPECT_EQ(people[0].digest, pki::sha256(token));
   EXPECT_EQ(
