@@ -63,9 +63,7 @@ Step Conversation::step(const Directory* directory, const Lookup& lookup) {
     if (ask == nullptr) return step;
     const auto& question = ask->question;
     if (question.what == Question::What::kLevel) level_question_ = question;
-    std::optional<Answer> answer;
-    const auto told = std::ranges::find(told_, question, &std::pair<Question, Answer>::first);
-    if (told != told_.end()) answer = told->second;
+    auto answer = told(question);
     if (!answer) answer = lookup(question);
     if (!answer) {
       if (told_.size() < kMaxQuestions) return step;
@@ -73,6 +71,21 @@ Step Conversation::step(const Directory* directory, const Lookup& lookup) {
     }
     known.take(question, *std::move(answer));
   }
+}
+
+std::optional<Answer> Conversation::told(const Question& question) const {
+  const auto found = std::ranges::find(told_, question, &std::pair<Question, Answer>::first);
+  return found == told_.end() ? std::nullopt : std::optional(found->second);
+}
+
+const Request* Conversation::page_request() const {
+  return !problem_ && std::holds_alternative<PageTarget>(target_) ? &request_ : nullptr;
+}
+
+Redirect Conversation::entered(const std::optional<std::string>& token) const {
+  Redirect redirect{request_.uri, {}, false};
+  if (token) redirect.set_cookies.push_back(own_cookie(kTokenCookie, to_base64url(*token)));
+  return redirect;
 }
 
 Conversation Conversation::of_instance(const Allow& allow) const {

@@ -51,6 +51,16 @@ class Conversation {
   [[nodiscard]] const std::optional<Question>& level_question() const { return level_question_; }
 
   [[nodiscard]] bool upgrade() const { return request_.upgrade; }
+  [[nodiscard]] const std::optional<Refuse>& problem() const { return problem_; }
+  [[nodiscard]] const Target& target() const { return target_; }
+  // Null: it is not for the page.
+  [[nodiscard]] const Request* page_request() const;
+  // It comes from the page, with a pass for a sign-in here, or what was taken for one.
+  [[nodiscard]] bool enters() const { return !problem_ && request_.enter; }
+  [[nodiscard]] const std::string& pass() const { return request_.pass; }
+  // On without the mark, signed in with the token that the pass was good for.
+  [[nodiscard]] Redirect entered(const std::optional<std::string>& token) const;
+  [[nodiscard]] std::optional<Answer> told(const Question& question) const;
 
   // What /answer says: the page, or where to go.
   [[nodiscard]] Reply page(const Refuse& refuse) const;

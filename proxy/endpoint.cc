@@ -61,6 +61,8 @@ struct Headers {
         {kOriginHeader, &told.head.origin},
         {kStatusHeader, &status},
         {MHD_HTTP_HEADER_ACCEPT, &told.head.accept},
+        {MHD_HTTP_HEADER_IF_NONE_MATCH, &told.head.if_none_match},
+        {kFetchSiteHeader, &told.head.fetch_site},
     };
     for (const auto& [known, place] : ours) {
       if (same_but_case(name, known)) return place;
@@ -87,6 +89,15 @@ MHD_Result take_header(void* headers, MHD_ValueKind, const char* name, std::size
   static_cast<Headers*>(headers)->take({name, name_size},
                                        {value == nullptr ? "" : value, value_size});
   return MHD_YES;
+}
+
+std::optional<Exchange::At> place_of(std::string_view url) {
+  using At = Exchange::At;
+  for (const auto& [path, at] : {std::pair("/auth", At::kAuth), std::pair("/answer", At::kAnswer),
+                                 std::pair("/page", At::kPage)}) {
+    if (url == path) return at;
+  }
+  return std::nullopt;
 }
 
 MHD_Result respond(MHD_Connection* connection, const Reply& reply) {
@@ -191,15 +202,14 @@ void Endpoint::Loop::on_completed(void*, MHD_Connection*, void** state,
 
 MHD_Result Endpoint::Loop::receive(MHD_Connection* connection, std::string_view url,
                                    std::string_view method, void** state) const {
-  const bool auth = url == "/auth";
-  if (method != MHD_HTTP_METHOD_GET || (!auth && url != "/answer")) {
-    return respond(connection, {404, {}, "nginx asks here, at /auth and /answer\n"});
+  const auto at = place_of(url);
+  if (method != MHD_HTTP_METHOD_GET || !at) {
+    return respond(connection, {404, {}, "nginx asks here, at /auth, /answer and /page\n"});
   }
   Headers headers;
   MHD_get_connection_values_n(connection, MHD_HEADER_KIND, &take_header, &headers);
   if (headers.body) return respond(connection, {400, {}, "a body is not read here\n"});
-  const auto at = auth ? Exchange::At::kAuth : Exchange::At::kAnswer;
-  *state = new HttpExchange(connection, names_, headers.told, at, headers.status == "502");
+  *state = new HttpExchange(connection, names_, headers.told, *at, headers.status == "502");
   return MHD_YES;
 }
 
@@ -261,7 +271,8 @@ EndpointCounts Endpoint::counts() const { return loop_->counts(); }
 
 Result<std::unique_ptr<Endpoint>> Endpoint::start(EndpointOptions options,
                                                   const Published<const Directory>& directory,
-                                                  Asker* asker, EndpointHooks hooks) {
+                                                  Asker* asker, EndpointHooks hooks,
+                                                  const Published<const Overview>* overview) {
   const auto in = [](std::string_view field, Error error) {
     return std::unexpected(std::move(error).in(field));
   };
@@ -289,7 +300,9 @@ Result<std::unique_ptr<Endpoint>> Endpoint::start(EndpointOptions options,
                     options.ask_limit,
                     std::move(hooks),
                     [](const std::string& text) { log::info("web: {}", text); },
-                    [](const std::string& text) { log::warning("web: {}", text); }};
+                    [](const std::string& text) { log::warning("web: {}", text); },
+                    options.names,
+                    overview};
   auto loop = std::make_unique<Loop>(std::move(options), std::move(parts), *std::move(listener));
   CHECK_OK(loop->start());
   return std::unique_ptr<Endpoint>(new Endpoint(std::move(loop)));

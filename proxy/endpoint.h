@@ -1,5 +1,5 @@
-// Where nginx asks: HTTP on a Unix socket or a loopback address, `/auth` and `/answer`
-// (proxy/nginx_config.h has the headers of both).
+// Where nginx asks: HTTP on a Unix socket or a loopback address, `/auth` and `/answer`, and at the
+// page's host `/page` (proxy/nginx_config.h has the headers of all).
 //
 // Use:       nginx's auth_request asks /auth, and gets 200 with the upstream, or 403; it is /answer
 //            that says why, as a page, JSON or a redirect.
@@ -47,11 +47,11 @@ struct EndpointOptions {
 
 class Endpoint {
  public:
-  // `directory` and `asker` (null: the token file answers) outlive it. Until there is a directory
-  // everybody is told to come again.
+  // `directory`, `asker` (null: the token file answers) and `overview` (null: the page shows
+  // nothing) outlive it. Until there is a directory everybody is told to come again.
   [[nodiscard]] static Result<std::unique_ptr<Endpoint>> start(
       EndpointOptions options, const Published<const Directory>& directory, Asker* asker,
-      EndpointHooks hooks);
+      EndpointHooks hooks, const Published<const Overview>* overview = nullptr);
   ~Endpoint();
   Endpoint(const Endpoint&) = delete;
   Endpoint& operator=(const Endpoint&) = delete;

@@ -5,7 +5,9 @@
 namespace meshd::proxy {
 
 Gate::Gate(Parts parts)
-    : source_(*parts.directory),
+    : names_(std::move(parts.names)),
+      source_(*parts.directory),
+      overviews_(parts.overview),
       asker_(parts.asker),
       people_(std::move(parts.people)),
       cache_(parts.cache),
@@ -83,6 +85,11 @@ void Gate::begin(Exchange& exchange, TimePoint now) {
 }
 
 bool Gate::advance(Exchange& exchange, TimePoint now) {
+  if (exchange.at == Exchange::At::kPage) return advance_page(exchange, now);
+  if (exchange.conversation.enters()) {
+    exchange.reply = enter(exchange, now);
+    return true;
+  }
   auto step = exchange.conversation.step(directory(), [&](const Question& question) {
     const bool cached = cache_.find(question, now) != nullptr;
     ++(cached ? counts_.cache_hits : counts_.cache_misses);

@@ -25,6 +25,8 @@
 #include "proxy/cache.h"
 #include "proxy/conversation.h"
 #include "proxy/doors.h"
+#include "proxy/page.h"
+#include "proxy/passes.h"
 #include "proxy/people_source.h"
 #include "proxy/questions.h"
 
@@ -33,7 +35,7 @@ namespace meshd::proxy {
 // One request that is being answered.
 class Exchange {
  public:
-  enum class At : std::uint8_t { kAuth, kAnswer };
+  enum class At : std::uint8_t { kAuth, kAnswer, kPage };
   Exchange(const Site& site, const Told& told, At where, bool down)
       : conversation(site, told), at(where), is_down(down) {}
   virtual ~Exchange() = default;
@@ -53,6 +55,8 @@ struct EndpointHooks {  // called in the endpoint's thread, must not wait
   std::function<void(MakeOpening)> open;
   // About once a second: what somebody was let through to since, or has a websocket to.
   std::function<void(std::vector<policy::PublishKey>)> used;
+  // Somebody looks at the page: the overview shall be made, or kept up. Some times a second at most.
+  std::function<void()> looked;
 };
 
 struct EndpointCounts {
@@ -81,6 +85,8 @@ class Gate {
     EndpointHooks hooks;
     // What an administrator may want to read, and what they should.
     std::function<void(std::string)> note, warn;
+    Site names = {};
+    const Published<const Overview>* overview = nullptr;  // null: the page shows nothing
   };
   explicit Gate(Parts parts);
 
@@ -106,6 +112,7 @@ class Gate {
   static constexpr auto kOpenAgain = std::chrono::seconds(3);
   static constexpr std::size_t kMaxOpenings = 1'024;
   static constexpr auto kSayAgain = std::chrono::minutes(1);
+  static constexpr auto kLookedAgain = std::chrono::milliseconds(250);
 
   [[nodiscard]] const Directory* directory();
   [[nodiscard]] std::optional<Answer> known(const Question& question, TimePoint now);
@@ -114,6 +121,11 @@ class Gate {
 
   // False: it waits.
   [[nodiscard]] bool advance(Exchange& exchange, TimePoint now);
+  // In gate_page.cc.
+  [[nodiscard]] bool advance_page(Exchange& exchange, TimePoint now);
+  [[nodiscard]] std::shared_ptr<const Overview> overview(TimePoint now);
+  [[nodiscard]] Reply page_reply(const Exchange& exchange, PageStep step, TimePoint now);
+  [[nodiscard]] Reply enter(const Exchange& exchange, TimePoint now);
   [[nodiscard]] Reply reply_to(Exchange& exchange, Step step, TimePoint now);
   [[nodiscard]] Reply let_in(const Exchange& exchange, const Allow& allow, TimePoint now);
   [[nodiscard]] Reply refusal(const Exchange& exchange, const Refuse& refuse, TimePoint now);
@@ -123,9 +135,13 @@ class Gate {
   void ask_ahead(const Question& question, TimePoint now);
   [[nodiscard]] Step decide_again(Conversation& caller, TimePoint now);
 
+  const Site names_;
   const Published<const Directory>& source_;
   std::shared_ptr<const Directory> directory_;
   std::uint64_t version_ = 0;
+  const Published<const Overview>* const overviews_;
+  Passes passes_;
+  TimePoint looked_at_{};
   Asker* const asker_;
   PeopleSource people_;
   AnswerCache cache_;

@@ -253,6 +253,46 @@ server {
 }
 )nginx";
 
+// Of the page: nothing is forwarded, and what it answers is its own.
+constexpr std::string_view kPageServer = R"nginx(
+server {
+<<listen>>  server_name <<page>>;
+  ssl_certificate <<certificate>>;
+  ssl_certificate_key <<key>>;
+  ssl_protocols TLSv1.2 TLSv1.3;
+  server_tokens off;
+  absolute_redirect off;
+  error_log /dev/null crit;
+  access_log <<access_log>> mesh;
+  underscores_in_headers off;
+  large_client_header_buffers 4 16k;
+  client_max_body_size 1k;
+
+  # Nothing of a stranger's choosing stands in these answers: they can be compressed.
+  gzip on;
+  gzip_proxied any;
+  gzip_types application/json text/css text/javascript;
+
+  location / {
+    error_page 500 502 504 = @mesh_closed;
+    rewrite ^ /page? break;
+    proxy_pass http://mesh_endpoint;
+    <<asking>>
+    proxy_set_header Accept $http_accept;
+    proxy_set_header If-None-Match $http_if_none_match;
+    proxy_set_header X-Mesh-Fetch-Site $http_sec_fetch_site;
+    proxy_max_temp_file_size 0;
+  }
+
+  location @mesh_closed {
+    default_type text/html;
+    add_header Cache-Control no-store always;
+    add_header Retry-After 5 always;
+    return 503 '<<closed>>';
+  }
+}
+)nginx";
+
 // What each location has that asks the endpoint.
 constexpr std::string_view kAsking = R"nginx(proxy_http_version 1.1;
     proxy_method GET;
@@ -332,8 +372,9 @@ Result<std::string> render_nginx_config(const NginxSite& site) {
   CHECK_OK(check(site));
   const auto endpoint = TRY(endpoint_text(site.endpoint));
   const auto& names = site.names;
-  const auto server = [&](std::string_view ports, std::string name) {
-    return filled(kServer, {{"listen", listen_lines(ports)},
+  const auto server = [&](std::string_view text, std::string_view ports, std::string name) {
+    return filled(text, {{"listen", listen_lines(ports)},
+                            {"page", page_host(names)},
                             {"names", std::move(name)},
                             {"certificate", site.certificate},
                             {"key", site.certificate_key},
@@ -345,11 +386,11 @@ Result<std::string> render_nginx_config(const NginxSite& site) {
   };
   auto text = filled(kShared, {{"site", names.zone.empty() ? names.host : "*." + names.zone},
                                {"endpoint", endpoint}});
-  if (!names.zone.empty()) text += server(fmt::to_string(names.port), "*." + names.zone);
+  if (!names.zone.empty()) text += server(kServer, fmt::to_string(names.port), "*." + names.zone);
   if (!names.host.empty()) {
-    text += server(fmt::format("{}-{}", names.first_port, names.last_port), names.host);
+    text += server(kServer, fmt::format("{}-{}", names.first_port, names.last_port), names.host);
   }
-  return text;
+  return text + server(kPageServer, fmt::to_string(names.port), page_host(names));
 }
 
 }  // namespace meshd::proxy

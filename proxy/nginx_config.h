@@ -22,7 +22,7 @@ struct NginxSite {
 };
 [[nodiscard]] Result<std::string> render_nginx_config(const NginxSite& site);
 
-// What nginx says of a request, at /auth and at /answer.
+// What nginx says of a request, at /auth, /answer and /page.
 inline constexpr std::string_view kHostHeader = "X-Mesh-Host";           // as it came
 inline constexpr std::string_view kLineHostHeader = "X-Mesh-Line-Host";  // parse_target()
 inline constexpr std::string_view kUriHeader = "X-Mesh-Uri";
@@ -30,6 +30,8 @@ inline constexpr std::string_view kMethodHeader = "X-Mesh-Method";
 inline constexpr std::string_view kClientHeader = "X-Mesh-Client";
 inline constexpr std::string_view kUpgradeHeader = "X-Mesh-Upgrade";
 inline constexpr std::string_view kOriginHeader = "X-Mesh-Origin";
+// At the page alone, beside If-None-Match.
+inline constexpr std::string_view kFetchSiteHeader = "X-Mesh-Fetch-Site";
 // Both ways: as it came, and what of it the container may see.
 inline constexpr std::string_view kCookieHeader = "X-Mesh-Cookie";
 inline constexpr std::string_view kAuthorizationHeader = "X-Mesh-Authorization";

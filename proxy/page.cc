@@ -43,13 +43,6 @@ Reply errors(int status, std::string_view text) {
   return reply;
 }
 
-Reply see_other(std::string_view location, std::vector<std::string> cookies = {}) {
-  auto reply = bare(303);
-  reply.headers.emplace_back("Location", location);
-  for (auto& cookie : cookies) reply.headers.emplace_back("Set-Cookie", std::move(cookie));
-  return reply;
-}
-
 // --- files ---------------------------------------------------------------------------
 
 struct File {
@@ -190,7 +183,7 @@ const PageLink* find_link(const Overview& overview, const Viewer& viewer, std::s
 PageStep open(const Site& site, const Request& request, std::string_view rest,
               const Overview* overview, const std::optional<Answer>& who) {
   // Whoever comes from elsewhere, or is not signed in, sees the page first.
-  const PageReply to_page{see_other("/"), true};
+  const PageReply to_page{page_redirect("/"), true};
   if (!is_ours(request) || request.cookie_token.empty()) return to_page;
   if (!who) return ask_who(request.cookie_token);
   if (who->kind != Answer::Kind::kGood || overview == nullptr) return to_page;
@@ -198,7 +191,7 @@ PageStep open(const Site& site, const Request& request, std::string_view rest,
   if (link == nullptr) return to_page;  // it has gone since the page was drawn
   const auto straight = url_of(site, link->target, link->path);
   if (straight.empty()) return to_page;
-  if (!link_href(site, {}, *link).starts_with(kOpenPath)) return PageReply{see_other(straight)};
+  if (!link_href(site, {}, *link).starts_with(kOpenPath)) return PageReply{page_redirect(straight)};
   return GoOn{request.cookie_token, link->target, url_of(site, link->target, marked(link->path))};
 }
 
@@ -224,12 +217,19 @@ PageStep sign_out(const Request& request) {
 
 }  // namespace
 
+Reply page_redirect(std::string_view location, std::vector<std::string> cookies) {
+  auto reply = bare(303);
+  reply.headers.emplace_back("Location", location);
+  for (auto& cookie : cookies) reply.headers.emplace_back("Set-Cookie", std::move(cookie));
+  return reply;
+}
+
 PageStep page_step(const Site& site, const Request& request, const Overview* overview,
                    const std::optional<Answer>& who) {
   const auto path = std::string_view(request.uri).substr(0, request.uri.find('?'));
   if (request.token_in_query) {  // a link that signs in, as services have it
     const auto& token = request.query_token;
-    return PageReply{see_other(request.uri, {token.empty() ? expired_cookie(kTokenCookie)
+    return PageReply{page_redirect(request.uri, {token.empty() ? expired_cookie(kTokenCookie)
                                                            : own_cookie(kTokenCookie,
                                                                         to_base64url(token))})};
   }
@@ -248,7 +248,7 @@ PageStep page_step(const Site& site, const Request& request, const Overview* ove
   return PageReply{file_reply(file->second, request)};
 }
 
-std::string pass_cookie(const Site& site, std::string_view pass, int life_s) {
+std::string pass_cookie(const Site& site, std::string_view pass, std::int64_t life_s) {
   return fmt::format("{}={}; Domain={}; Path=/; Max-Age={}; Secure; HttpOnly; SameSite=Lax",
                      kPassCookie, pass, site.zone, life_s);
 }

@@ -13,11 +13,13 @@
 // Source:    W3C Content Security Policy 3, Fetch Metadata (Sec-Fetch-Site); RFC 9110 section 13.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "proxy/overview.h"
 #include "proxy/pages.h"
@@ -48,8 +50,10 @@ using PageStep = std::variant<PageReply, Ask, GoOn>;
 [[nodiscard]] PageStep page_step(const Site& site, const Request& request, const Overview* overview,
                                  const std::optional<Answer>& who);
 
+[[nodiscard]] Reply page_redirect(std::string_view location, std::vector<std::string> cookies = {});
 // The cookie for the whole zone; `life_s` 0: no longer.
-[[nodiscard]] std::string pass_cookie(const Site& site, std::string_view pass, int life_s);
+[[nodiscard]] std::string pass_cookie(const Site& site, std::string_view pass,
+                                      std::int64_t life_s);
 
 // Of the build: proxy/page/*.
 struct PageBody {
