@@ -42,7 +42,7 @@ inline constexpr std::string_view kEnterParameter = "mesh_enter";
 // As it came; what is absent is empty.
 struct RequestHead {
   std::string_view method, host, uri, cookie, authorization, upgrade, origin, accept, client;
-  std::string_view if_none_match, fetch_site;  // at the page's host alone
+  std::string_view if_none_match = {}, fetch_site = {};  // at the page's host alone
 };
 
 struct Request {

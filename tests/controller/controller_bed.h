@@ -23,6 +23,7 @@ class FakeStream final : public NodeStream {
   explicit FakeStream(std::string node) : name(std::move(node)) {}
   void send(mesh::v1::ToNode message) override {
     ASSERT_FALSE(closed) << "nothing is sent after close()";
+    if (message.has_look()) ++looks;
     if (message.has_welcome()) welcome = message.welcome();
     if (message.has_farewell()) farewell = message.farewell().reason();
     if (message.has_in_sync()) in_sync = message.in_sync();
@@ -61,6 +62,7 @@ class FakeStream final : public NodeStream {
   std::uint64_t revision = 0;
   std::size_t confirmed = 0;
   std::uint64_t reports = 0;
+  std::size_t looks = 0;
   bool closed = false;
 };
 

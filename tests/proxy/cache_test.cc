@@ -90,5 +90,13 @@ TEST_F(ProxyCacheTest, AClearedCacheKnowsNothing) {
   EXPECT_TRUE(has(level_of("a"), 0s));
 }
 
+TEST_F(ProxyCacheTest, WhomSomebodySeesIsKeptBesideWhoTheyAre) {
+  const Question sees{Question::What::kSees, "a", "", "", "", Access::kOwner};
+  const Question who{Question::What::kWho, "a", "", "", "", Access::kOwner};
+  cache_.put(sees, good_, now_);
+  EXPECT_TRUE(has(sees, 59s));
+  EXPECT_FALSE(has(who, 0s));
+}
+
 }  // namespace
 }  // namespace meshd::proxy

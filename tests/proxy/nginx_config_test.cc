@@ -46,7 +46,7 @@ TEST(ProxyNginxConfigTest, EveryHeaderOfTheEndpointIsThere) {
   const auto text = rendered(example());
   for (const auto header : {kHostHeader, kLineHostHeader, kUriHeader, kMethodHeader, kClientHeader,
                             kUpgradeHeader, kOriginHeader, kCookieHeader, kAuthorizationHeader,
-                            kStatusHeader, kArvadosUserHeader, kUserHeader}) {
+                            kStatusHeader, kArvadosUserHeader, kUserHeader, kFetchSiteHeader}) {
     EXPECT_THAT(text, HasSubstr("proxy_set_header " + std::string(header) + " ")) << header;
   }
   for (auto header :
@@ -145,6 +145,14 @@ TEST(ProxyNginxConfigTest, NginxTakesIt) {
                               " -c " + (dir / "nginx.conf"));
   EXPECT_THAT(said, testing::StartsWith("exit 0\n"));
   EXPECT_THAT(said, Not(HasSubstr("[warn]"))) << "clean";
+}
+
+TEST(ProxyNginxConfigTest, ThePageHasAServerOfItsOwn) {
+  EXPECT_THAT(rendered(example()), HasSubstr("  listen 443 ssl http2;\n  listen [::]:443 ssl http2;\n"
+                                             "  server_name mesh.mesh.example.org;"));
+  auto site = example();
+  site.names = {"", 443, "one.example.org", 8400, 8499};
+  EXPECT_THAT(rendered(site), HasSubstr("  listen [::]:443 ssl http2;\n  server_name one.example.org;"));
 }
 
 }  // namespace

@@ -253,5 +253,17 @@ TEST_F(ProxyPeopleFileTest, TwoWhoAddAtOnceLoseNobody) {
   EXPECT_THAT(read_people(path_).value(), SizeIs(2 * kEach));
 }
 
+TEST(ProxyPeopleTest, WhoseWorkloadsATokenMaySeeIsToldWithIt) {
+  Person terms;
+  terms.user = "alice";
+  terms.grants = {{Access::kCanRead, "bob"}, {Access::kCanManage, "carol"}};
+  const auto made = make_person(terms, TokenSecret{}).value();
+  const auto got = answer(
+      People{made.person}, {Question::What::kSees, made.token, "", "", "", Access::kOwner}, kNow);
+  EXPECT_EQ(got.kind, Kind::kGood);
+  EXPECT_EQ(got.user.name, "alice");
+  EXPECT_EQ(got.owners, (std::vector<std::string>{"bob", "carol"}));
+}
+
 }  // namespace
 }  // namespace meshd::proxy

@@ -280,5 +280,27 @@ TEST_F(ProxyRequestTest, CookiesOfOursHaveEveryProtection) {
   EXPECT_THAT(expired_cookie("a"), testing::StartsWith("a=; Path=/; Max-Age=0"));
 }
 
+TEST_F(ProxyRequestTest, TheMarkOfThePageIsTakenOutOfTheQuery) {
+  head_.uri = "/lab?a=1&Mesh%5Fenter&b=2";
+  const auto taken = request();
+  EXPECT_TRUE(taken.enter);
+  EXPECT_FALSE(taken.token_in_query);
+  EXPECT_EQ(taken.uri, "/lab?a=1&b=2");
+  EXPECT_EQ(uri_of("/lab?mesh_enter"), "/lab");
+  EXPECT_EQ(uri_of("/lab?mesh_enter=&x"), "/lab?x");
+}
+
+TEST_F(ProxyRequestTest, APassIsReadAndNotPassedOn) {
+  const auto taken = with_cookies("a=1; __Secure-mesh_pass=abc; __SECURE-MESH_PASS=abc; b=2");
+  EXPECT_EQ(taken.pass, "abc");
+  EXPECT_EQ(taken.cookie, "a=1; b=2");
+  EXPECT_THAT(taken.other_cookies, ElementsAre("a", "b"));
+}
+
+TEST_F(ProxyRequestTest, OfTwoPassesNeitherIsBelieved) {
+  EXPECT_EQ(with_cookies("__Secure-mesh_pass=abc; __Secure-mesh_pass=def").pass, "");
+  EXPECT_EQ(with_cookies("__Secure-mesh_pass=a b").pass, "");
+}
+
 }  // namespace
 }  // namespace meshd::proxy

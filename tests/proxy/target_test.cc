@@ -212,5 +212,25 @@ TEST_F(ProxyTargetTest, ASiteThatCannotBeNamesTheField) {
   EXPECT_THAT(why({"example.org", 443, "mesh.example.org", 400, 500}), HasSubstr("ports: 443"));
 }
 
+TEST_F(ProxyTargetTest, ThePageHasANameThatNoWorkloadCanHave) {
+  EXPECT_EQ(target_of("mesh.example.org"), "page");
+  EXPECT_EQ(target_of("MESH.example.org.:443"), "page");
+  EXPECT_EQ(target_of("mesh.svc.example.org"), "service mesh");
+  EXPECT_EQ(target_of("mesh--80.example.org"), "workload mesh port 80");
+  EXPECT_EQ(url_of(site_, PageTarget{}, ""), "https://mesh.example.org/");
+}
+
+TEST_F(ProxyTargetTest, WithoutWildcardNamesThePageIsTheHostItself) {
+  site_ = {"", 443, "one.example.org", 8400, 8499};
+  EXPECT_EQ(target_of("one.example.org"), "page");
+  EXPECT_EQ(target_of("one.example.org:8400"), "outside port 8400");
+  EXPECT_EQ(target_of("one.example.org:444"), "421");
+  EXPECT_EQ(url_of(site_, PageTarget{}, ""), "https://one.example.org/");
+  site_.port = 8450;
+  const auto status = check_site(site_);
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().what, "ports: 8450 is the page's port");
+}
+
 }  // namespace
 }  // namespace meshd::proxy
