@@ -8,12 +8,16 @@
 
 #include "controller/openings.h"
 #include "controller/outside.h"
+#include "controller/refused.h"
 #include "policy/fragment.h"
 #include "policy/name.h"
 #include "policy/truth.h"
 
 namespace meshd::controller {
 namespace {
+
+// Each costs some microseconds; nobody reads more.
+constexpr std::size_t kMaxExplained = 256;
 
 using proxy::Shown;
 using proxy::ShownRefusal;
@@ -164,6 +168,14 @@ bool is_over(const policy::RefusedPair& pair, const policy::Declaration& consume
          policy::Ruling::kAllowed;
 }
 
+// One of the two may have added their part since: what is missing now is the other's.
+void refresh_missing(const Cluster& cluster, ShownRefusal& refusal) {
+  if (refusal.port == 0 || cluster.declaration(refusal.provider) == nullptr) return;
+  const auto why = explained(cluster,
+                             {refusal.consumer, refusal.provider, refusal.proto, refusal.port});
+  if (why && !why->missing.empty()) refusal.missing = why->missing;
+}
+
 // As policy/explain and meshd/refusal_text write it: "in ID: ...", or what nobody declares.
 ShownRefusal::Whose whose(const std::string& missing, const std::string& consumer) {
   if (missing.starts_with("in " + consumer + ":")) return ShownRefusal::Whose::kConsumer;
@@ -186,11 +198,15 @@ std::vector<ShownRefusal> refusals_of(const Cluster& cluster, const policy::Refu
     auto by = refused_by(cluster, pair.provider);
     if (is_over(pair, *consumer, by.declaration)) continue;
     shown.push_back({pair.consumer, consumer->owner, std::move(by.text), std::move(by.owner),
-                     pair.proto, pair.port, entry.count, entry.last_ms, entry.missing,
-                     whose(entry.missing, pair.consumer)});
+                     pair.proto, pair.port, entry.count, entry.last_ms, entry.missing, {}});
   }
   // The latest first: of many those are shown.
   std::ranges::stable_sort(shown, std::ranges::greater(), &ShownRefusal::last_ms);
+  for (std::size_t i = 0; i < shown.size(); ++i) {
+    auto& one = shown[i];
+    if (i < kMaxExplained) refresh_missing(cluster, one);
+    one.whose = whose(one.missing, one.consumer);
+  }
   return shown;
 }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "policy/explain.h"
 #include "policy/name.h"
 
 namespace meshd::controller {
@@ -44,6 +43,8 @@ bool is_on(const Cluster& cluster, const std::string& id, const std::string& nod
   return placement != nullptr && placement->node == node;
 }
 
+}  // namespace
+
 Result<policy::Explanation> explained(const Cluster& cluster, const policy::RefusedPair& pair) {
   const auto& zone = cluster.world().settings.zone;
   // By the instance's full name: an id may be another service's name as well.
@@ -53,8 +54,6 @@ Result<policy::Explanation> explained(const Cluster& cluster, const policy::Refu
   return policy::explain(cluster.world(), policy::instance_fqdn(zone, pair.consumer), provider,
                          pair.proto, pair.port);
 }
-
-}  // namespace
 
 bool RefusedTable::may_explain(TimePoint now) {
   if (now - second_ >= std::chrono::seconds(1)) {

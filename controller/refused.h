@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "controller/cluster.h"
+#include "policy/explain.h"
 #include "policy/refused_pairs.h"
 #include "proto/controller.pb.h"
 #include "proto/node.pb.h"
@@ -26,6 +27,10 @@ inline constexpr auto kRefusedPause = std::chrono::seconds(1);
 inline constexpr std::size_t kRefusedConsumers = 4096;
 // An explanation by a service's name looks at every workload: milliseconds in a large cluster.
 inline constexpr int kExplainedPerSecond = 20;
+
+// Why it would be refused now.
+[[nodiscard]] Result<policy::Explanation> explained(const Cluster& cluster,
+                                                    const policy::RefusedPair& pair);
 
 class RefusedTable {
  public:

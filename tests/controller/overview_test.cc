@@ -93,13 +93,13 @@ TEST_F(OverviewTest, WhatNobodyGrantsIsAWish) {
 
 TEST_F(OverviewTest, ARefusalSaysWhoseDeclarationIsMissing) {
   refuse("spy", "db-1", "in spy: peers: [{name: db, scope: CLUSTER}]");
-  refuse("worker", "lab-1", "in lab-1: serves: [{port: 5432}]");
+  refuse("worker", "lab-1", "in worker: peers: [{name: lab}]");
   refuse("worker", "mail.svc.mesh.internal", "a workload with name: mail", 0);
   const auto list = refusals();
   ASSERT_THAT(list, SizeIs(3));
   EXPECT_EQ(list[0].provider, "mail") << "the latest first";
   EXPECT_EQ(list[0].whose, Whose::kNobody);
-  EXPECT_EQ(list[1].whose, Whose::kProvider);
+  EXPECT_EQ(list[1].whose, Whose::kConsumer);
   EXPECT_EQ(list[1].provider_owner, "ada");
   EXPECT_EQ(list[2].whose, Whose::kConsumer);
   EXPECT_EQ(list[2].consumer_owner, "carol");
@@ -120,6 +120,13 @@ TEST_F(OverviewTest, ARefusalIsOverOnceWhatWasMissingIsDeclared) {
       "{id: spy, owner: carol, peers: [{name: db, scope: CLUSTER}]},"
       "{id: db-1, owner: bob, name: db, scope: CLUSTER, serves: [{port: 5432}], admit: CLUSTER}");
   EXPECT_THAT(refusals(), IsEmpty());
+}
+
+TEST_F(OverviewTest, WhenOneHasAddedTheirPartTheOthersIsMissing) {
+  refuse("spy", "db-1", "in spy: peers: [{name: db}]");
+  declare("{id: spy, owner: carol, peers: [{name: db}]}");
+  EXPECT_EQ(refusals().at(0).missing, "in db-1: admit_owners: [carol]");
+  EXPECT_EQ(refusals().at(0).whose, Whose::kProvider);
 }
 
 TEST_F(OverviewTest, OfAConsumerThatIsGoneNothingIsShown) {

@@ -1,0 +1,255 @@
+"""The page for people in headless Chromium, through real nginx, with the real controller and nodes:
+who sees what, what a refusal lacks, what passes now; by keyboard alone; nothing that somebody
+declares becomes more than text."""
+import os
+import pathlib
+import tempfile
+import time
+import unittest
+
+from browser import Browser
+from node import until
+from outside import PORT, PROXY, ZONE, OutsideTest
+
+PAGE = f"https://mesh.{ZONE}:{PORT}"
+BAD = "<img src=x onerror=hit=1>"
+WORKLOADS = """
+- {id: lab-1, owner: ada, name: lab, scope: CLUSTER,
+   publish: [{port: 8888, http: true, label: Notebook, path: "/lab?a=1"}]}
+- {id: db-1, owner: ada, workflow: r1, name: db, serves: [{port: 5432}]}
+- {id: worker-1, owner: ada, workflow: r1, peers: [{name: db}]}
+- {id: odd-1, owner: ada, name: odd, scope: CLUSTER,
+   publish: [{port: 80, http: true, label: "<img src=x onerror=hit=1>",
+              path: '/"><script>hit=1</script>'}]}
+- {id: store-1, owner: bob, name: store, scope: CLUSTER, serves: [{port: 9000}]}
+"""
+# Where this is set, pictures are left there for people to look at.
+PICTURES = os.environ.get("MESHD_PICTURES")
+
+
+class PageTest(OutsideTest):
+    @classmethod
+    def prepare(cls):
+        cls.cluster.apply(WORKLOADS)
+        cls.n1.prepare("lab-1")
+        cls.serve(cls.n1, "lab-1")
+        cls.n1.ctl("wait", "lab-1")
+        cls.db = cls.n2.container("db-1")
+        cls.db.serve(proto="tcp", port=5432)
+        cls.store = cls.n2.container("store-1")
+        cls.store.serve(proto="tcp", port=9000)
+        cls.worker = cls.n1.container("worker-1")
+        cls.tokens = {user: cls.token(user) for user in ("ada", "bob", "carol")}
+        cls.tokens["root"] = cls.token("root", "--admin")
+
+    def browser(self):
+        browser = Browser({"mesh.example.org": PROXY, f"*.{ZONE}": PROXY})
+        self.addCleanup(browser.close)
+        browser.open(PAGE)
+        browser.until_text("Sign in", "#sign-in")
+        return browser
+
+    def signed_in(self, user):
+        """By the keyboard."""
+        browser = self.browser()
+        browser.until("the field has the focus", lambda: browser.focused() == "Token")
+        browser.type(self.tokens[user])
+        browser.press("Enter")
+        browser.until_text("Connections", "#main")
+        browser.until_text(user, "#user")
+        return browser
+
+    def picture(self, browser, name):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(PICTURES or folder) / f"{name}.png"
+            browser.screenshot(path)
+            self.assertGreater(path.stat().st_size, 10_000)
+
+    def refuse(self):
+        """worker-1 tries store-1, over and over, as programs do."""
+        address = self.n2.address_of("store-1")
+        self.assertEqual(self.worker.ask(proto="tcp", to=address, port=9000)["result"], "refused")
+
+    @staticmethod
+    def row(browser, first):
+        """Of the refusals, as one text."""
+        return next((text for text in browser.texts("#refusal-rows tr")
+                     if text.startswith(first)), "")
+
+    def test_somebody_who_is_not_signed_in_sees_the_sign_in_alone(self):
+        browser = self.browser()
+        for id_ in ("lab", "db-1", "store"):
+            self.assertNotIn(id_, browser.text())
+        status = browser.run("return fetch('/state.json')"
+                             ".then(answer => answer.status);")
+        self.assertEqual(status, 401)
+        browser.type("mesh_" + "x" * 43)
+        browser.press("Enter")
+        browser.until_text("not valid here", "#sign-in-problem")
+
+    def test_an_owner_sees_their_own_and_opens_it_by_its_link(self):
+        browser = self.signed_in("ada")
+        services = browser.until_text("Notebook", "#service-rows") and browser.text("#service-rows")
+        self.assertIn("lab-1", services)
+        self.assertNotIn("store", services)
+        self.assertNotIn("bob", services)
+        browser.run("[...document.querySelectorAll('#service-rows a')]"
+                    ".find(a => a.innerText === 'Notebook').focus();")
+        browser.press("Enter")
+        browser.until("another window", lambda: len(browser.windows()) == 2)
+        browser.switch(browser.windows()[1])
+        browser.until_text("lab-1 /lab?a=1")
+        self.assertIn("X-Mesh-User: ada", browser.text())
+        self.assertEqual(browser.url(), f"https://lab.svc.{ZONE}:{PORT}/lab?a=1")
+        for secret in (self.tokens["ada"], "__Host-mesh", "__Secure-mesh", "mesh_enter"):
+            self.assertNotIn(secret, browser.text())
+        for log in ("access.log", "error.log"):
+            self.assertNotIn("mesh_", (self.cluster.dir / log).read_text().replace("mesh_enter", ""))
+
+    def test_others_see_theirs_and_an_administrator_all(self):
+        bob = self.signed_in("bob")
+        bob.until_text("store-1", "#service-rows")
+        self.assertNotIn("lab-1", bob.text("#main"))
+        carol = self.signed_in("carol")
+        carol.until_text("Nothing of yours")
+        root = self.signed_in("root")
+        for id_ in ("store-1", "lab-1", "worker-1"):
+            root.until_text(id_, "#service-rows")
+
+    def test_a_refusal_says_what_is_missing_to_both_owners_until_it_is_there(self):
+        ada, bob = self.signed_in("ada"), self.signed_in("bob")
+        self.refuse()
+        ada.until_text("in worker-1: peers: [{name: store, scope: CLUSTER}]", "#refusal-rows")
+        self.assertIn("Yours to add", self.row(ada, "worker-1"))
+        self.assertNotIn("of bob", self.row(ada, "worker-1"), "who declares no peer is not told")
+        bob.until_text("in worker-1: peers:", "#refusal-rows")
+        self.assertIn("For ada to add", self.row(bob, "worker-1"))
+        self.picture(ada, "refused")
+
+        self.cluster.apply("- {id: worker-1, owner: ada, workflow: r1, "
+                           "peers: [{name: db}, {name: store, scope: CLUSTER}]}\n")
+        until(lambda: "store" in self.n1.ctl("list", "workloads", "-o", "json").stdout, "n1 has it")
+        self.refuse()
+        ada.until_text("in store-1: admit_owners: [ada]", "#refusal-rows")
+        self.assertIn("For bob to add", self.row(ada, "worker-1"))
+        bob.until_text("in store-1: admit_owners: [ada]", "#refusal-rows")
+        self.assertIn("Yours to add", self.row(bob, "worker-1"))
+
+        self.cluster.apply("- {id: store-1, owner: bob, name: store, scope: CLUSTER, "
+                           "serves: [{port: 9000}], admit_owners: [ada]}\n")
+        for browser in (ada, bob):
+            browser.until("nothing is missing", lambda: not browser.texts("#refusal-rows tr"))
+        bob.until("ada stands at the line's other end",
+                  lambda: any(text.startswith("ada") for text in bob.texts("#edge-rows tr")))
+        self.assertIn("store", ada.text("#edge-rows"))
+        self.assertNotIn("store-1", ada.text(), "ada learns no more than the name that she declares")
+
+    def test_what_passes_now_is_on_the_line(self):
+        ada = self.signed_in("ada")
+        self.worker.open(key="live", proto="tcp", to=self.n2.address_of("db-1"), port=5432)
+
+        def passes():
+            self.worker.stream(key="live", until=time.time() + 1)
+            return "kB/s" in ada.text("#edge-rows") or "MB/s" in ada.text("#edge-rows")
+        ada.until("traffic is shown", passes)
+        self.assertTrue(ada.run("return document.querySelector('#picture .edge.live') !== null;"))
+        ada.prefer(color_scheme="dark")
+        self.picture(ada, "live-dark")
+        ada.until("and ends", lambda: "B/s" not in ada.text("#edge-rows"))
+
+    def test_the_keyboard_is_enough(self):
+        ada = self.signed_in("ada")
+        ada.until_text("worker-1", "#service-rows")
+        ada.run("document.querySelector('#fold-all').focus();")
+        ada.press("Tab")  # what scrolls
+        if not ada.run("return document.activeElement.closest('#picture g') !== null;"):
+            ada.press("Tab")
+        self.assertRegex(ada.focused(), "connections")
+        seen = set()
+        for key in ["Up"] * 8 + ["Left", "Up"] * 4 + ["Down"] * 12:
+            ada.press(key)
+            seen.add(ada.focused())
+        worker = [text for text in seen if text.startswith("worker-1")]
+        self.assertTrue(worker, seen)
+        ada.run("[...document.querySelectorAll('#picture .node')]"
+                ".find(one => one.getAttribute('aria-label').startsWith('worker-1')).focus();")
+        ada.press("Right")
+        self.assertRegex(ada.focused(), "worker-1 to ")
+        ada.press("Enter")
+        ada.until_text("Declared", "#details")
+        ada.press("Escape")
+        ada.until("the details are closed", lambda: not ada.text("#details"))
+        self.assertRegex(ada.focused(), "worker-1 to ")
+        ada.press("Right")
+        self.assertNotRegex(ada.focused(), " to ")
+        ada.run("document.querySelector('#filter').focus();")
+        ada.type("lab")
+        ada.until("one is left", lambda: len(ada.texts("#service-rows tr")) == 1)
+
+    def test_what_somebody_declares_stays_text(self):
+        for user in ("ada", "root"):
+            browser = self.signed_in(user)
+            browser.until_text(BAD, "#service-rows")
+            browser.run("[...document.querySelectorAll('#picture .node')]"
+                        ".find(one => one.getAttribute('aria-label').startsWith('odd'))"
+                        ".dispatchEvent(new MouseEvent('click', {bubbles: true}));")
+            browser.until_text(BAD, "#details")
+            self.assertEqual(browser.run(
+                "return [window.hit ?? 'no', document.querySelectorAll('main img, main script, "
+                "header script').length].join();"), "no,0")
+            self.assertEqual(browser.problems(), [])
+
+    def test_scripts_of_others_do_not_run(self):
+        ada = self.signed_in("ada")
+        ada.run("const one = document.createElement('script'); one.textContent = 'window.hit = 1';"
+                "document.body.append(one);"
+                "document.body.insertAdjacentHTML('beforeend', '<p style=\"color:red\" "
+                "onclick=\"window.hit = 1\" id=\"planted\">x</p>');"
+                "document.querySelector('#planted').click();")
+        self.assertEqual(ada.run("return window.hit ?? 'no';"), "no")
+        told = " ".join(ada.problems())
+        self.assertIn("Content Security Policy", told)
+
+    def test_it_is_light_and_dark_as_its_reader_wants(self):
+        ada = self.signed_in("ada")
+        grounds = {}
+        for scheme in ("light", "dark"):
+            ada.prefer(color_scheme=scheme, reduced_motion="reduce")
+            grounds[scheme] = ada.run("return getComputedStyle(document.body).backgroundColor;")
+            self.picture(ada, scheme)
+        self.assertNotEqual(grounds["light"], grounds["dark"])
+
+    def test_who_signs_out_sees_nothing_more(self):
+        ada = self.signed_in("ada")
+        ada.until_text("lab-1", "#service-rows")
+        ada.click("#sign-out")
+        ada.until_text("Sign in", "#sign-in")
+        ada.open(PAGE)
+        ada.until_text("Not signed in", "#contact")
+        self.assertNotIn("lab-1", ada.text())
+
+    def test_who_loses_the_token_is_asked_for_another(self):
+        self.tokens["dan"] = self.token("dan")
+        dan = self.signed_in("dan")
+        people = self.admin("token", "people").stdout.splitlines()
+        self.admin("token", "remove",
+                   next(line.split()[0] for line in people if " dan " in line))
+        dan.until_text("Sign in", "#sign-in")
+
+    def test_it_says_when_it_has_lost_contact(self):
+        ada = self.signed_in("ada")
+        ada.until_text("lab-1", "#service-rows")
+        self.c1.kill()
+        try:
+            ada.until_text("No contact since", "#lost")
+            self.assertIn("lab-1", ada.text("#service-rows"), "what was there stays")
+            self.picture(ada, "lost")
+        finally:
+            self.c1.start()
+            self.cluster.settled()
+        ada.until_text("Live", "#contact")
+        self.assertEqual(ada.text("#lost"), "")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
