@@ -11,7 +11,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -28,6 +27,7 @@
 #include "controller/openings.h"
 #include "controller/overview.h"
 #include "controller/refused.h"
+#include "controller/session.h"
 #include "controller/slices.h"
 #include "controller/store.h"
 #include "controller/traffic.h"
@@ -105,21 +105,6 @@ class Controller {
   [[nodiscard]] const std::string& store_trouble() const { return store_trouble_; }
 
  private:
-  struct Awaited {  // an attach
-    std::uint64_t call = 0;
-    TimePoint until;                      // its client has gone long ago
-    std::optional<TimePoint> refused_at;  // unless what stands in its way has passed
-  };
-  struct Session {
-    NodeStream* stream = nullptr;
-    bool greeted = false;
-    std::uint64_t last_report = 0;
-    std::deque<mesh::v1::Report> kept;       // not stored yet
-    std::map<std::string, Awaited> awaited;  // by id
-    std::optional<TimePoint> retry_at;       // of a slice that was refused
-    std::optional<TimePoint> refused_at;     // when it told of refused flows last
-    NodeStatus status;
-  };
   using Decision = std::function<Result<Writes>()>;
 
   Controller(std::unique_ptr<Store> store, ControllerOptions options, TimePoint now)

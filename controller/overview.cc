@@ -48,8 +48,8 @@ std::vector<std::string> outside_of(const Cluster& cluster,
       }
     }
     if (where.empty()) continue;
-    texts.push_back(fmt::format("{} at {}",
-                                proxy::port_text(holder.proto, holder.port, holder.port), where));
+    texts.push_back(
+        fmt::format("{} at {}", proxy::port_text(holder.proto, holder.port, holder.port), where));
   }
   return texts;
 }
@@ -117,7 +117,8 @@ class Shaping {
                               std::ranges::find(named, consumer.owner) != named.end(), ranges});
     }
     for (std::size_t i = 0; i < consumer.peers.size(); ++i) {
-      if (!granted[i]) shape_.wishes.push_back({place, consumer.peers[i].name, consumer.peers[i].id});
+      if (!granted[i])
+        shape_.wishes.push_back({place, consumer.peers[i].name, consumer.peers[i].id});
     }
   }
 
@@ -171,16 +172,15 @@ bool is_over(const policy::RefusedPair& pair, const policy::Declaration& consume
 // One of the two may have added their part since: what is missing now is the other's.
 void refresh_missing(const Cluster& cluster, ShownRefusal& refusal) {
   if (refusal.port == 0 || cluster.declaration(refusal.provider) == nullptr) return;
-  const auto why = explained(cluster,
-                             {refusal.consumer, refusal.provider, refusal.proto, refusal.port});
+  const auto why =
+      explained(cluster, {refusal.consumer, refusal.provider, refusal.proto, refusal.port});
   if (why && !why->missing.empty()) refusal.missing = why->missing;
 }
 
 // As policy/explain and meshd/refusal_text write it: "in ID: ...", or what nobody declares.
 ShownRefusal::Whose whose(const std::string& missing, const std::string& consumer) {
   if (missing.starts_with("in " + consumer + ":")) return ShownRefusal::Whose::kConsumer;
-  return missing.starts_with("in ") ? ShownRefusal::Whose::kProvider
-                                    : ShownRefusal::Whose::kNobody;
+  return missing.starts_with("in ") ? ShownRefusal::Whose::kProvider : ShownRefusal::Whose::kNobody;
 }
 
 }  // namespace
@@ -197,8 +197,16 @@ std::vector<ShownRefusal> refusals_of(const Cluster& cluster, const policy::Refu
     if (consumer == nullptr) continue;
     auto by = refused_by(cluster, pair.provider);
     if (is_over(pair, *consumer, by.declaration)) continue;
-    shown.push_back({pair.consumer, consumer->owner, std::move(by.text), std::move(by.owner),
-                     pair.proto, pair.port, entry.count, entry.last_ms, entry.missing, {}});
+    shown.push_back({pair.consumer,
+                     consumer->owner,
+                     std::move(by.text),
+                     std::move(by.owner),
+                     pair.proto,
+                     pair.port,
+                     entry.count,
+                     entry.last_ms,
+                     entry.missing,
+                     {}});
   }
   // The latest first: of many those are shown.
   std::ranges::stable_sort(shown, std::ranges::greater(), &ShownRefusal::last_ms);

@@ -76,10 +76,11 @@ mesh::v1::Traffic traffic_since(const TrafficCounts& before, const TrafficCounts
   }
   const auto most = std::min(flows.size(), kMaxTrafficFlows);
   std::ranges::partial_sort(flows, flows.begin() + static_cast<std::ptrdiff_t>(most),
-                            std::ranges::greater(), [](const Flow& flow) { return flow.second.bytes; });
+                            std::ranges::greater(),
+                            [](const Flow& flow) { return flow.second.bytes; });
   mesh::v1::Traffic message;
-  message.set_over_ms(static_cast<std::uint32_t>(
-      std::chrono::ceil<std::chrono::milliseconds>(over).count()));
+  message.set_over_ms(
+      static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(over).count()));
   for (const auto& [key, count] : std::span(flows).first(most)) {
     auto& flow = *message.add_flows();
     flow.set_consumer(key->consumer);

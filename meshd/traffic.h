@@ -1,5 +1,5 @@
-// What passes between containers now, from the counters of the table's elements: for the controller,
-// while somebody looks at its page. Pure.
+// What passes between containers now, from the counters of the table's elements: for the
+// controller, while somebody looks at its page. Pure.
 //
 // Invariant: says of flows whose consumer is attached here alone, so that of two nodes one says it.
 //            A message is bounded; what has no room is the least.

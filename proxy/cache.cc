@@ -32,8 +32,9 @@ const Answer* AnswerCache::find(const Question& question, TimePoint now) {
 
 void AnswerCache::put(const Question& question, const Answer& answer, TimePoint now) {
   if (answer.kind == Answer::Kind::kUnavailable) return;
-  const bool good = answer.kind == Answer::Kind::kGood && (question.what != Question::What::kLevel ||
-                                                           suffices(answer.level, question.needed));
+  const bool good =
+      answer.kind == Answer::Kind::kGood &&
+      (question.what != Question::What::kLevel || suffices(answer.level, question.needed));
   auto key = key_of(question);
   for (auto* room : {&good_, &bad_}) {
     if (const auto old = room->entries.find(key); old != room->entries.end()) room->erase(old);

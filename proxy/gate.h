@@ -55,7 +55,8 @@ struct EndpointHooks {  // called in the endpoint's thread, must not wait
   std::function<void(MakeOpening)> open;
   // About once a second: what somebody was let through to since, or has a websocket to.
   std::function<void(std::vector<policy::PublishKey>)> used;
-  // Somebody looks at the page: the overview shall be made, or kept up. Some times a second at most.
+  // Somebody looks at the page: the overview shall be made, or kept up. Some times a second at
+  // most.
   std::function<void()> looked;
 };
 

@@ -374,15 +374,15 @@ Result<std::string> render_nginx_config(const NginxSite& site) {
   const auto& names = site.names;
   const auto server = [&](std::string_view text, std::string_view ports, std::string name) {
     return filled(text, {{"listen", listen_lines(ports)},
-                            {"page", page_host(names)},
-                            {"names", std::move(name)},
-                            {"certificate", site.certificate},
-                            {"key", site.certificate_key},
-                            {"access_log", site.access_log},
-                            {"asking", std::string(kAsking)},
-                            {"lines", lines_of_refusals()},
-                            {"stripped", stripped_headers()},
-                            {"closed", closed_page()}});
+                         {"page", page_host(names)},
+                         {"names", std::move(name)},
+                         {"certificate", site.certificate},
+                         {"key", site.certificate_key},
+                         {"access_log", site.access_log},
+                         {"asking", std::string(kAsking)},
+                         {"lines", lines_of_refusals()},
+                         {"stripped", stripped_headers()},
+                         {"closed", closed_page()}});
   };
   auto text = filled(kShared, {{"site", names.zone.empty() ? names.host : "*." + names.zone},
                                {"endpoint", endpoint}});

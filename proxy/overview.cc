@@ -20,10 +20,9 @@ bool has(std::string_view text, std::string_view wanted) {
 }
 
 bool matches(const Shown& one, std::string_view find) {
-  return std::ranges::any_of(
-      std::initializer_list<std::string_view>{one.id, one.service, one.owner, one.workflow,
-                                              one.node},
-      [&](std::string_view text) { return has(text, find); });
+  return std::ranges::any_of(std::initializer_list<std::string_view>{one.id, one.service, one.owner,
+                                                                     one.workflow, one.node},
+                             [&](std::string_view text) { return has(text, find); });
 }
 
 class Viewing {
@@ -108,8 +107,9 @@ class Viewing {
       if (from == Part::kLeftOut || to == Part::kLeftOut) continue;
       const auto& consumer = shape_.workloads[edge.consumer];
       const auto& provider = shape_.workloads[edge.provider];
-      auto* shown = edge_between(from == Part::kShown ? consumer.id : consumer_of(edge),
-                                 to == Part::kShown ? provider.id : peer(edge.service, provider.id));
+      auto* shown =
+          edge_between(from == Part::kShown ? consumer.id : consumer_of(edge),
+                       to == Part::kShown ? provider.id : peer(edge.service, provider.id));
       if (shown == nullptr) continue;
       shown->open = true;
       for (const auto& ports : edge.ports) {
@@ -122,7 +122,8 @@ class Viewing {
     }
   }
 
-  void add_traffic(const std::string& consumer, const std::string& provider, ShownEdge& edge) const {
+  void add_traffic(const std::string& consumer, const std::string& provider,
+                   ShownEdge& edge) const {
     if (overview_.traffic == nullptr) return;
     const auto& all = *overview_.traffic;
     const auto ends = [](const FlowRate& rate) { return std::tie(rate.consumer, rate.provider); };
@@ -148,8 +149,8 @@ class Viewing {
     if (overview_.refusals == nullptr) return;
     for (const auto& refusal : *overview_.refusals) {
       const bool consumer = viewer_.sees(refusal.consumer_owner, refusal.consumer);
-      const bool provider = !refusal.provider_owner.empty() &&
-                            viewer_.sees(refusal.provider_owner, refusal.provider);
+      const bool provider =
+          !refusal.provider_owner.empty() && viewer_.sees(refusal.provider_owner, refusal.provider);
       if (!consumer && !provider) continue;
       if (view_.refusals.size() >= kMaxShownRefusals) return;
       auto& shown = view_.refusals.emplace_back(refusal);

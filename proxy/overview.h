@@ -1,10 +1,12 @@
 // What people are shown of the mesh at one moment: who runs, whom they are declared to call, what
 // passes now and what was refused. Immutable once published. And what of it one person may see.
 //
-// Threads:   values; the controller's loop makes an Overview, the endpoint's thread reads it through
+// Threads:   values; the controller's loop makes an Overview, the endpoint's thread reads it
+// through
 //            Published<const Overview>.
 // Owns:      everything it refers to, by shared pointers.
-// Invariant: visible() shows workloads that are the viewer's or that they may read, and of the other
+// Invariant: visible() shows workloads that are the viewer's or that they may read, and of the
+// other
 //            end of an edge or refusal what the declaration or the refusal names already:
 //              a peer, as the viewer's own declaration writes it; never who stands behind it
 //              a consumer's owner, where the provider's declaration admits that owner by name
@@ -61,8 +63,8 @@ struct Shown {
 // By their places in Shape::workloads.
 struct DeclaredEdge {
   std::uint32_t consumer = 0, provider = 0;
-  std::string service;         // as the consumer's declaration names it; empty: by its id
-  bool names_consumer = false; // the provider's declaration admits this owner by name
+  std::string service;          // as the consumer's declaration names it; empty: by its id
+  bool names_consumer = false;  // the provider's declaration admits this owner by name
   std::vector<policy::PortRange> ports;
   bool operator==(const DeclaredEdge&) const = default;
 };
@@ -109,7 +111,7 @@ struct Overview {
   TimePoint made_at{};
   std::int64_t wall_ms = 0;
   std::shared_ptr<const Shape> shape;
-  std::shared_ptr<const std::vector<FlowRate>> traffic;          // by consumer, provider, port
+  std::shared_ptr<const std::vector<FlowRate>> traffic;  // by consumer, provider, port
   std::shared_ptr<const std::vector<ShownRefusal>> refusals;
 };
 

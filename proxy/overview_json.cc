@@ -108,9 +108,9 @@ void add_workload(Json& json, const Shown& one, const Site& site) {
   json.member("owner", one.owner);
   json.member("workflow", one.workflow);
   json.member("service", one.service);
-  json.member("scope", one.service.empty()                       ? ""
+  json.member("scope", one.service.empty()                    ? ""
                        : one.scope == policy::Scope::kCluster ? "CLUSTER"
-                                                                 : "WORKFLOW");
+                                                              : "WORKFLOW");
   json.member("state", state_word(one.state));
   json.member("node", one.node);
   json.member("stale", one.stale);

@@ -19,8 +19,9 @@ namespace meshd::proxy {
 // With its quotes.
 [[nodiscard]] std::string json_text(std::string_view text);
 
-// Where the page's link to it leads: to the page's own host, which hands the sign-in on, or straight
-// there where none is needed or the browser has it already. Empty: this site has no name for it.
+// Where the page's link to it leads: to the page's own host, which hands the sign-in on, or
+// straight there where none is needed or the browser has it already. Empty: this site has no name
+// for it.
 [[nodiscard]] std::string link_href(const Site& site, std::string_view id, const PageLink& link);
 
 }  // namespace meshd::proxy

@@ -229,9 +229,9 @@ PageStep page_step(const Site& site, const Request& request, const Overview* ove
   const auto path = std::string_view(request.uri).substr(0, request.uri.find('?'));
   if (request.token_in_query) {  // a link that signs in, as services have it
     const auto& token = request.query_token;
-    return PageReply{page_redirect(request.uri, {token.empty() ? expired_cookie(kTokenCookie)
-                                                           : own_cookie(kTokenCookie,
-                                                                        to_base64url(token))})};
+    return PageReply{page_redirect(
+        request.uri, {token.empty() ? expired_cookie(kTokenCookie)
+                                    : own_cookie(kTokenCookie, to_base64url(token))})};
   }
   const bool post = request.method == "POST";
   if (path == "/sign-in" || path == "/sign-out") {

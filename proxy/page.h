@@ -7,7 +7,8 @@
 //   POST /sign-in               with Authorization: Bearer; the token becomes a cookie
 //   POST /sign-out
 //
-// Invariant: without a good token nobody is told anything. What changes something, what is somebody's
+// Invariant: without a good token nobody is told anything. What changes something, what is
+// somebody's
 //            and the way on to a service are for requests of this very page alone: all names of
 //            the zone are one site to a browser, and containers are strangers there.
 // Source:    W3C Content Security Policy 3, Fetch Metadata (Sec-Fetch-Site); RFC 9110 section 13.
@@ -52,8 +53,7 @@ using PageStep = std::variant<PageReply, Ask, GoOn>;
 
 [[nodiscard]] Reply page_redirect(std::string_view location, std::vector<std::string> cookies = {});
 // The cookie for the whole zone; `life_s` 0: no longer.
-[[nodiscard]] std::string pass_cookie(const Site& site, std::string_view pass,
-                                      std::int64_t life_s);
+[[nodiscard]] std::string pass_cookie(const Site& site, std::string_view pass, std::int64_t life_s);
 
 // Of the build: proxy/page/*.
 struct PageBody {

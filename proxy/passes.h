@@ -1,7 +1,8 @@
-// Carries a sign-in from the page to a service's own host. A token's cookie is a host's own, and in an
-// address the token would be seen by the service: by a script that a container leaves in browsers to
-// answer for its host (a service worker). So the page's host sets a cookie for the whole zone, which
-// no script reads and which our endpoint alone sees, and the service's host changes it for its own.
+// Carries a sign-in from the page to a service's own host. A token's cookie is a host's own, and in
+// an address the token would be seen by the service: by a script that a container leaves in
+// browsers to answer for its host (a service worker). So the page's host sets a cookie for the
+// whole zone, which no script reads and which our endpoint alone sees, and the service's host
+// changes it for its own.
 //
 // Threads:   one.
 // Invariant: a pass is good once, for a short time, for one target. Bounded: who takes too many

@@ -61,11 +61,13 @@ std::string take_query(std::string_view query, Request& request) {
     const auto name = decode_form(parameter.substr(0, parameter.find('=')));
     const bool enter = same_but_case(name, kEnterParameter);
     ours = enter || std::ranges::any_of(kTokenParameters, [&](std::string_view one) {
-      return same_but_case(name, one);
-    });
+             return same_but_case(name, one);
+           });
     if (ours) {
-      if (enter) request.enter = true;
-      else take_parameter(parameter, request);
+      if (enter)
+        request.enter = true;
+      else
+        take_parameter(parameter, request);
       // Its own separator goes with it; the one before it belongs to what is kept.
       query.remove_prefix(more ? end + 1 : query.size());
     } else {

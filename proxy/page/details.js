@@ -6,10 +6,11 @@ import { el, link } from "./dom.js";
 const row = (name, value) => (value ? [el("dt", {}, name), el("dd", {}, value)] : []);
 const part = (title, items) => (items.length
   ? [el("h4", {}, title), el("ul", {}, ...items.map((item) => el("li", {}, item)))] : []);
+const button = (text, onclick) => el("button", { type: "button", class: "plain", onclick }, text);
 
 export function refusalText(refusal, now) {
-  return `${refusal.port || "name withheld"}: ${refusal.count} ${refusal.count === 1 ? "time" : "times"}, `
-    + `last ${ageText(refusal.last, now)}`;
+  const times = `${refusal.count} ${refusal.count === 1 ? "time" : "times"}`;
+  return `${refusal.port || "the name"}: ${times}, last ${ageText(refusal.last, now)}`;
 }
 export function whoseText(refusal) {
   if (refusal.yours) return "Yours to add";
@@ -21,13 +22,13 @@ export function whoseText(refusal) {
 
 function linesFor(node, picture) {
   const { calls, calledBy } = picture.linesOf(node.key), { nodes } = picture.model;
-  const button = (edge, end) => {
-    const about = [rateText(edge.bytes), edge.refused ? `${edge.refused} refused` : ""].filter(Boolean);
-    return el("button", { type: "button", class: "plain", onclick: () => picture.pick(edge.key) },
-      [nodes.get(end).label, ...about].join(", "));
+  const line = (edge, end) => {
+    const about = [rateText(edge.bytes), edge.refused ? `${edge.refused} refused` : ""];
+    const text = [nodes.get(end).label, ...about].filter(Boolean).join(", ");
+    return button(text, () => picture.pick(edge.key));
   };
-  return [...part("Calls", calls.map((edge) => button(edge, edge.to))),
-    ...part("Is called by", calledBy.map((edge) => button(edge, edge.from)))];
+  return [...part("Calls", calls.map((edge) => line(edge, edge.to))),
+    ...part("Is called by", calledBy.map((edge) => line(edge, edge.from)))];
 }
 
 function containersOf(node) {
@@ -43,7 +44,8 @@ function nodeDetails(node, picture) {
   const one = node.members[0];
   const single = node.members.length === 1;
   const links = node.kind === "folded" ? [] : node.members.flatMap((w) => w.links);
-  const state = single ? STATES[one.state] + (one.stale ? "; its node has not been heard of for a while" : "") : node.sub;
+  const lost = single && one.stale ? "; its node has not been heard of for a while" : "";
+  const state = single ? STATES[one.state] + lost : node.sub;
   return [
     el("dl", {},
       ...row("State", node.kind === "other" ? node.sub : state), ...row("Owner", node.owner),
@@ -58,12 +60,13 @@ function nodeDetails(node, picture) {
 }
 
 function edgeDetails(edge, picture, now) {
-  const { nodes } = picture.model, ports = [...new Set(edge.parts.flatMap((one) => one.ports))];
+  const { nodes } = picture.model;
+  const ports = [...new Set(edge.parts.flatMap((one) => one.ports))];
   const flows = edge.parts.flatMap((one) => one.flows).filter((flow) => flow.bytes_s > 0);
-  const ends = [["From", edge.from], ["To", edge.to]].flatMap(([name, key]) => [
-    el("dt", {}, name), el("dd", {}, el("button", { type: "button", class: "plain", onclick: () => picture.pick(key) },
-      nodes.get(key).label))]);
-  const declared = ports.length ? ports.join(", ") : edge.parts.length ? "nobody there admits it yet" : "nothing";
+  const ends = [["From", edge.from], ["To", edge.to]].flatMap(([name, key]) =>
+    row(name, button(nodes.get(key).label, () => picture.pick(key))));
+  const none = edge.parts.length ? "nobody there admits it yet" : "nothing";
+  const declared = ports.length ? ports.join(", ") : none;
   return [
     el("dl", {}, ...ends, ...row("Declared", declared)),
     ...part("Traffic now", flows.map((flow) =>
@@ -79,9 +82,11 @@ export function showDetails(panel, what, picture, now, close) {
   panel.hidden = !what;
   if (!what) return panel.replaceChildren();
   const { nodes } = picture.model;
-  const title = what.node ? what.node.label : `${nodes.get(what.edge.from).label} → ${nodes.get(what.edge.to).label}`;
+  const label = (key) => nodes.get(key).label;
+  const title = what.node?.label ?? `${label(what.edge.from)} → ${label(what.edge.to)}`;
+  const shut = button("Close", close);
+  shut.setAttribute("aria-label", "Close details");
   panel.replaceChildren(
-    el("div", { class: "head" }, el("h3", {}, title),
-      el("button", { type: "button", class: "plain", onclick: close, "aria-label": "Close details" }, "Close")),
+    el("div", { class: "head" }, el("h3", {}, title), shut),
     ...(what.node ? nodeDetails(what.node, picture) : edgeDetails(what.edge, picture, now)));
 }

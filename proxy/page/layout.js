@@ -8,6 +8,7 @@ export const NODE = { width: 172, height: 42 };
 const GAP = { column: 88, row: 14, band: 20, pad: 12, head: 26 };
 const COLUMN = NODE.width + GAP.column;
 const MAX_LOOSE_COLUMNS = 4;
+const WRAP = 9;  // bands below each other
 
 // Key -> how many steps of `edges` ([from, to]) lead to it at most, `weight` long each. Those that
 // nobody calls stand right before the first whom they call.
@@ -71,7 +72,8 @@ function arrange(keys, edges) {
   columns.forEach(number);
   for (const sweep of [columns, [...columns].reverse(), columns]) {
     for (const column of sweep) {
-      const wish = new Map(column.map((key) => [key, mean(near.get(key).map((to) => place.get(to)))]));
+      const wish = new Map(column.map((key) =>
+        [key, mean(near.get(key).map((to) => place.get(to)))]));
       column.sort((a, b) => wish.get(a) - wish.get(b));
       number(column);
     }
@@ -112,12 +114,33 @@ function pack(bands, edges) {
       middle.set(band.key, top + band.height / 2);
       for (const column of span) skyline[column] = top + band.height + GAP.band;
     }
-    const length = edges.reduce((sum, [from, to]) =>
-      sum + Math.abs(middle.get(from) - middle.get(to)), 0) + Math.max(...skyline.filter(Boolean)) / 10;
+    const lines = edges.reduce((sum, [from, to]) =>
+      sum + Math.abs(middle.get(from) - middle.get(to)), 0);
+    const length = lines + Math.max(...skyline.filter(Boolean)) / 10;
     if (best === null || length < best.length) best = { length, tops };
   }
   const top = Math.min(...best.tops.values());
   for (const band of bands) band.y = best.tops.get(band.key) - top;
+}
+
+// Many narrow bands of one column stand in several, so that they can be seen together; what stands
+// right of them moves on.
+function wrap(bands) {
+  const narrow = new Map();
+  for (const band of bands) {
+    if (band.columns.length > 1) continue;
+    narrow.set(band.first, [...(narrow.get(band.first) ?? []), band]);
+  }
+  let moved = 0;
+  for (const first of [...narrow.keys()].sort((a, b) => a - b)) {
+    const list = narrow.get(first), columns = Math.min(4, Math.ceil(list.length / WRAP));
+    if (columns < 2) continue;
+    const here = first + moved;
+    for (const band of bands) if (band.first > here) band.first += columns - 1;
+    const each = Math.ceil(list.length / columns);
+    list.forEach((band, at) => { band.first += Math.floor(at / each); });
+    moved += columns - 1;
+  }
 }
 
 function curve(from, to) {
@@ -139,8 +162,8 @@ function spread(list, other, set) {
     .forEach((edge, at) => set(edge, (at - (list.length - 1) / 2) * step));
 }
 
-// bands: [{key, folded, nodes: [key]}] in the order in which they are wanted; edges: [{from, to, open}] of
-// nodes: those that are not open are drawn, but move nobody.
+// bands: [{key, folded, nodes: [key]}] in the order in which they are wanted; edges: [{from, to,
+// open}] of nodes: those that are not open are drawn, but move nobody.
 // -> {width, height, bands: Map key -> {x, y, width, height}, nodes: Map key -> {x, y, column,
 //     row}, edges: [{path, end, label}] in the order of `edges`}
 export function layout(bands, edges) {
@@ -155,7 +178,8 @@ export function layout(bands, edges) {
   }
   const between = [...seen.values()];
   const drawn = bands.map((band) => ({
-    key: band.key, head: band.folded ? 0 : GAP.head, columns: arrange(band.nodes, inner.get(band.key)),
+    key: band.key, head: band.folded ? 0 : GAP.head,
+    columns: arrange(band.nodes, inner.get(band.key)),
   }));
   const wide = new Map(drawn.map((band) => [band.key, band.columns.length]));
   const first = ranks(drawn.map((band) => band.key), between, (key) => wide.get(key));
@@ -165,6 +189,7 @@ export function layout(bands, edges) {
     band.first = first.get(band.key) - least;
     band.height = band.head + GAP.pad + most * (NODE.height + GAP.row);
   }
+  wrap(drawn);
   if (drawn.length > 0) pack(drawn, between);
 
   const result = { width: 0, height: 0, bands: new Map(), nodes: new Map(), edges: [] };
@@ -172,8 +197,9 @@ export function layout(bands, edges) {
     const x = band.first * COLUMN, width = band.columns.length * COLUMN - GAP.column;
     result.bands.set(band.key, { x, y: band.y, width: width + 2 * GAP.pad, height: band.height });
     band.columns.forEach((column, at) => column.forEach((key, row) => {
-      const slack = (band.height - band.head - GAP.pad) - column.length * (NODE.height + GAP.row);
-      const y = band.y + band.head + (GAP.pad + (band.head ? 0 : GAP.row)) / 2 + slack / 2 + row * (NODE.height + GAP.row);
+      const step = NODE.height + GAP.row, above = GAP.pad + (band.head ? 0 : GAP.row);
+      const slack = band.height - band.head - GAP.pad - column.length * step;
+      const y = band.y + band.head + (above + slack) / 2 + row * step;
       result.nodes.set(key, { x: x + GAP.pad + at * COLUMN, y, column: band.first + at, row });
     }));
     result.width = Math.max(result.width, x + width + 2 * GAP.pad);
@@ -186,10 +212,14 @@ export function layout(bands, edges) {
   const byKey = (key) => ends.reduce((map, end) =>
     map.set(end[key], [...(map.get(end[key]) ?? []), end]), new Map());
   for (const list of byKey("source").values()) {
-    spread(list, (end) => end.to, (end, by) => { end.from.out = end.from.y + NODE.height / 2 + by; });
+    spread(list, (end) => end.to, (end, by) => {
+      end.from.out = end.from.y + NODE.height / 2 + by;
+    });
   }
   for (const list of byKey("target").values()) {
-    spread(list, (end) => end.from, (end, by) => { end.to.in = end.to.y + NODE.height / 2 + by; });
+    spread(list, (end) => end.from, (end, by) => {
+      end.to.in = end.to.y + NODE.height / 2 + by;
+    });
   }
   result.edges = ends.map((end, number) => {
     const { path, end: tip, at } = curve(end.from, end.to);

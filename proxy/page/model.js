@@ -4,7 +4,8 @@
 const ALIKE = 3;  // so many nameless ones with the same callers and called become one
 
 export const STATES = {
-  WAITING: "waiting to run", ATTACHED: "starting", READY: "ready", DRAINING: "ending", ENDED: "ended",
+  WAITING: "waiting to run", ATTACHED: "starting", READY: "ready", DRAINING: "ending",
+  ENDED: "ended",
 };
 
 export function rateText(bytes) {
@@ -43,22 +44,24 @@ function stateOf(members) {
 }
 
 function bandOf(workload, state) {
-  if (workload.workflow) return { key: `workflow ${workload.workflow}`, label: `Workflow ${workload.workflow}` };
-  const mine = workload.owner === state.you.owner;
-  return { key: `owner ${workload.owner}`, label: mine ? "Your services" : `Services of ${workload.owner}` };
+  const { owner, workflow } = workload;
+  if (workflow) return { key: `workflow ${workflow}`, label: `Workflow ${workflow}` };
+  const mine = owner === state.you.owner;
+  return { key: `owner ${owner}`, label: mine ? "Your services" : `Services of ${owner}` };
 }
 
 function otherNode(key, other) {
-  const labels = { service: "a service", workload: "a container", owner: "another owner", outside: "outside" };
+  const kinds = { service: "a service", workload: "a container", owner: "another owner" };
   return {
-    key: `other ${key}`, label: other?.label || key, sub: labels[other?.kind] ?? "elsewhere",
-    kind: "other", members: [], state: "", owner: other?.owner ?? "",
+    key: `other ${key}`, label: other?.label || key, sub: kinds[other?.kind] ?? "elsewhere",
+    kind: "other", members: [], state: "", owner: other?.kind === "owner" ? other.label : "",
   };
 }
 
 // Workload -> the node that it belongs to.
 function unitsOf(state) {
-  const unit = new Map(), serviceOf = (w) => `service ${w.owner}\n${w.workflow}\n${w.scope}\n${w.service}`;
+  const unit = new Map();
+  const serviceOf = (w) => ["service", w.owner, w.workflow, w.scope, w.service].join("\n");
   for (const w of state.workloads) unit.set(w.id, w.service ? serviceOf(w) : `id ${w.id}`);
   const out = new Map(), into = new Map();
   for (const edge of state.edges) {
@@ -69,8 +72,8 @@ function unitsOf(state) {
   const alike = new Map();
   for (const w of state.workloads) {
     if (w.service || w.links.length) continue;
-    const sides = [out, into].map((map) => [...new Set(map.get(`id ${w.id}`) ?? [])].sort().join(" "));
-    const key = [w.owner, w.workflow, w.state, ...sides].join("\n");
+    const side = (map) => [...new Set(map.get(`id ${w.id}`) ?? [])].sort().join("\r");
+    const key = [w.owner, w.workflow, w.state, side(out), side(into)].join("\n");
     alike.set(key, [...(alike.get(key) ?? []), w]);
   }
   for (const same of alike.values()) {
@@ -87,18 +90,16 @@ function nodeOf(key, members) {
   const ready = members.filter((w) => w.state === "READY").length;
   let sub = STATES[state];
   if (count > 1) sub = `${count} ${alike ? "alike" : "containers"}, ${ready} ready`;
-  return {
-    key, label: one.service || one.id, sub, kind: alike || count > 1 ? "many" : "one", members, state,
-    owner: one.owner,
-  };
+  const kind = alike || count > 1 ? "many" : "one";
+  return { key, label: one.service || one.id, sub, kind, members, state, owner: one.owner };
 }
 
 function foldedNode(band) {
   const members = band.nodes.flatMap((node) => node.members);
   const ready = members.filter((w) => w.state === "READY").length;
   return {
-    key: band.key, label: band.label, sub: `${members.length} containers, ${ready} ready`, kind: "folded",
-    members, state: stateOf(members), owner: members[0]?.owner ?? "",
+    key: band.key, label: band.label, sub: `${members.length} containers, ${ready} ready`,
+    kind: "folded", members, state: stateOf(members), owner: members[0]?.owner ?? "",
   };
 }
 
@@ -131,7 +132,9 @@ export function model(state, isFolded) {
     const node = otherNode(end, others.get(end));
     // Who calls from elsewhere stands left, who is called there right.
     const name = calls.has(end) ? "others calling" : "others called";
-    if (!bands.has(name)) bands.set(name, { key: name, label: "Not yours", nodes: [], size: 0, folded: false });
+    if (!bands.has(name)) {
+      bands.set(name, { key: name, label: "Not yours", nodes: [], size: 0, folded: false });
+    }
     bands.get(name).nodes.push(node);
     nodes.set(node.key, node);
     place.set(end, node.key);
@@ -140,7 +143,9 @@ export function model(state, isFolded) {
   const edgeFor = (part) => {
     const from = nodeFor(part.from), to = nodeFor(part.to), key = `${from}\r${to}`;
     if (!edges.has(key)) {
-      edges.set(key, { key, from, to, parts: [], refusals: [], bytes: 0, packets: 0, refused: 0, open: false });
+      edges.set(key, {
+        key, from, to, parts: [], refusals: [], bytes: 0, packets: 0, refused: 0, open: false,
+      });
     }
     return edges.get(key);
   };

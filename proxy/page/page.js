@@ -26,7 +26,8 @@ async function ask() {
   asking = true;
   const find = state?.left_out ? by("filter").value.trim() : "";
   try {
-    const answer = await fetch(find ? `/state.json?find=${encodeURIComponent(find)}` : "/state.json", {
+    const query = find ? `?find=${encodeURIComponent(find)}` : "";
+    const answer = await fetch(`/state.json${query}`, {
       headers: etag ? { "If-None-Match": etag } : {}, cache: "no-store",
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
@@ -71,7 +72,8 @@ function lost() {
   if (state) {
     document.body.classList.add("away");
     const since = new Date(heardAt).toLocaleTimeString();
-    setText(by("lost"), `No contact since ${since}. What you see is from then; this page tries again by itself.`);
+    setText(by("lost"), `No contact since ${since}. What you see is from then; this page tries `
+      + "again by itself.");
     by("lost").hidden = false;
   }
   askIn(PERIOD_MS);
@@ -96,14 +98,15 @@ async function signIn(event) {
   setText(by("sign-in-problem"), "");
   try {
     const answer = await fetch("/sign-in", {
-      method: "POST", headers: { Authorization: `Bearer ${token}` }, signal: AbortSignal.timeout(PATIENCE_MS * 4),
+      method: "POST", headers: { Authorization: `Bearer ${token}` },
+      signal: AbortSignal.timeout(PATIENCE_MS * 4),
     });
     if (answer.ok) {
       by("token").value = "";
       return ask();
     }
-    const problem = answer.status === 401 ? "This token is not valid here." : "That did not work now. Try again in a moment.";
-    setText(by("sign-in-problem"), problem);
+    setText(by("sign-in-problem"), answer.status === 401 ? "This token is not valid here."
+      : "That did not work now. Try again in a moment.");
   } catch {
     setText(by("sign-in-problem"), "No contact. Try again in a moment.");
   }
@@ -165,11 +168,12 @@ function showRefusals(list) {
   list.sort((a, b) => b.yours - a.yours || b.last - a.last);
   by("refusals").hidden = list.length === 0;
   keep(by("refusal-rows"), list, (r) => [r.from, r.to, r.port].join("\n"), () => {
-    const code = el("code");
-    const button = el("button", { type: "button", class: "plain", onclick: () => copyFrom(code, button) }, "Copy");
+    const code = el("code"), button = el("button", { type: "button", class: "plain" }, "Copy");
+    button.addEventListener("click", () => copyFrom(code, button));
+    const missing = el("td", {}, el("div", { class: "missing" }, code, button),
+      el("span", { class: "sub whose" }));
     return el("tr", {}, twoLines("th", { scope: "row" }), twoLines("td"), el("td"),
-      el("td", { class: "number" }), el("td", { class: "age" }),
-      el("td", {}, el("div", { class: "missing" }, code, button), el("span", { class: "sub whose" })));
+      el("td", { class: "number" }), el("td", { class: "age" }), missing);
   }, (tr, refusal) => {
     const [from, to, port, count, last, missing] = tr.children;
     nameCell(from, label.get(refusal.from) ?? refusal.from, refusal.from_owner);
@@ -202,11 +206,12 @@ function showServices(list) {
   by("no-services").hidden = state.workloads.length > 0;
   keep(by("service-rows"), [...list].sort(before), (w) => w.id, () => el("tr", {},
     twoLines("th", { scope: "row" }), el("td", {}, el("span", { class: "state" })),
-    el("td", {}, el("ul")), el("td", { class: "id" }), el("td", { class: "id" }), el("td", { class: "id" })),
+    el("td", {}, el("ul")), el("td"), el("td"), el("td")),
   (tr, w) => {
     const [name, condition, open, owner, workflow, node] = tr.children;
     setText(name.firstChild, w.service || w.id);
-    setText(name.lastChild, [w.service ? w.id : "", w.serves.join(", ")].filter(Boolean).join(" · "));
+    const more = [w.service ? w.id : "", w.serves.join(", ")];
+    setText(name.lastChild, more.filter(Boolean).join(" · "));
     const about = condition.firstChild;
     setAttribute(about, "class", `state ${w.state.toLowerCase()}${w.stale ? " stale" : ""}`);
     setText(about, w.stale ? `${STATES[w.state]}, no news of its node` : STATES[w.state]);
@@ -219,9 +224,11 @@ function showServices(list) {
 
 function showLinks(list, w) {
   const items = [...w.links, ...w.outside.map((text) => ({ text }))];
-  keep(list, items, (to) => JSON.stringify([to.href, to.label, to.url, to.text]), (to) => el("li", {},
-    to.text ? to.text : link(to.href, to.label || to.url, { target: "_blank", rel: "noopener", title: to.url }),
-    el("span", { class: "soft" })),
+  const opener = (to) => link(to.href, to.label || to.url,
+    { target: "_blank", rel: "noopener", title: to.url });
+  const key = (to) => JSON.stringify([to.href, to.label, to.url, to.text]);
+  keep(list, items, key,
+    (to) => el("li", {}, to.text || opener(to), el("span", { class: "soft" })),
   (li, to) => setText(li.lastChild, to.text || to.ready ? "" : " not ready yet"));
 }
 
@@ -234,7 +241,7 @@ function showEdges(list) {
   }
   by("no-edges").hidden = state.edges.length > 0;
   keep(by("edge-rows"), list, (edge) => `${edge.from}\r${edge.to}`, () => el("tr", {},
-    el("th", { scope: "row", class: "id" }), el("td", { class: "id" }), el("td"), el("td", { class: "number" }),
+    el("th", { scope: "row" }), el("td"), el("td"), el("td", { class: "number" }),
     el("td", { class: "number" })),
   (tr, edge) => {
     const [from, to, ports, traffic, times] = tr.children;
@@ -271,11 +278,11 @@ function closeDetails() {
 // With new data; what somebody is about to press stays under their finger.
 function showOpenDetails() {
   if (detail === null) return;
-  const node = picture.model.nodes.get(detail), edge = picture.model.edges.find((one) => one.key === detail);
+  const node = picture.model.nodes.get(detail);
+  const edge = picture.model.edges.find((one) => one.key === detail);
   if (!node && !edge) return openDetails(null);
-  const panel = by("details");
-  const buttons = [...panel.querySelectorAll("button, a")], at = buttons.indexOf(document.activeElement);
-  const had = panel.contains(document.activeElement);
+  const panel = by("details"), had = panel.contains(document.activeElement);
+  const at = [...panel.querySelectorAll("button, a")].indexOf(document.activeElement);
   showDetails(panel, node ? { node } : { edge }, picture, now(), closeDetails);
   if (had) (panel.querySelectorAll("button, a")[at] ?? panel).focus({ preventScroll: true });
 }

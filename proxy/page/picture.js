@@ -58,28 +58,34 @@ export class Picture {
   draw() {
     this.model = model(this.state, (key) => this.isFolded(key));
     const { bands, edges, nodes } = this.model;
-    this.at = layout(bands.map((band) => ({
-      key: band.key, folded: band.folded, nodes: band.nodes.map((node) => node.key),
-    })), edges);
-    const width = Math.max(this.at.width, NODE.width), height = Math.max(this.at.height, NODE.height);
+    const wanted = bands.map(({ key, folded, nodes: inside }) =>
+      ({ key, folded, nodes: inside.map((node) => node.key) }));
+    this.at = layout(wanted, edges);
+    const width = Math.max(this.at.width, NODE.width);
+    const height = Math.max(this.at.height, NODE.height);
     setAttribute(this.root, "viewBox", `-2 -2 ${width + 4} ${height + 4}`);
     // As wide as there is room, as long as it can be read.
-    const scale = Math.max(LEAST_SCALE, Math.min(1, (this.root.parentElement.clientWidth - 8) / (width + 4)));
+    const room = (this.root.parentElement.clientWidth - 20) / (width + 4);
+    const scale = Math.max(LEAST_SCALE, Math.min(1, room));
     setAttribute(this.root, "width", Math.round((width + 4) * scale));
     setAttribute(this.root, "height", Math.round((height + 4) * scale));
     const [bandLayer, edgeLayer, nodeLayer, foldLayer] = this.layers;
-    keep(bandLayer, bands, (band) => `band ${band.key}`, () => svg("rect", { rx: 10 }), (rect, band) => {
-      const at = this.at.bands.get(band.key);
-      for (const name of ["x", "y", "width", "height"]) setAttribute(rect, name, at[name]);
-    });
+    keep(bandLayer, bands, (band) => `band ${band.key}`, () => svg("rect", { rx: 10 }),
+      (rect, band) => {
+        const at = this.at.bands.get(band.key);
+        for (const name of ["x", "y", "width", "height"]) setAttribute(rect, name, at[name]);
+      });
     keep(foldLayer, bands, (band) => `fold ${band.key}`, (band) => this.makeFold(band),
       (g, band) => this.updateFold(g, band));
     const numbered = edges.map((edge, number) => ({ ...edge, at: this.at.edges[number] }));
     this.placeLabels(numbered);
-    keep(edgeLayer, numbered, (edge) => edge.key, (edge) => this.makeEdge(edge), (g, edge) => this.updateEdge(g, edge));
-    keep(nodeLayer, [...nodes.values()].filter((node) => this.at.nodes.has(node.key)), (node) => node.key,
-      (node) => this.makeNode(node), (g, node) => this.updateNode(g, node));
-    this.elements = new Map([...this.root.querySelectorAll("[data-key]")].map((one) => [one.dataset.key, one]));
+    keep(edgeLayer, numbered, (edge) => edge.key, (edge) => this.makeEdge(edge),
+      (g, edge) => this.updateEdge(g, edge));
+    const standing = [...nodes.values()].filter((node) => this.at.nodes.has(node.key));
+    keep(nodeLayer, standing, (node) => node.key, (node) => this.makeNode(node),
+      (g, node) => this.updateNode(g, node));
+    this.elements = new Map([...this.root.querySelectorAll("g[data-key]")].map((one) =>
+      [one.dataset.key, one]));
     if (!this.elements.has(this.current)) {
       this.current = nodeLayer.firstElementChild?.dataset.key ?? null;
     }
@@ -92,7 +98,8 @@ export class Picture {
     const taken = [];
     for (const edge of [...edges].sort((a, b) => b.refused - a.refused || b.bytes - a.bytes)) {
       const { x, y } = edge.at.label;
-      edge.labelled = !taken.some((other) => Math.abs(other.x - x) < 90 && Math.abs(other.y - y) < 15);
+      const near = (other) => Math.abs(other.x - x) < 90 && Math.abs(other.y - y) < 15;
+      edge.labelled = !taken.some(near);
       if (edge.labelled && (edge.refused || edge.bytes)) taken.push({ x, y });
     }
   }
@@ -101,7 +108,8 @@ export class Picture {
 
   // A band's name, which folds it; of one that is folded a mark on its node.
   makeFold(band) {
-    const g = svg("g", { tabindex: "-1" }, svg("rect", { height: 24, rx: 6 }), svg("text", { y: 16 }));
+    const g = svg("g", { tabindex: "-1" }, svg("rect", { height: 24, rx: 6 }),
+      svg("text", { y: 16 }));
     if (isOthers(band)) return g;
     g.setAttribute("role", "button");
     g.addEventListener("click", () => this.toggle(band.key));
@@ -111,11 +119,12 @@ export class Picture {
     const at = this.at.bands.get(band.key), [rect, text] = g.children;
     const x = band.folded ? at.width - 44 : 6, y = band.folded ? 22 : 3;
     setAttribute(g, "transform", `translate(${at.x + x} ${at.y + y})`);
-    setAttribute(g, "class", `fold${band.folded ? " closed" : ""}${isOthers(band) ? " fixed" : ""}`);
+    setAttribute(g, "class", isOthers(band) ? "fold fixed" : "fold");
     setAttribute(rect, "width", band.folded ? 24 : at.width - 12);
     setAttribute(text, "x", band.folded ? 6 : 8);
     const sign = isOthers(band) ? "" : "▾ ";
-    setText(text, band.folded ? "▸" : sign + shorten(band.label, Math.floor((at.width - 36) / 7)));
+    const most = Math.floor((at.width - 36) / 7);
+    setText(text, band.folded ? "▸" : sign + shorten(band.label, most));
     if (isOthers(band)) return;
     setAttribute(g, "aria-expanded", !band.folded);
     setAttribute(g, "aria-label", `${band.label}, ${band.size} services`);
@@ -132,21 +141,23 @@ export class Picture {
   updateNode(g, node) {
     const at = this.at.nodes.get(node.key);
     setAttribute(g, "transform", `translate(${at.x} ${at.y})`);
-    const dim = this.matches && node.members.length > 0 && !node.members.some((w) => this.matches.has(w.id));
+    const dim = this.matches && node.members.length > 0
+      && !node.members.some((w) => this.matches.has(w.id));
     setAttribute(g, "class", `node ${node.kind} ${node.state.toLowerCase()}${dim ? " dim" : ""}`);
-    const [label, sub] = g.querySelectorAll("text");
-    setText(label, shorten(node.label, node.kind === "folded" ? LABEL_CHARS - 4 : LABEL_CHARS));
+    const [label, sub] = g.querySelectorAll("text"), folded = node.kind === "folded";
+    setText(label, shorten(node.label, folded ? LABEL_CHARS - 4 : LABEL_CHARS));
     setText(sub, shorten(node.sub, LABEL_CHARS + 2));
     setText(g.querySelector("title"), node.label);
-    const lines = this.model.edges.filter((edge) => edge.from === node.key || edge.to === node.key);
+    const { calls, calledBy } = this.linesOf(node.key), lines = [...calls, ...calledBy];
     const refused = lines.filter((edge) => edge.refused > 0).length;
-    setAttribute(g, "aria-label", `${node.label}, ${node.kind === "one" ? STATES[node.state] : node.sub}, `
-      + `${lines.length} connections${refused ? `, ${refused} refused` : ""}`);
+    const words = [node.label, node.kind === "one" ? STATES[node.state] : node.sub,
+      `${lines.length} connections`, refused ? `${refused} refused` : ""];
+    setAttribute(g, "aria-label", words.filter(Boolean).join(", "));
   }
 
   makeEdge(edge) {
     return svg("g", { tabindex: "-1", role: "button", onclick: () => this.pick(edge.key) },
-      svg("path", { class: "reach" }), svg("path", { class: "line" }), svg("path", { class: "flow" }),
+      ...["reach", "line", "flow"].map((name) => svg("path", { class: name })),
       svg("path", { class: "head-mark", d: "M-7 -5 3 0 -7 5Z" }), svg("text"));
   }
   updateEdge(g, edge) {
@@ -156,8 +167,8 @@ export class Picture {
     setAttribute(g, "class", `edge${kind}`);
     const [reach, line, flow, head] = g.querySelectorAll("path");
     for (const one of [reach, line, flow]) setAttribute(one, "d", path);
-    const width = live ? Math.min(6, 2 + Math.log10(1 + edge.bytes / 1000)) : refused ? 2 : 1.5;
-    line.style.strokeWidth = `${width}px`;
+    const width = live ? Math.min(6, 2 + Math.log10(1 + edge.bytes / 1000)) : 1.5;
+    line.style.strokeWidth = `${refused ? Math.max(2, width) : width}px`;
     setAttribute(flow, "visibility", live ? "visible" : "hidden");
     setAttribute(head, "transform", `translate(${end.x + 4} ${end.y})`);
     const words = [live ? rateText(edge.bytes) : "", refused ? `${edge.refused} refused` : ""];
@@ -167,16 +178,17 @@ export class Picture {
     setAttribute(text, "y", label.y - 5);
     const { nodes } = this.model;
     const about = words.filter(Boolean).join(", ") || (edge.open ? "no traffic now" : "not open");
-    setAttribute(g, "aria-label", `${nodes.get(edge.from).label} to ${nodes.get(edge.to).label}: ${about}`);
+    const ends = `${nodes.get(edge.from).label} to ${nodes.get(edge.to).label}`;
+    setAttribute(g, "aria-label", `${ends}: ${about}`);
   }
 
   // --- choosing and walking ---
 
   // One element is in the order of Tab; the others are reached from it.
   rove(key) {
-    if (this.elements?.has(this.current)) this.elements.get(this.current).setAttribute("tabindex", "-1");
+    this.elements?.get(this.current)?.setAttribute("tabindex", "-1");
     this.current = key;
-    if (this.elements?.has(key)) this.elements.get(key).setAttribute("tabindex", "0");
+    this.elements?.get(key)?.setAttribute("tabindex", "0");
   }
   focus(key) {
     const target = this.elements.get(key);
@@ -190,7 +202,8 @@ export class Picture {
   }
   pick(key) {
     this.mark(key);
-    const node = this.model.nodes.get(key), edge = this.model.edges.find((one) => one.key === key);
+    const node = this.model.nodes.get(key);
+    const edge = this.model.edges.find((one) => one.key === key);
     this.choose(node ? { node } : edge ? { edge } : null);
   }
   linesOf(key) {
@@ -211,7 +224,8 @@ export class Picture {
       }
       return;
     }
-    const step = { ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right" }[event.key];
+    const steps = { ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right" };
+    const step = steps[event.key];
     if (!step) return;
     event.preventDefault();
     const edge = this.model.edges.find((one) => one.key === key);
@@ -231,7 +245,8 @@ export class Picture {
       this.origin = key;
       return (step === "right" ? calls : calledBy)[0]?.key ?? this.beside(here, step);
     }
-    const column = [...this.at.nodes].filter(([, at]) => at.column === here.column).sort((a, b) => a[1].y - b[1].y);
+    const column = [...this.at.nodes].filter(([, at]) => at.column === here.column)
+      .sort((a, b) => a[1].y - b[1].y);
     const place = column.findIndex(([name]) => name === key) + (step === "down" ? 1 : -1);
     if (column[place]) return column[place][0];
     const band = this.model.bands.find((one) => one.nodes.some((node) => node.key === key));

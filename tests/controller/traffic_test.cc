@@ -16,8 +16,9 @@ class TrafficTableTest : public testing::Test {
   void SetUp() override {
     ASSERT_TRUE(bed_.join("n1"));
     ASSERT_TRUE(bed_.join("n2"));
-    ASSERT_TRUE(bed_.apply("{id: worker, owner: ada, peers: [{name: db}]},"
-                           "{id: db, owner: ada, name: db, scope: CLUSTER, serves: [{port: 80}]}"));
+    ASSERT_TRUE(
+        bed_.apply("{id: worker, owner: ada, peers: [{name: db}]},"
+                   "{id: db, owner: ada, name: db, scope: CLUSTER, serves: [{port: 80}]}"));
     bed_.attach("n1", "worker");
     bed_.attach("n2", "db");
   }

@@ -25,7 +25,8 @@ class TrafficTest : public testing::Test {
     bed_.attach("db");
     bed_.attach("worker");
     far_ = IpAddress::parse("10.213.9.9").value();
-    bed_.world.workloads.find("far")->second.remote = policy::Remote{"n2", far_, std::nullopt, false};
+    bed_.world.workloads.find("far")->second.remote =
+        policy::Remote{"n2", far_, std::nullopt, false};
   }
   [[nodiscard]] const policy::Attachment& at(const std::string& id) const {
     return *bed_.world.workloads.find(id)->second.attachment;

@@ -148,11 +148,13 @@ TEST(ProxyNginxConfigTest, NginxTakesIt) {
 }
 
 TEST(ProxyNginxConfigTest, ThePageHasAServerOfItsOwn) {
-  EXPECT_THAT(rendered(example()), HasSubstr("  listen 443 ssl http2;\n  listen [::]:443 ssl http2;\n"
-                                             "  server_name mesh.mesh.example.org;"));
+  EXPECT_THAT(rendered(example()),
+              HasSubstr("  listen 443 ssl http2;\n  listen [::]:443 ssl http2;\n"
+                        "  server_name mesh.mesh.example.org;"));
   auto site = example();
   site.names = {"", 443, "one.example.org", 8400, 8499};
-  EXPECT_THAT(rendered(site), HasSubstr("  listen [::]:443 ssl http2;\n  server_name one.example.org;"));
+  EXPECT_THAT(rendered(site),
+              HasSubstr("  listen [::]:443 ssl http2;\n  server_name one.example.org;"));
 }
 
 }  // namespace

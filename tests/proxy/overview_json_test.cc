@@ -37,7 +37,8 @@ TEST_F(OverviewJsonTest, SaysWhoLooksAndWhatTheySee) {
   EXPECT_THAT(text, HasSubstr(R"({"from":"worker","to":"db","open":true,"ports":["tcp/5432"],)"
                               R"("bytes_s":100,"packets_s":4,"flows":[{"port":"tcp/5432",)"));
   EXPECT_THAT(text, HasSubstr(R"({"key":"service store","kind":"service","label":"store"})"));
-  EXPECT_THAT(text, HasSubstr(R"("missing":"in somewhere: something","whose":"provider","yours":true)"));
+  EXPECT_THAT(text,
+              HasSubstr(R"("missing":"in somewhere: something","whose":"provider","yours":true)"));
   EXPECT_THAT(text, Not(HasSubstr("bob")));
 }
 
@@ -65,8 +66,8 @@ TEST_F(OverviewJsonTest, TextIsWhatItWasAndWhatIsNoneIsMarked) {
   EXPECT_EQ(json_text("</script>"), R"("\u003c/script\u003e")");
   const std::string mark = "\xef\xbf\xbd";
   EXPECT_EQ(json_text("\xff"), "\"" + mark + "\"");
-  EXPECT_EQ(json_text("\xc3"), "\"" + mark + "\"");           // cut off
-  EXPECT_EQ(json_text("\xc0\xaf"), "\"" + mark + mark + "\"");  // longer than need be
+  EXPECT_EQ(json_text("\xc3"), "\"" + mark + "\"");                        // cut off
+  EXPECT_EQ(json_text("\xc0\xaf"), "\"" + mark + mark + "\"");             // longer than need be
   EXPECT_EQ(json_text("\xed\xa0\x80"), "\"" + mark + mark + mark + "\"");  // half a pair
   EXPECT_EQ(json_text("\xf4\x90\x80\x80"), "\"" + mark + mark + mark + mark + "\"");
 }

@@ -1,5 +1,5 @@
-// A mesh as tests of the page use it: ada's worker calls her db and bob's store, which admits her by
-// name; carol's spy was refused at db.
+// A mesh as tests of the page use it: ada's worker calls her db and bob's store, which admits her
+// by name; carol's spy was refused at db.
 #pragma once
 
 #include <memory>
@@ -25,8 +25,16 @@ inline Shown sample_shown(std::string id, std::string owner, std::string service
 inline ShownRefusal sample_refusal(std::string consumer, std::string consumer_owner,
                                    std::string provider, std::string provider_owner,
                                    ShownRefusal::Whose whose) {
-  return {std::move(consumer), std::move(consumer_owner), std::move(provider),
-          std::move(provider_owner), Proto::kTcp, 5432, 3, 1'000, "in somewhere: something", whose};
+  return {std::move(consumer),
+          std::move(consumer_owner),
+          std::move(provider),
+          std::move(provider_owner),
+          Proto::kTcp,
+          5432,
+          3,
+          1'000,
+          "in somewhere: something",
+          whose};
 }
 
 struct OverviewBed {

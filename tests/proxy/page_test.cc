@@ -248,9 +248,10 @@ TEST_F(PageTest, NobodyGoesOnToWhatTheyMayNotSee) {
 }
 
 TEST_F(PageTest, ThePassIsForTheZoneAndReadByNoScript) {
-  EXPECT_EQ(pass_cookie(site_, "abc", 30),
-            "__Secure-mesh_pass=abc; Domain=mesh.example.org; Path=/; Max-Age=30; Secure; HttpOnly; "
-            "SameSite=Lax");
+  EXPECT_EQ(
+      pass_cookie(site_, "abc", 30),
+      "__Secure-mesh_pass=abc; Domain=mesh.example.org; Path=/; Max-Age=30; Secure; HttpOnly; "
+      "SameSite=Lax");
 }
 
 }  // namespace

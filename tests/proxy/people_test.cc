@@ -258,8 +258,8 @@ TEST(ProxyPeopleTest, WhoseWorkloadsATokenMaySeeIsToldWithIt) {
   terms.user = "alice";
   terms.grants = {{Access::kCanRead, "bob"}, {Access::kCanManage, "carol"}};
   const auto made = make_person(terms, TokenSecret{}).value();
-  const auto got = answer(
-      People{made.person}, {Question::What::kSees, made.token, "", "", "", Access::kOwner}, kNow);
+  const auto got = answer(People{made.person},
+                          {Question::What::kSees, made.token, "", "", "", Access::kOwner}, kNow);
   EXPECT_EQ(got.kind, Kind::kGood);
   EXPECT_EQ(got.user.name, "alice");
   EXPECT_EQ(got.owners, (std::vector<std::string>{"bob", "carol"}));
