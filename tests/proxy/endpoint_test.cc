@@ -139,7 +139,7 @@ TEST_F(EndpointTest, WithoutADirectoryNobodyIsLetIn) {
 TEST_F(EndpointTest, ThereAreTwoPathsAndGetAlone) {
   start();
   for (const std::string line :
-       {"GET / HTTP/1.1", "GET /auth/ HTTP/1.1", "POST /auth HTTP/1.1", "HEAD /auth HTTP/1.1",
+       {"GET / HTTP/1.1", "GET /auth/ HTTP/1.1", "POST /auth HTTP/1.1", "PUT /answer HTTP/1.1",
         "GET /AUTH HTTP/1.1", "OPTIONS * HTTP/1.1", "GET //auth HTTP/1.1"}) {
     auto one = client();
     one.send(line + "\r\nHost: x\r\n\r\n");
