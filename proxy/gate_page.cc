@@ -23,7 +23,7 @@ bool Gate::advance_page(Exchange& exchange, TimePoint now) {
   auto step = page_step(names_, *request, shown.get(), std::nullopt);
   if (const auto* asked = std::get_if<Ask>(&step)) {
     auto who = conversation.told(asked->question);
-    if (!who) who = known(asked->question, now);
+    if (!who) who = known(asked->question, now, Count::kYes);
     if (!who && ask(asked->question, &exchange, now)) return false;
     step = page_step(names_, *request, shown.get(), who.value_or(Answer()));
   }
