@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -45,11 +46,12 @@ Result<std::unique_ptr<Web>> Web::start(const WebConfig& config, Controller& con
   hooks.used = [self](Used used) {
     [[maybe_unused]] const bool taken = self->events_.post(std::move(used));
   };
-  web->endpoint_ =
-      TRY(proxy::Endpoint::start(std::move(options), web->directory_, asker, std::move(hooks)));
-  log::info("web: {} asks at {}",
+  hooks.looked = [self] { [[maybe_unused]] const bool taken = self->events_.post(Looked()); };
+  web->endpoint_ = TRY(proxy::Endpoint::start(std::move(options), web->directory_, asker,
+                                              std::move(hooks), &web->page_.overviews()));
+  log::info("web: {} asks at {}; the page is at {}",
             config.nginx.names.zone.empty() ? config.nginx.names.host : config.nginx.names.zone,
-            config.nginx.endpoint);
+            config.nginx.endpoint, proxy::url_of(config.nginx.names, proxy::PageTarget{}, ""));
   return web;
 }
 
@@ -57,12 +59,15 @@ void Web::serve(const Moment& now) {
   for (const auto& event : events_.drain()) {
     if (const auto* wanted = std::get_if<proxy::MakeOpening>(&event)) {
       take(*wanted, now);
+    } else if (std::holds_alternative<Looked>(event)) {
+      page_.looked(now);
     } else {
       for (const auto& key : std::get<Used>(event)) {
         controller_.note_use(key.id, key.port, now.steady);
       }
     }
   }
+  page_.serve(now);
   publish_at_.reset();
   if (controller_.openings()->changes() == published_) return;
   if (now.steady < published_at_ + kPublishEvery) {
@@ -70,6 +75,11 @@ void Web::serve(const Moment& now) {
   } else {
     publish(now.steady);
   }
+}
+
+std::optional<TimePoint> Web::next() const {
+  if (!publish_at_ || !page_.next()) return publish_at_ ? publish_at_ : page_.next();
+  return std::min(*publish_at_, *page_.next());
 }
 
 void Web::publish(TimePoint now) {

@@ -3,8 +3,9 @@
 //
 // Threads:   the controller's loop; the endpoint has a thread of its own, which reads what is
 //            published and posts.
-// Owns:      the endpoint, the published directory and the mailbox. Borrows the controller.
-// Invariant: what changed is published within kPublishEvery, and not more often.
+// Owns:      the endpoint, what is published, and the mailbox. Borrows the controller.
+// Invariant: what changed is published within kPublishEvery, and not more often; of the page, as
+//            controller/page_source.h has it.
 // Errors:    of start(): kSystem, kInvalid, as proxy::Endpoint has them.
 #pragma once
 
@@ -19,13 +20,15 @@
 #include "base/published.h"
 #include "controller/config.h"
 #include "controller/controller.h"
+#include "controller/page_source.h"
 #include "proxy/endpoint.h"
 
 namespace meshd::controller {
 
 // A copy is some thousand pointers, and a burst of reports changes it with each of them.
 inline constexpr auto kPublishEvery = std::chrono::milliseconds(5);
-// Ports to open, and lists of what was used: who is turned away comes again, or is used again.
+// Ports to open, lists of what was used, looks at the page: who is turned away comes again, or is
+// used again.
 inline constexpr std::size_t kMaxWebEvents = 1024;
 
 class Web {
@@ -40,20 +43,24 @@ class Web {
   // What has come, and what has changed: after each turn of the loop.
   void serve(const Moment& now);
   // When to be called although nothing has come.
-  [[nodiscard]] std::optional<TimePoint> next() const { return publish_at_; }
+  [[nodiscard]] std::optional<TimePoint> next() const;
   [[nodiscard]] proxy::EndpointCounts counts() const { return endpoint_->counts(); }
   [[nodiscard]] int port() const { return endpoint_->port(); }
 
  private:
   using Used = std::vector<policy::PublishKey>;
-  using Event = std::variant<proxy::MakeOpening, Used>;
+  struct Looked {};
+  using Event = std::variant<proxy::MakeOpening, Used, Looked>;
 
-  Web(Controller& controller, TimePoint now) : controller_(controller) { publish(now); }
+  Web(Controller& controller, TimePoint now) : controller_(controller), page_(controller) {
+    publish(now);
+  }
   void publish(TimePoint now);
   void take(const proxy::MakeOpening& wanted, const Moment& now);
 
   Controller& controller_;
   Published<const proxy::Directory> directory_;
+  PageSource page_;
   Mailbox<Event> events_{kMaxWebEvents};
   std::uint64_t published_ = 0;  // of the openings' changes
   TimePoint published_at_{};
