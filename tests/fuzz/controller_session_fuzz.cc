@@ -1,6 +1,7 @@
 // What a node of the cluster may say, in any order: messages, each behind two bytes of length.
 // Whatever it is, another node's session goes on, what is another's stays so, what is
-// believed of this node lies in its block, and another controller reads the same from the store.
+// believed of this node lies in its block and is about its own containers, and another controller
+// reads the same from the store. Somebody looks at the page all the time.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include "controller/controller.h"
 #include "controller/report.h"
 #include "policy/from_proto.h"
+#include "proxy/overview_json.h"
 #include "tests/controller/memory_store.h"
 
 namespace meshd::controller {
@@ -41,7 +43,11 @@ const Moment kNow{TimePoint(std::chrono::hours(1)), 1'000'000'000};
 
 std::unique_ptr<Controller> begin(const std::shared_ptr<Memory>& memory) {
   auto made = Controller::make(std::make_unique<MemoryStore>(memory),
-                               {.name = "c1", .node_declarations = true, .instance = "c1"}, kNow);
+                               {.name = "c1",
+                                .node_declarations = true,
+                                .instance = "c1",
+                                .web = proxy::Site{"mesh.example.org", 443, "", 0, 0}},
+                               kNow);
   check(made.has_value());
   return *std::move(made);
 }
@@ -107,12 +113,26 @@ void check_cluster(const Controller& controller, const std::vector<Prefix>& bloc
   }
 }
 
+void check_page(Controller& controller) {
+  const auto overview = controller.overview(kNow);
+  for (const auto& rate : *overview->traffic) {
+    // It may have left the node since, but it never was on another.
+    const auto* const placement = controller.cluster().placement(rate.consumer);
+    check(placement == nullptr || placement->node == "n1");
+  }
+  proxy::Viewer root;
+  root.admin = true;
+  check(!proxy::state_json(*overview, proxy::visible(*overview, root, {}), root, *controller.web())
+             .empty());
+}
+
 void hear(std::span<const std::uint8_t> data) {
   static const auto kBase = make_memory();
   const auto memory = std::make_shared<Memory>(*kBase);
   const auto controller = begin(memory);
   Stream n1, n2;
   controller->on_message("n2", n2, hello("boot"), kNow);
+  controller->note_look(kNow);
   while (data.size() > 2 && !n1.closed) {
     const auto said = std::min<std::size_t>(data[0] << 8U | data[1], data.size() - 2);
     mesh::v1::FromNode message;
@@ -123,6 +143,7 @@ void hear(std::span<const std::uint8_t> data) {
   }
   check(!n2.closed && !n2.said_farewell);
   check_cluster(*controller, n1.blocks);
+  check_page(*controller);
   const auto other = begin(memory);
   check(other->revision() == controller->revision());
   check(workload_list(other->cluster()).SerializeAsString() ==

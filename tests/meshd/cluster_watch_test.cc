@@ -6,6 +6,7 @@
 #include "controller/report.h"
 #include "meshd/refusal_text.h"
 #include "meshd/refusals.h"
+#include "meshd/traffic.h"
 #include "tests/support/cluster_nodes.h"
 
 namespace meshd {
@@ -242,6 +243,35 @@ TEST_F(ClusterWatchTest, ANodeSaysWhoIsOnTheOther) {
                                IpAddress::parse(node("n1").address("db")).value(), 17, 80});
   EXPECT_EQ(at_db.consumer, "worker");
   EXPECT_EQ(at_db.detail, "udp/80: db does not serve udp/80 (worker is on node n2)");
+}
+
+TEST_F(ClusterWatchTest, NodesAreAskedWhatPassesWhileSomebodyLooks) {
+  auto& part = node("n1").part();
+  EXPECT_LE(part.looked_until(), now_.steady);
+  controller_->note_look(now_);
+  pump();
+  EXPECT_EQ(part.looked_until(), now_.steady + controller::kLookFor);
+  pb::ToNode longer;
+  longer.mutable_look()->set_for_s(1'000'000);
+  part.on_message(longer, now_.steady);
+  EXPECT_EQ(part.looked_until(), now_.steady + kMaxLook);
+}
+
+TEST_F(ClusterWatchTest, ThatNothingPassesIsSaidOnce) {
+  auto& part = node("n1").part();
+  const auto said = [&](const pb::Traffic& traffic) {
+    const auto before = controller_->counts().messages;
+    part.tell_traffic(traffic);
+    pump();
+    return controller_->counts().messages - before;
+  };
+  pb::Traffic some;
+  some.set_over_ms(2000);
+  some.add_flows()->set_consumer("worker");
+  EXPECT_EQ(said({}), 0);
+  EXPECT_EQ(said(some), 1);
+  EXPECT_EQ(said({}), 1);
+  EXPECT_EQ(said({}), 0);
 }
 
 TEST_F(ClusterWatchTest, ADismissedNodesSessionEndsAndItsContainersAreGone) {
