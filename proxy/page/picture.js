@@ -27,7 +27,8 @@ export class Picture {
     this.layers = ["bands", "edges", "nodes", "folds"].map((name) => svg("g", { class: name }));
     root.append(...this.layers);
     root.addEventListener("keydown", (event) => this.onKey(event));
-    root.addEventListener("focusin", (event) => {
+    // Not of the picture itself: Chromium lets Tab stop at an SVG that listens to this.
+    root.parentElement.addEventListener("focusin", (event) => {
       const target = event.target.closest("[data-key]");
       if (target) this.rove(target.dataset.key);
     });
