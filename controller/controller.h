@@ -23,14 +23,12 @@
 #include "controller/counts.h"
 #include "controller/decide.h"
 #include "controller/elsewhere.h"
+#include "controller/looking.h"
 #include "controller/opened.h"
 #include "controller/openings.h"
-#include "controller/overview.h"
 #include "controller/refused.h"
-#include "controller/session.h"
 #include "controller/slices.h"
 #include "controller/store.h"
-#include "controller/traffic.h"
 
 namespace meshd::controller {
 
@@ -72,13 +70,8 @@ class Controller {
   void note_use(const std::string& id, std::uint16_t port, TimePoint now);
   // What the proxy may open; null where none is configured.
   [[nodiscard]] const Openings* openings() const { return openings_ ? &*openings_ : nullptr; }
+  [[nodiscard]] Looking& looking() { return looking_; }
   [[nodiscard]] const proxy::Site* web() const { return options_.web ? &*options_.web : nullptr; }
-
-  // Somebody looks at the page: nodes are asked what passes, until nobody has looked for a while.
-  void note_look(const Moment& now);
-  // What they may see of it.
-  [[nodiscard]] std::shared_ptr<const proxy::Overview> overview(const Moment& now);
-  void forget_overview();
 
   void on_timer(const Moment& now);
   [[nodiscard]] std::optional<TimePoint> next_timer() const { return timer_; }
@@ -105,6 +98,8 @@ class Controller {
   [[nodiscard]] const std::string& store_trouble() const { return store_trouble_; }
 
  private:
+  using Awaited = AwaitedAttach;
+  using Session = NodeSession;
   using Decision = std::function<Result<Writes>()>;
 
   Controller(std::unique_ptr<Store> store, ControllerOptions options, TimePoint now)
@@ -138,8 +133,6 @@ class Controller {
                   const Moment& now);
   void on_refused_flows(const std::string& node, Session& session,
                         const mesh::v1::RefusedFlows& flows, const Moment& now);
-  void on_traffic(const std::string& node, const mesh::v1::Traffic& traffic, const Moment& now);
-  void ask_traffic(Session& session) const;
   void tell(mesh::v1::Event event) const {
     if (sink_) sink_(std::move(event));
   }
@@ -184,9 +177,7 @@ class Controller {
   std::string store_trouble_;
   std::optional<TimePoint> timer_;
   RefusedTable refused_;
-  TrafficTable traffic_;
-  Overviews overviews_;
-  TimePoint looked_until_{}, look_again_at_{};
+  Looking looking_;
   Counts counts_;
   EventSink sink_;
 };

@@ -86,8 +86,12 @@ void Controller::take_message(const std::string& node, NodeStream& stream,
       return on_declare(node, session, message.declare(), now);
     case mesh::v1::FromNode::kRefusedFlows:
       return on_refused_flows(node, session, message.refused_flows(), now);
-    case mesh::v1::FromNode::kTraffic:
-      return on_traffic(node, message.traffic(), now);
+    case mesh::v1::FromNode::kTraffic: {
+      const auto status = looking_.take(cluster_, node, message.traffic(), now.steady);
+      if (status) return;
+      ++counts_.refused["traffic"];
+      return log::warning("node {}: tells of traffic: {}", node, status.error().what);
+    }
     default:
       return end(node, "unknown", "a message that this controller does not know", kRetryAfter, now);
   }
@@ -161,7 +165,7 @@ void Controller::on_hello(const std::string& node, NodeStream& stream, const mes
     message.mutable_in_sync()->set_slice_hash(slices_.hash(node));
     stream.send(std::move(message));
   }
-  if (now.steady < looked_until_) ask_traffic(session);
+  looking_.connected(node, stream, now.steady);
   note_news(NodeNews::Kind::kTook, node);
   send_ready(now);
 }
@@ -215,7 +219,7 @@ void Controller::end(const std::string& node, std::string_view word, const std::
 void Controller::lose(const std::string& node, const Moment& now) {
   tell(make_event(mesh::v1::Event::Kind::NODE_DOWN, node, node));
   sessions_.erase(node);
-  traffic_.forget(node);
+  looking_.lost(node);
   slices_.end(node);
   note_news(NodeNews::Kind::kLost, node);
   if (cluster_.nodes().contains(node)) lost_.insert_or_assign(node, now.steady);

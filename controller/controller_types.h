@@ -5,6 +5,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -52,10 +54,6 @@ inline constexpr std::size_t kMaxAwaited = 1024;  // of one node
 inline constexpr auto kComeBack = std::chrono::milliseconds(20);
 // After a slice was refused, and while the store is away.
 inline constexpr auto kRetryAfter = std::chrono::seconds(1);
-// So long nodes say what passes once they are asked; and how often they are asked again, so that a
-// lost message matters little and nobody goes on for long when nobody looks.
-inline constexpr auto kLookFor = std::chrono::seconds(30);
-inline constexpr auto kLookAgain = std::chrono::seconds(10);
 // Reports of one node that the store has not taken yet; beyond it the session ends and begins
 // with a report of everything.
 inline constexpr std::size_t kMaxKeptReports = 64;
@@ -69,6 +67,22 @@ struct NodeStatus {
   std::uint64_t revision = 0;    // sent
   std::uint64_t generation = 0;  // of its last report
   std::string trouble;           // why it refused its last slice
+};
+
+struct AwaitedAttach {
+  std::uint64_t call = 0;
+  TimePoint until;                      // its client has gone long ago
+  std::optional<TimePoint> refused_at;  // unless what stands in its way has passed
+};
+struct NodeSession {
+  NodeStream* stream = nullptr;
+  bool greeted = false;
+  std::uint64_t last_report = 0;
+  std::deque<mesh::v1::Report> kept;             // not stored yet
+  std::map<std::string, AwaitedAttach> awaited;  // by id
+  std::optional<TimePoint> retry_at;             // of a slice that was refused
+  std::optional<TimePoint> refused_at;           // when it told of refused flows last
+  NodeStatus status;
 };
 
 }  // namespace meshd::controller

@@ -7,11 +7,13 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <optional>
 
 #include "base/clock.h"
 #include "base/published.h"
 #include "controller/controller.h"
+#include "controller/overview.h"
 #include "proxy/overview.h"
 
 namespace meshd::controller {
@@ -32,7 +34,10 @@ class PageSource {
   [[nodiscard]] std::optional<TimePoint> next() const { return next_; }
 
  private:
+  [[nodiscard]] std::shared_ptr<const proxy::Overview> make(const Moment& now);
+
   Controller& controller_;
+  Overviews overviews_;
   Published<const proxy::Overview> published_;
   TimePoint looked_until_{};
   TimePoint not_before_{};

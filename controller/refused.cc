@@ -87,7 +87,6 @@ RefusedTable::Taken RefusedTable::take(const Cluster& cluster, const std::string
       continue;
     }
     auto& entry = pairs_.add(pair, flow.count(), now.wall_ms);
-    ++changes_;
     entry.node = node;
     entry.owner = consumer->owner;
     entry.workflow = consumer->workflow;

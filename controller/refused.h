@@ -41,8 +41,6 @@ class RefusedTable {
   [[nodiscard]] Taken take(const Cluster& cluster, const std::string& node,
                            const mesh::v1::RefusedFlows& flows, const Moment& now);
   [[nodiscard]] const policy::RefusedPairs& pairs() const { return pairs_; }
-  // Rises with each that is told of.
-  [[nodiscard]] std::uint64_t changes() const { return changes_; }
 
  private:
   [[nodiscard]] bool may_explain(TimePoint now);
@@ -50,7 +48,6 @@ class RefusedTable {
   policy::RefusedPairs pairs_{kRefusedConsumers};
   TimePoint second_{};
   int explained_ = 0;  // in this second
-  std::uint64_t changes_ = 0;
 };
 
 }  // namespace meshd::controller

@@ -8,7 +8,7 @@ import re
 import tree
 
 TEXT = (".cc", ".h", ".py", ".sh", ".md", ".cmake", ".txt", ".json", ".proto", ".yaml", ".yml",
-        ".sql", ".scn", ".service", ".clang-format", ".clang-tidy", ".gitignore")
+        ".sql", ".scn", ".service", ".js", ".css", ".html", ".clang-format", ".clang-tidy", ".gitignore")
 SCRIPTS = ("dev", ".ci/run", "examples/demo/run")
 PYTHON_TESTS = "tests/tools/*"  # hold the very words that the checks look for
 

@@ -68,7 +68,7 @@ function found() {
 // What is shown stays, and says how old it is.
 function lost() {
   by("contact").className = "bad";
-  setText(by("contact"), "No contact");
+  setText(by("contact"), "No contact, trying again");
   if (state) {
     document.body.classList.add("away");
     const since = new Date(heardAt).toLocaleTimeString();

@@ -10,7 +10,7 @@
 #include <string>
 #include <utility>
 
-#include "controller/controller.h"
+#include "controller/page_source.h"
 #include "controller/report.h"
 #include "policy/from_proto.h"
 #include "proxy/overview_json.h"
@@ -114,7 +114,11 @@ void check_cluster(const Controller& controller, const std::vector<Prefix>& bloc
 }
 
 void check_page(Controller& controller) {
-  const auto overview = controller.overview(kNow);
+  PageSource source(controller);
+  source.looked(kNow);
+  source.serve(kNow);
+  const auto overview = source.overviews().load();
+  check(overview != nullptr);
   for (const auto& rate : *overview->traffic) {
     // It may have left the node since, but it never was on another.
     const auto* const placement = controller.cluster().placement(rate.consumer);
@@ -132,7 +136,7 @@ void hear(std::span<const std::uint8_t> data) {
   const auto controller = begin(memory);
   Stream n1, n2;
   controller->on_message("n2", n2, hello("boot"), kNow);
-  controller->note_look(kNow);
+  controller->looking().note(kNow.steady);
   while (data.size() > 2 && !n1.closed) {
     const auto said = std::min<std::size_t>(data[0] << 8U | data[1], data.size() - 2);
     mesh::v1::FromNode message;

@@ -248,7 +248,7 @@ TEST_F(ClusterWatchTest, ANodeSaysWhoIsOnTheOther) {
 TEST_F(ClusterWatchTest, NodesAreAskedWhatPassesWhileSomebodyLooks) {
   auto& part = node("n1").part();
   EXPECT_LE(part.looked_until(), now_.steady);
-  controller_->note_look(now_);
+  controller_->looking().note(now_.steady);
   pump();
   EXPECT_EQ(part.looked_until(), now_.steady + controller::kLookFor);
   pb::ToNode longer;
