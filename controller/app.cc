@@ -227,8 +227,9 @@ void App::turned_away(std::string_view why, const std::string& text) {
   log::warning("turned away: {}", text);
 }
 
-std::string App::metrics_text() const {
+std::string App::metrics_text(std::optional<proxy::EndpointCounts> web) const {
   auto counts = counts_;
+  counts.web = std::move(web);
   counts.handshakes_refused = refused_handshakes();
   counts.watchers = watchers_.size();
   return render(controller_, counts);

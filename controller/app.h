@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -77,7 +78,7 @@ class App final : public Handler {
   // Sessions whose certificate has ended meanwhile, or whose node was dismissed at another
   // controller, end too.
   void end_expired();
-  [[nodiscard]] std::string metrics_text() const;
+  [[nodiscard]] std::string metrics_text(std::optional<proxy::EndpointCounts> web = {}) const;
 
  private:
   [[nodiscard]] pki::UtcTime utc() const;

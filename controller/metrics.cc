@@ -89,6 +89,28 @@ void add_served(Text& text, const ServedCounts& served) {
   text.gauge("mesh_controller_watchers", "Clients of `watch`.").sample(served.watchers);
 }
 
+void add_web(Text& text, const Controller& controller, const proxy::EndpointCounts& web) {
+  text.counter("mesh_controller_web_verdicts_total",
+               "Requests from outside, by what nginx was told.");
+  for (const auto& [word, count] : web.verdicts) text.sample(count, {{"verdict", word}});
+  text.counter("mesh_controller_web_cache_total", "Verdicts by whether the token was known.")
+      .sample(web.cache_hits, {{"known", "yes"}})
+      .sample(web.cache_misses, {{"known", "no"}});
+  text.counter("mesh_controller_web_asked_total", "Questions about tokens to the Arvados API.")
+      .sample(web.asked);
+  text.counter("mesh_controller_web_not_answered_total", "Those of them without an answer in time.")
+      .sample(web.not_answered);
+  text.counter("mesh_controller_web_websockets_cut_total",
+               "Callers with websockets whose access was taken away.")
+      .sample(web.websockets_cut);
+  text.gauge("mesh_controller_web_websockets", "Websockets that are open.").sample(web.websockets);
+  text.gauge("mesh_controller_web_waiting", "Requests that wait for an answer about their token.")
+      .sample(web.waiting);
+  text.gauge("mesh_controller_web_connections", "Connections of nginx.").sample(web.connections);
+  text.gauge("mesh_controller_web_on_demand", "Ports that are open on demand.")
+      .sample(controller.cluster().opened().size());
+}
+
 }  // namespace
 
 std::string render(const Controller& controller, const ServedCounts& served) {
@@ -100,6 +122,7 @@ std::string render(const Controller& controller, const ServedCounts& served) {
   add_store(text, controller);
   add_sessions(text, controller);
   add_served(text, served);
+  if (served.web) add_web(text, controller, *served.web);
   return text.take();
 }
 

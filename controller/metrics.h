@@ -6,10 +6,12 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "controller/counts.h"
+#include "proxy/endpoint.h"
 
 namespace meshd::controller {
 
@@ -21,6 +23,7 @@ struct ServedCounts {
   metrics::Tally joins;                                                   // by outcome
   metrics::Tally turned_away;  // connections and calls, by why
   std::uint64_t handshakes_refused = 0, watchers = 0;
+  std::optional<proxy::EndpointCounts> web;  // absent: nothing is opened from outside
 };
 [[nodiscard]] std::string render(const Controller& controller, const ServedCounts& served);
 

@@ -78,11 +78,19 @@ void Openings::update(const Cluster& cluster, const Touched& touched,
   }
   for (const auto& id : ids) {
     auto opening = opening_of(cluster, id, stale);
-    opening ? writer_.set(*std::move(opening)) : writer_.end(id, now);
+    if (opening) {
+      writer_.set(*std::move(opening));
+    } else {
+      writer_.end(id, now);
+    }
   }
   for (const auto& key : touched.web_ports) {
-    auto target = web_target(cluster, key);
-    target ? writer_.set_port(key.port, *std::move(target)) : writer_.remove_port(key.port);
+    const auto target = web_target(cluster, key);
+    if (target) {
+      writer_.set_port(key.port, *target);
+    } else {
+      writer_.remove_port(key.port);
+    }
   }
 }
 

@@ -17,6 +17,7 @@
 #include "controller/app.h"
 #include "controller/grpc_log.h"
 #include "controller/setup.h"
+#include "controller/web.h"
 
 namespace meshd::controller {
 namespace {
@@ -77,15 +78,17 @@ void look_after(const Config& config, const Authority& authority, Controller& co
 }
 
 void run(Controller& controller, Server& server, App& app, int signal_fd,
-         metrics::Endpoint* metrics, const std::function<void()>& every_second) {
+         metrics::Endpoint* metrics, Web* web, const std::function<void()>& every_second) {
   auto look_at = BootClock::now();
   pollfd waits[] = {{server.jobs().fd(), POLLIN, 0},
                     {signal_fd, POLLIN, 0},
                     {controller.store().notify_fd(), POLLIN, 0},
-                    {metrics == nullptr ? -1 : metrics->fd(), POLLIN, 0}};
+                    {metrics == nullptr ? -1 : metrics->fd(), POLLIN, 0},
+                    {web == nullptr ? -1 : web->fd(), POLLIN, 0}};
   while ((waits[1].revents & POLLIN) == 0) {
     const auto now = BootClock::now();
-    const auto next = std::min(controller.next_timer().value_or(look_at), look_at);
+    auto next = std::min(controller.next_timer().value_or(look_at), look_at);
+    if (web != nullptr && web->next()) next = std::min(next, *web->next());
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - now).count();
     poll(waits, std::size(waits), static_cast<int>(std::clamp<std::int64_t>(left, 0, 10'000)));
     for (auto& job : server.jobs().drain()) job(app);
@@ -95,6 +98,7 @@ void run(Controller& controller, Server& server, App& app, int signal_fd,
     if (controller.next_timer() && *controller.next_timer() <= after.steady) {
       controller.on_timer(after);
     }
+    if (web != nullptr) web->serve(after);
     if (after.steady < look_at) continue;
     if (metrics != nullptr) serve_metrics(*metrics);  // who says nothing is cut
     every_second();
@@ -117,7 +121,8 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   const auto controller = TRY(Controller::make(
       *std::move(store),
       {config.name, config.node_declarations, config.stale_after, config.dismiss_after,
-       std::move(instance), config.proxies, config.gateway_ports, config.gateway_nodes},
+       std::move(instance), config.proxies, config.gateway_ports, config.gateway_nodes,
+       config.web ? std::optional(config.web->nginx.names) : std::nullopt},
       moment()));
   const auto& settings = controller->cluster().settings();
   if (settings.cluster() != authority.cluster) {
@@ -129,14 +134,18 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   const auto server = TRY(Server::make(
       {config.listen, config.join_listen, identity_files(config.dir), authority.cluster}));
   App app(*controller, authority, moment);
+  std::unique_ptr<Web> web;
+  if (config.web) web = TRY(Web::start(*config.web, *controller, nullptr, moment().steady));
   std::unique_ptr<metrics::Endpoint> metrics;
   if (config.metrics) {
-    metrics = TRY(metrics::Endpoint::open(*config.metrics, [&] { return app.metrics_text(); }));
+    metrics = TRY(metrics::Endpoint::open(*config.metrics, [&] {
+      return app.metrics_text(web ? std::optional(web->counts()) : std::nullopt);
+    }));
     log::info("metrics: at {}, port {}", config.metrics->address.to_string(), metrics->port());
   }
   log::info("mesh-controller {}: serving cluster {}", config.name, authority.cluster);
   ready(server->port(), server->join_port());
-  run(*controller, *server, app, signal_fd.get(), metrics.get(),
+  run(*controller, *server, app, signal_fd.get(), metrics.get(), web.get(),
       [&] { look_after(config, authority, *controller, app); });
   log::info("mesh-controller {}: stopping", config.name);
   server->shutdown(app);

@@ -173,7 +173,9 @@ void Relay::sweep(TimePoint now) {
     auto& door = *at->second;
     for (auto pipe = door.pipes.begin(); pipe != door.pipes.end();) {
       auto& one = **pipe++;
-      if (!one.connected && one.connect_by <= now) end(door, one);
+      if (one.outer.hung_up && !one.end_by) one.end_by = now + kLeftAloneLimit;
+      const bool late = one.end_by && *one.end_by <= now;
+      if (late || (!one.connected && one.connect_by <= now)) end(door, one);
     }
     if (!door.pipes.empty()) door.used = now;
     if (now - door.used > kDoorLife) remove(at);

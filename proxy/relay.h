@@ -17,6 +17,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,9 @@ struct RelayLimits {
   std::size_t connections = 8192, doors = 4096;
 };
 inline constexpr auto kConnectLimit = std::chrono::seconds(3);
+// Whose client has gone altogether, while the container keeps its end: so long it is given for
+// what was sent to it.
+inline constexpr auto kLeftAloneLimit = std::chrono::seconds(10);
 // A door that nobody has used for so long is taken away; the next verdict makes it anew.
 inline constexpr auto kDoorLife = std::chrono::seconds(30);
 
@@ -62,7 +66,8 @@ class Relay {
 
   [[nodiscard]] int fd() const { return epoll_.get(); }
   void serve(TimePoint now);
-  // Connects that take too long, and doors that nobody uses, end. To be called every second.
+  // Connects that take too long, containers that keep an end to which nobody is, and doors that
+  // nobody uses, end. To be called every second.
   void sweep(TimePoint now);
 
   // Doors with a connection: whose access is to be looked at again.
@@ -91,6 +96,7 @@ class Relay {
     Side outer, inner;
     bool connected = false;
     TimePoint connect_by{};
+    std::optional<TimePoint> end_by;  // its client has gone
     std::list<std::unique_ptr<Pipe>>::iterator self;
   };
   struct Door {

@@ -225,14 +225,17 @@ Result<Request> parse_request(const RequestHead& head, std::string_view containe
   request.upgrade = !head.upgrade.empty();
   request.foreign =
       !head.origin.empty() && !same_but_case(head.origin, fmt::format("https://{}", head.host));
-  request.html =
-      std::ranges::search(head.accept, std::string_view("text/html"), {}, lower).begin() !=
-      head.accept.end();
+  request.html = wants_html(head.accept);
   request.client = client_address(head.client);
   CHECK_OK(take_uri(head.uri, request));
   Cookies(request, container_cookie).take(head.cookie);
   take_authorization(head.authorization, request);
   return request;
+}
+
+bool wants_html(std::string_view accept) {
+  return std::ranges::search(accept, std::string_view("text/html"), {}, lower).begin() !=
+         accept.end();
 }
 
 std::string own_cookie(std::string_view name, std::string_view value) {

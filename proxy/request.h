@@ -64,6 +64,9 @@ struct Request {
 [[nodiscard]] Result<Request> parse_request(const RequestHead& head,
                                             std::string_view container_cookie);
 
+// Of an Accept header: a person looks at the answer.
+[[nodiscard]] bool wants_html(std::string_view accept);
+
 // "NAME=VALUE; Path=/; Secure; HttpOnly; SameSite=Lax", until the browser is closed.
 [[nodiscard]] std::string own_cookie(std::string_view name, std::string_view value);
 [[nodiscard]] std::string expired_cookie(std::string_view name);

@@ -73,7 +73,7 @@ std::expected<Target, HostProblem> instance_target(std::string_view label) {
     if (!port) return odd("what follows -- is not a port");
     const auto id = label.substr(0, separator);
     if (!policy::label_problem(LabelKind::kId, id).empty()) return nobodys();
-    return uuid_target(id, *port);
+    return uuid_target(id, port);
   }
   const auto uuid = label.substr(0, kUuidBytes);
   const bool known =
@@ -83,7 +83,7 @@ std::expected<Target, HostProblem> instance_target(std::string_view label) {
   if (rest.empty()) return uuid_target(uuid, std::nullopt);
   const auto port = rest.starts_with('-') ? parse_port(rest.substr(1)) : std::nullopt;
   if (!port) return odd("what follows the UUID is not a port");
-  return uuid_target(uuid, *port);
+  return uuid_target(uuid, port);
 }
 
 }  // namespace

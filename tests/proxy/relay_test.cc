@@ -162,6 +162,18 @@ TEST_F(RelayTest, CuttingOneCallerEndsNobodyElsesConnections) {
   relay_->cut("aa");
 }
 
+TEST_F(RelayTest, AContainerDoesNotKeepAnEndToWhichNobodyIs) {
+  const Listener listener;
+  auto ends = connect_through(open("aa", listener), listener);
+  ends.outer.reset();
+  EXPECT_TRUE(has_ended(ends.inner));
+  relay_->sweep(now_);
+  relay_->sweep(now_ + kLeftAloneLimit - 1s);
+  EXPECT_EQ(relay_->connections(), 1U) << "what was sent is on its way";
+  relay_->sweep(now_ + kLeftAloneLimit);
+  EXPECT_EQ(relay_->connections(), 0U);
+}
+
 TEST_F(RelayTest, WhatWasSentBeforeTheEndArrives) {
   const Listener listener;
   const auto path = open("aa", listener);

@@ -1,0 +1,326 @@
+"""A cluster opened from outside: the real controller and nodes, nginx with what `mesh-controller
+proxy-config` prints, and people with tokens of `mesh-controller token add`."""
+import http.client
+import pathlib
+import socket
+import ssl
+import subprocess
+import unittest
+
+from cluster import ADMIN, ClusterTest
+from node import BUILD, PYTHON, run, until
+
+ZONE, HOST, PORT = "mesh.example.org", "mesh.example.net", 8443
+EXAMPLE = pathlib.Path(__file__).parents[2] / "packaging/mesh-controller.yaml"
+PROXY = "192.0.2.251"  # nginx runs beside the first controller
+WEB = f"""proxy: {{addresses: [{PROXY}]}}
+metrics: {{listen: "127.0.0.1:9470"}}
+web:
+  zone: {ZONE}
+  port: {PORT}
+  host: {HOST}
+  ports: 8500-8529
+  listen: /run/test/web.sock
+  certificate: /run/test/site.pem
+  certificate_key: /run/test/site.key
+  access_log: /run/test/access.log
+  keep_good_s: 1
+  keep_bad_s: 1
+"""
+# Says who it is and what it was sent.
+SERVER = """
+import http.server, socket, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = f"{sys.argv[1]} {self.path}\\n{self.headers}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+Server(("::", int(sys.argv[2])), Handler).serve_forever()
+"""
+LAB = ("- {{id: {id}, owner: ada, name: {name}, scope: CLUSTER, "
+       "publish: [{{port: 8888, http: true, {more}}}]}}\n")
+
+
+class Browser:
+    """Keeps the cookies of each host, as browsers do, and follows no redirect by itself."""
+
+    def __init__(self, token=None):
+        self.cookies = {}
+        self.token = token
+
+    def get(self, host, path="/", method="GET", port=PORT, headers=()):
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        with context.wrap_socket(socket.create_connection((PROXY, port), timeout=20),
+                                 server_hostname=host) as connection:
+            jar = self.cookies.setdefault(host, {})
+            lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close",
+                     *headers]
+            if jar:
+                lines.append("Cookie: " + "; ".join(f"{k}={v}" for k, v in jar.items()))
+            connection.sendall("\r\n".join([*lines, "", ""]).encode())
+            response = http.client.HTTPResponse(connection, method=method)
+            response.begin()
+            response.text = response.read().decode()
+        for cookie in response.headers.get_all("Set-Cookie", []):
+            name, _, value = cookie.partition(";")[0].partition("=")
+            if "Max-Age=0" in cookie or "1970" in cookie:
+                jar.pop(name, None)
+            else:
+                jar[name] = value
+        return response
+
+    def open(self, host, path="/", port=PORT):
+        """Signs in by the query where it is not, and follows redirects."""
+        if self.token and "__Host-mesh_token" not in self.cookies.get(host, {}):
+            more = "&" if "?" in path else "?"
+            reply = self.get(host, f"{path}{more}api_token={self.token}", port=port)
+            assert reply.status == 303 and reply.headers["Location"] == path, reply.text
+        for _ in range(3):
+            reply = self.get(host, path, port=port)
+            if reply.status != 303:
+                return reply
+        raise AssertionError("redirected for ever")
+
+
+class WebTest(ClusterTest):
+    OPTIONS = {"more": WEB}
+
+    @classmethod
+    def before_start(cls):
+        super().before_start()
+        cls.c1 = cls.cluster.controllers[0]
+        cls.n1, cls.n2 = cls.cluster.machines
+        cls.servers = {}
+        cls.start_nginx()
+
+    @classmethod
+    def start_nginx(cls):
+        folder = cls.cluster.dir
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+            "-nodes", "-days", "1", "-subj", f"/CN={ZONE}", "-keyout", folder / "site.key", "-out",
+            folder / "site.pem")
+        (folder / "mesh.conf").write_text(cls.admin("proxy-config").stdout)
+        paths = "".join(f"  {name}_temp_path {folder}/{name};\n" for name in
+                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        (folder / "nginx.conf").write_text(
+            f"user root;\nworker_processes 1;\npid {folder}/nginx.pid;\n"
+            f"error_log {folder}/error.log info;\nevents {{ worker_connections 512; }}\n"
+            f"http {{\n{paths}  include {folder}/mesh.conf;\n}}\n")
+        command = ["/usr/sbin/nginx", "-p", folder, "-e", folder / "error.log", "-c",
+                   folder / "nginx.conf"]
+        tested = cls.c1.run(*command, "-t", check=False)
+        assert tested.returncode == 0 and "warn" not in tested.stderr, tested.stderr
+        cls.nginx = subprocess.Popen(cls.c1.inside(*command, "-g", "daemon off;"))
+        until(cls.listens, "nginx listens")
+
+    @staticmethod
+    def listens():
+        try:
+            socket.create_connection((PROXY, PORT)).close()
+            return True
+        except OSError:
+            return False
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.nginx.terminate()
+        cls.nginx.wait(20)
+        for server in cls.servers.values():
+            server.kill()
+            server.wait()
+        super().tearDownClass()
+
+    @classmethod
+    def admin(cls, *argv, **options):
+        return run(BUILD / "mesh-controller", *argv, "--config", cls.c1.config, **options)
+
+    def person(self, user, *options):
+        return Browser(self.admin("token", "add", user, *options).stdout.strip())
+
+    def declare(self, name, number=1, more="label: Lab"):
+        self.cluster.apply(LAB.format(id=f"{name}-{number}", name=name, more=more))
+
+    def serve(self, machine, name, port=8888):
+        process = subprocess.Popen(machine.command(name, *PYTHON, "-c", SERVER, name, port))
+        self.servers[(name, port)] = process
+
+    def stop_server(self, name, port=8888):
+        server = self.servers.pop((name, port))
+        server.kill()
+        server.wait()
+
+    def run_lab(self, name, machine=None, number=1, more="label: Lab"):
+        """Declared, attached and serving; its host."""
+        self.declare(name, number, more)
+        machine = machine or self.n1
+        machine.prepare(f"{name}-{number}")
+        self.serve(machine, f"{name}-{number}")
+        machine.ctl("wait", f"{name}-{number}")
+        return f"{name}.svc.{ZONE}"
+
+    def published(self, owner_id):
+        return [one for one in self.cluster.json("list", "published")["published"]
+                if one["id"] == owner_id]
+
+    def reaches(self, browser, host, who, path="/", port=PORT):
+        """Until it is answered by that container; the answer."""
+        last = {}
+
+        def asked():
+            last["reply"] = reply = browser.open(host, path, port=port)
+            return reply if reply.status == 200 and reply.text.startswith(who + " ") else None
+        return until(asked, lambda: f"{who} answers {host}: {last['reply'].status} "
+                                    f"{last['reply'].text}")
+
+    def is_told(self, browser, host, status, path="/", port=PORT):
+        last = {}
+
+        def asked():
+            last["status"] = browser.open(host, path, port=port).status
+            return last["status"] == status
+        until(asked, lambda: f"{host} says {status} and not {last['status']}")
+
+    def test_its_owner_opens_it_by_name_and_nobody_else_does(self):
+        host = self.run_lab("lab")
+        ada, bob = self.person("ada"), self.person("bob")
+        eve = self.person("eve", "--level", "CAN_READ:ada")
+        root = self.person("root", "--admin")
+        self.assertEqual(Browser().get(host).status, 401)
+        self.is_told(bob, host, 404)
+        self.is_told(eve, host, 403)
+        self.is_told(Browser("mesh_" + "x" * 43), host, 401)
+        reply = self.reaches(ada, host, "lab-1", "/a?b=c")
+        self.assertIn("X-Mesh-User: ada", reply.text)
+        self.assertIn("lab-1 /a?b=c\n", reply.text)
+        self.assertNotIn(ada.token, reply.text)
+        self.assertNotIn("__Host-mesh", reply.text)
+        self.reaches(root, host, "lab-1")
+        program = Browser().get(host, headers=[f"Authorization: Bearer {ada.token}"])
+        self.assertEqual(program.status, 200)
+        self.assertNotIn(ada.token, program.text)
+        self.assertEqual(Browser().get(f"nobody.svc.{ZONE}").status, 404)
+        for log in ("access.log", "error.log"):
+            self.assertNotIn("mesh_", (self.cluster.dir / log).read_text())
+
+    def test_levels_are_those_of_the_declaration(self):
+        host = self.run_lab("shared", more="access: CAN_READ")
+        self.is_told(self.person("bob"), host, 404)
+        eve = self.person("eve", "--level", "CAN_READ:ada")
+        self.assertIn("X-Mesh-User: eve", self.reaches(eve, host, "shared-1").text)
+        public = self.run_lab("public", more="access: PUBLIC")
+        self.reaches(Browser(), public, "public-1")
+
+    def test_a_token_that_is_removed_opens_nothing(self):
+        host = self.run_lab("removed")
+        ada = self.person("ada")
+        self.reaches(ada, host, "removed-1")
+        people = self.admin("token", "people").stdout.splitlines()
+        mine = [line.split()[0] for line in people if " ada " in line][-1]
+        self.admin("token", "remove", mine)
+        self.is_told(ada, host, 401)
+
+    def test_a_name_follows_its_container_without_a_reload(self):
+        ada = self.person("ada")
+        host = f"moving.svc.{ZONE}"
+        workers = run("pgrep", "-P", self.nginx.pid).stdout
+        self.declare("moving")
+        self.is_told(ada, host, 503)  # not started
+        self.n1.prepare("moving-1")
+        self.is_told(ada, host, 503)  # not ready
+        self.serve(self.n1, "moving-1")
+        self.reaches(ada, host, "moving-1")
+        self.stop_server("moving-1")
+        self.n1.ctl("detach", "moving-1")
+        self.is_told(ada, host, 503)  # declared: it may come again
+        self.n2.prepare("moving-1")
+        self.serve(self.n2, "moving-1")
+        self.reaches(ada, host, "moving-1")
+        self.cluster.ctl("delete", "moving-1", "--force")
+        self.is_told(ada, host, 410)
+        self.run_lab("moving", self.n1, number=2)
+        # Another container: what the one before left in the browser goes.
+        ada.cookies[host]["left"] = "behind"
+        reply = until(lambda: (got := ada.get(host)).status == 303 and got, "it is another one")
+        self.assertIn("Clear-Site-Data", reply.headers)
+        self.reaches(ada, host, "moving-2")
+        self.assertNotIn("left", ada.cookies[host])
+        self.n1.ctl("drain", "moving-2")
+        self.is_told(ada, host, 410)
+        self.assertEqual(run("pgrep", "-P", self.nginx.pid).stdout, workers)
+
+    def test_a_port_that_nobody_published_opens_for_the_owner_on_demand(self):
+        self.run_lab("board")
+        self.serve(self.n1, "board-1", 6006)
+        host = f"board--6006.svc.{ZONE}"
+        ada, bob = self.person("ada"), self.person("bob")
+        eve = self.person("eve", "--level", "CAN_READ:ada")
+        for stranger, status in ((bob, 404), (eve, 403), (Browser(), 401)):
+            self.is_told(stranger, host, status)
+        self.assertEqual([p["port"] for p in self.published("board-1")], [8888])
+        self.assertEqual(ada.open(host).status, 503)
+        self.reaches(ada, host, "board-1")
+        self.is_told(eve, host, 403)
+        opened = until(lambda: [p for p in self.published("board-1") if p["on_demand"]],
+                       "it is listed")
+        self.assertEqual(opened[0]["urls"][0], f"https://{host}:{PORT}/")
+        self.assertIn("audit ada: open board-1 tcp/6006: done", self.c1.log.read_text())
+        # With the container it goes.
+        self.stop_server("board-1")
+        self.n1.ctl("detach", "board-1")
+        self.is_told(ada, host, 503)
+        self.assertEqual(self.published("board-1"), [])
+
+    def test_allow_from_is_the_clients_address(self):
+        ada = self.person("ada")
+        here = self.run_lab("here", more=f"allow_from: [{ADMIN}/32]")
+        self.reaches(ada, here, "here-1")
+        elsewhere = self.run_lab("elsewhere", more="allow_from: [198.51.100.0/24]")
+        self.is_told(ada, elsewhere, 403)
+
+    def test_a_site_without_wildcard_names_has_a_port_for_each_service(self):
+        self.run_lab("ported", more="path: /lab")
+        urls = until(lambda: (p := self.published("ported-1")) and len(p[0]["urls"]) == 3 and
+                     p[0]["urls"], "all names of it are listed")
+        self.assertEqual(urls[:2], [f"https://ported.svc.{ZONE}:{PORT}/lab",
+                                    f"https://ported-1--8888.{ZONE}:{PORT}/lab"])
+        self.assertIn(" ".join(urls), self.cluster.ctl("list", "published").stdout)
+        host, _, port = urls[2][len("https://"):-len("/lab")].partition(":")
+        self.assertEqual(host, HOST)
+        ada = self.person("ada")
+        self.reaches(ada, host, "ported-1", "/lab", port=int(port))
+        self.is_told(self.person("bob"), host, 404, port=int(port))
+        self.assertEqual(ada.get(HOST, port=8529).status, 410, "nobody's")
+
+        self.c1.kill()
+        self.assertEqual(ada.get(host, port=int(port)).status, 503)
+        self.c1.start()
+        self.cluster.settled()
+        self.reaches(ada, host, "ported-1", "/lab", port=int(port))
+        self.assertEqual(self.published("ported-1")[0]["urls"], urls)
+
+    def test_the_example_that_is_shipped_is_good(self):
+        run(BUILD / "mesh-controller", "--check-config", "--config", EXAMPLE)
+
+    def test_what_nginx_was_told_is_counted(self):
+        host = self.run_lab("counted")
+        self.reaches(self.person("ada"), host, "counted-1")
+
+        def counts():
+            text = self.c1.run(
+                "/usr/bin/python3", "-I", "-c", "import urllib.request as u; "
+                "print(u.urlopen('http://127.0.0.1:9470/metrics').read().decode())").stdout
+            return 'mesh_controller_web_verdicts_total{verdict="allow"}' in text
+        until(counts, "allowed requests are counted")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
