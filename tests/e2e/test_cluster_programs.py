@@ -19,8 +19,8 @@ web: {{zone: {ZONE}, port: {PORT}, listen: /run/test/web.sock, certificate: /run
 """
 WORKLOADS = """
 - {id: lab-1, owner: ada, name: lab, scope: CLUSTER, publish: [{port: 8888, http: true, path: /tree}]}
-- {id: db-1, owner: ada, name: db, publish: [{port: 5432, allow_from: [192.0.2.100]}]}
-- {id: shell-1, owner: ada, name: shell, publish: [{port: 22, allow_from: [192.0.2.100]}]}
+- {id: db-1, owner: ada, workflow: r1, name: db, publish: [{port: 5432, allow_from: [192.0.2.100]}]}
+- {id: shell-1, owner: ada, workflow: r1, name: shell, publish: [{port: 22, allow_from: [192.0.2.100]}]}
 """
 # As a browser's page does: asks a kernel over its websocket, and waits for what it prints.
 ASK_KERNEL = """
