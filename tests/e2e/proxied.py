@@ -69,8 +69,8 @@ def connect(address, host, port=PORT):
                                server_hostname=host)
 
 
-class Browser:
-    """Keeps the cookies of each host, as browsers do, and follows no redirect by itself."""
+class Visitor:
+    """A browser without pages: keeps the cookies of each host, and follows no redirect by itself."""
 
     def __init__(self, address, token=None):
         self.address, self.token = address, token
@@ -103,7 +103,8 @@ class Browser:
     def open(self, host, path="/", port=PORT):
         """Signs in by the query where it is not, and follows redirects."""
         if self.token and "__Host-mesh_token" not in self.cookies.get(host, {}):
-            reply = self.get(host, f"{path}?api_token={self.token}", port=port)
+            more = "&" if "?" in path else "?"
+            reply = self.get(host, f"{path}{more}api_token={self.token}", port=port)
             assert reply.status == 303 and reply.headers["Location"] == path, reply.text
         for _ in range(3):
             reply = self.get(host, path, port=port)

@@ -9,7 +9,7 @@ import unittest
 from cluster import ClusterTest, Host
 from node import PYTHON, run, until
 from postgres import programs
-from proxied import PORT, Browser, Nginx, new_token
+from proxied import PORT, Visitor, Nginx, new_token
 
 ZONE = "mesh.example.org"
 MORE = f"""proxy: {{addresses: [192.0.2.251]}}
@@ -99,7 +99,7 @@ class ProgramsTest(ClusterTest):
                    f"--notebook-dir={home}", "--NotebookApp.token=", "--NotebookApp.password=")
         host = f"lab.svc.{ZONE}"
         origin = f"https://{host}:{PORT}"
-        ada = Browser(self.nginx.address, new_token(self.c1, "ada"))
+        ada = Visitor(self.nginx.address, new_token(self.c1, "ada"))
         page = until(lambda: (reply := ada.open(host, "/tree")).status == 200 and reply,
                      "the notebook's page", 60)
         self.assertIn("Jupyter", page.text)

@@ -1,16 +1,14 @@
 """A cluster opened from outside: the real controller and nodes, nginx with what `mesh-controller
 proxy-config` prints, and people with tokens of `mesh-controller token add`."""
-import http.client
 import pathlib
-import socket
-import ssl
 import subprocess
 import unittest
 
 from cluster import ADMIN, ClusterTest
 from node import BUILD, PYTHON, run, until
+from proxied import PORT, Visitor, Nginx, admin, new_token
 
-ZONE, HOST, PORT = "mesh.example.org", "mesh.example.net", 8443
+ZONE, HOST = "mesh.example.org", "mesh.example.net"
 EXAMPLE = pathlib.Path(__file__).parents[2] / "packaging/mesh-controller.yaml"
 PROXY = "192.0.2.251"  # nginx runs beside the first controller
 WEB = f"""proxy: {{addresses: [{PROXY}]}}
@@ -48,49 +46,6 @@ LAB = ("- {{id: {id}, owner: ada, name: {name}, scope: CLUSTER, "
        "publish: [{{port: 8888, http: true, {more}}}]}}\n")
 
 
-class Browser:
-    """Keeps the cookies of each host, as browsers do, and follows no redirect by itself."""
-
-    def __init__(self, token=None):
-        self.cookies = {}
-        self.token = token
-
-    def get(self, host, path="/", method="GET", port=PORT, headers=()):
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        with context.wrap_socket(socket.create_connection((PROXY, port), timeout=20),
-                                 server_hostname=host) as connection:
-            jar = self.cookies.setdefault(host, {})
-            lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close",
-                     *headers]
-            if jar:
-                lines.append("Cookie: " + "; ".join(f"{k}={v}" for k, v in jar.items()))
-            connection.sendall("\r\n".join([*lines, "", ""]).encode())
-            response = http.client.HTTPResponse(connection, method=method)
-            response.begin()
-            response.text = response.read().decode()
-        for cookie in response.headers.get_all("Set-Cookie", []):
-            name, _, value = cookie.partition(";")[0].partition("=")
-            if "Max-Age=0" in cookie or "1970" in cookie:
-                jar.pop(name, None)
-            else:
-                jar[name] = value
-        return response
-
-    def open(self, host, path="/", port=PORT):
-        """Signs in by the query where it is not, and follows redirects."""
-        if self.token and "__Host-mesh_token" not in self.cookies.get(host, {}):
-            more = "&" if "?" in path else "?"
-            reply = self.get(host, f"{path}{more}api_token={self.token}", port=port)
-            assert reply.status == 303 and reply.headers["Location"] == path, reply.text
-        for _ in range(3):
-            reply = self.get(host, path, port=port)
-            if reply.status != 303:
-                return reply
-        raise AssertionError("redirected for ever")
-
-
 class WebTest(ClusterTest):
     OPTIONS = {"more": WEB}
 
@@ -100,51 +55,18 @@ class WebTest(ClusterTest):
         cls.c1 = cls.cluster.controllers[0]
         cls.n1, cls.n2 = cls.cluster.machines
         cls.servers = {}
-        cls.start_nginx()
-
-    @classmethod
-    def start_nginx(cls):
-        folder = cls.cluster.dir
-        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-            "-nodes", "-days", "1", "-subj", f"/CN={ZONE}", "-keyout", folder / "site.key", "-out",
-            folder / "site.pem")
-        (folder / "mesh.conf").write_text(cls.admin("proxy-config").stdout)
-        paths = "".join(f"  {name}_temp_path {folder}/{name};\n" for name in
-                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        (folder / "nginx.conf").write_text(
-            f"user root;\nworker_processes 1;\npid {folder}/nginx.pid;\n"
-            f"error_log {folder}/error.log info;\nevents {{ worker_connections 512; }}\n"
-            f"http {{\n{paths}  include {folder}/mesh.conf;\n}}\n")
-        command = ["/usr/sbin/nginx", "-p", folder, "-e", folder / "error.log", "-c",
-                   folder / "nginx.conf"]
-        tested = cls.c1.run(*command, "-t", check=False)
-        assert tested.returncode == 0 and "warn" not in tested.stderr, tested.stderr
-        cls.nginx = subprocess.Popen(cls.c1.inside(*command, "-g", "daemon off;"))
-        until(cls.listens, "nginx listens")
-
-    @staticmethod
-    def listens():
-        try:
-            socket.create_connection((PROXY, PORT)).close()
-            return True
-        except OSError:
-            return False
+        cls.nginx = Nginx(cls.cluster, cls.c1)
 
     @classmethod
     def tearDownClass(cls):
-        cls.nginx.terminate()
-        cls.nginx.wait(20)
+        cls.nginx.close()
         for server in cls.servers.values():
             server.kill()
             server.wait()
         super().tearDownClass()
 
-    @classmethod
-    def admin(cls, *argv, **options):
-        return run(BUILD / "mesh-controller", *argv, "--config", cls.c1.config, **options)
-
     def person(self, user, *options):
-        return Browser(self.admin("token", "add", user, *options).stdout.strip())
+        return Visitor(PROXY, new_token(self.c1, user, *options))
 
     def declare(self, name, number=1, more="label: Lab"):
         self.cluster.apply(LAB.format(id=f"{name}-{number}", name=name, more=more))
@@ -194,20 +116,20 @@ class WebTest(ClusterTest):
         ada, bob = self.person("ada"), self.person("bob")
         eve = self.person("eve", "--level", "CAN_READ:ada")
         root = self.person("root", "--admin")
-        self.assertEqual(Browser().get(host).status, 401)
+        self.assertEqual(Visitor(PROXY).get(host).status, 401)
         self.is_told(bob, host, 404)
         self.is_told(eve, host, 403)
-        self.is_told(Browser("mesh_" + "x" * 43), host, 401)
+        self.is_told(Visitor(PROXY, "mesh_" + "x" * 43), host, 401)
         reply = self.reaches(ada, host, "lab-1", "/a?b=c")
         self.assertIn("X-Mesh-User: ada", reply.text)
         self.assertIn("lab-1 /a?b=c\n", reply.text)
         self.assertNotIn(ada.token, reply.text)
         self.assertNotIn("__Host-mesh", reply.text)
         self.reaches(root, host, "lab-1")
-        program = Browser().get(host, headers=[f"Authorization: Bearer {ada.token}"])
+        program = Visitor(PROXY).get(host, headers=[f"Authorization: Bearer {ada.token}"])
         self.assertEqual(program.status, 200)
         self.assertNotIn(ada.token, program.text)
-        self.assertEqual(Browser().get(f"nobody.svc.{ZONE}").status, 404)
+        self.assertEqual(Visitor(PROXY).get(f"nobody.svc.{ZONE}").status, 404)
         for log in ("access.log", "error.log"):
             self.assertNotIn("mesh_", (self.cluster.dir / log).read_text())
 
@@ -217,21 +139,21 @@ class WebTest(ClusterTest):
         eve = self.person("eve", "--level", "CAN_READ:ada")
         self.assertIn("X-Mesh-User: eve", self.reaches(eve, host, "shared-1").text)
         public = self.run_lab("public", more="access: PUBLIC")
-        self.reaches(Browser(), public, "public-1")
+        self.reaches(Visitor(PROXY), public, "public-1")
 
     def test_a_token_that_is_removed_opens_nothing(self):
         host = self.run_lab("removed")
         ada = self.person("ada")
         self.reaches(ada, host, "removed-1")
-        people = self.admin("token", "people").stdout.splitlines()
+        people = admin(self.c1, "token", "people").stdout.splitlines()
         mine = [line.split()[0] for line in people if " ada " in line][-1]
-        self.admin("token", "remove", mine)
+        admin(self.c1, "token", "remove", mine)
         self.is_told(ada, host, 401)
 
     def test_a_name_follows_its_container_without_a_reload(self):
         ada = self.person("ada")
         host = f"moving.svc.{ZONE}"
-        workers = run("pgrep", "-P", self.nginx.pid).stdout
+        workers = self.nginx.pids()
         self.declare("moving")
         self.is_told(ada, host, 503)  # not started
         self.n1.prepare("moving-1")
@@ -255,7 +177,7 @@ class WebTest(ClusterTest):
         self.assertNotIn("left", ada.cookies[host])
         self.n1.ctl("drain", "moving-2")
         self.is_told(ada, host, 410)
-        self.assertEqual(run("pgrep", "-P", self.nginx.pid).stdout, workers)
+        self.assertEqual(self.nginx.pids(), workers)
 
     def test_a_port_that_nobody_published_opens_for_the_owner_on_demand(self):
         self.run_lab("board")
@@ -263,7 +185,7 @@ class WebTest(ClusterTest):
         host = f"board--6006.svc.{ZONE}"
         ada, bob = self.person("ada"), self.person("bob")
         eve = self.person("eve", "--level", "CAN_READ:ada")
-        for stranger, status in ((bob, 404), (eve, 403), (Browser(), 401)):
+        for stranger, status in ((bob, 404), (eve, 403), (Visitor(PROXY), 401)):
             self.is_told(stranger, host, status)
         self.assertEqual([p["port"] for p in self.published("board-1")], [8888])
         self.assertEqual(ada.open(host).status, 503)
