@@ -66,7 +66,8 @@ struct Row {
 void toggle(policy::World& world, policy::Compiler& compiler, Kernel& kernel, Row& row) {
   auto& peers = world.workloads["w1"].declaration.peers;
   const auto saved = peers.back();
-  const policy::Touched touched{{"w1"}, {}};
+  policy::Touched touched;
+  touched.workloads.insert("w1");
   for (int i = 0; i < kToggles; ++i) {
     if (i % 2 == 0) {
       peers.pop_back();

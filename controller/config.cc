@@ -93,7 +93,7 @@ std::string socket_dir_problem(std::string_view path) {
 
 Status read_names(const ControllerConfig::Web& from, proxy::Site& to) {
   to.zone = from.zone();
-  if (from.port() > 65535) return wrong("web.port", "is 1 to 65535");
+  // The reader takes what is called a port as one only.
   if (from.port() != 0) to.port = static_cast<std::uint16_t>(from.port());
   to.host = from.host();
   if (from.ports().empty()) return {};

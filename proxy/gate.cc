@@ -26,8 +26,10 @@ const Directory* Gate::directory() {
 
 // --- questions -----------------------------------------------------------------------
 
-std::optional<Answer> Gate::known(const Question& question, TimePoint now) {
-  if (const auto* answer = cache_.find(question, now)) return *answer;
+std::optional<Answer> Gate::known(const Question& question, TimePoint now, Count count) {
+  const auto* const cached = cache_.find(question, now);
+  if (count == Count::kYes) ++(cached != nullptr ? counts_.cache_hits : counts_.cache_misses);
+  if (cached != nullptr) return *cached;
   if (asker_ != nullptr) return std::nullopt;
   const auto utc = std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now());
   auto found = answer(people_.people(), question, utc);
@@ -83,11 +85,8 @@ void Gate::begin(Exchange& exchange, TimePoint now) {
 }
 
 bool Gate::advance(Exchange& exchange, TimePoint now) {
-  auto step = exchange.conversation.step(directory(), [&](const Question& question) {
-    const bool cached = cache_.find(question, now) != nullptr;
-    ++(cached ? counts_.cache_hits : counts_.cache_misses);
-    return known(question, now);
-  });
+  auto step = exchange.conversation.step(
+      directory(), [&](const Question& question) { return known(question, now, Count::kYes); });
   if (const auto* question = std::get_if<Ask>(&step)) {
     if (ask(question->question, &exchange, now)) return false;
     step = Refuse{Reason::kCannotAsk, {}, {}};
@@ -183,7 +182,7 @@ Step Gate::decide_again(Conversation& caller, TimePoint now) {
   auto step = caller.step(directory(), [&](const Question& question) {
     // What of Authorization it may see, it has seen.
     if (question.what == Question::What::kWho) return std::optional(Answer());
-    return known(question, now);
+    return known(question, now, Count::kNo);
   });
   if (const auto* missing = std::get_if<Ask>(&step)) ask_ahead(missing->question, now);
   return step;

@@ -108,7 +108,9 @@ class Gate {
   static constexpr auto kSayAgain = std::chrono::minutes(1);
 
   [[nodiscard]] const Directory* directory();
-  [[nodiscard]] std::optional<Answer> known(const Question& question, TimePoint now);
+  // What is open is looked at every second, which says nothing about how well the cache serves.
+  enum class Count : bool { kNo, kYes };
+  [[nodiscard]] std::optional<Answer> known(const Question& question, TimePoint now, Count count);
   [[nodiscard]] bool ask(const Question& question, Exchange* waiter, TimePoint now);
   void settle(Waiting::Entry entry, const Answer& answer, TimePoint now);
 

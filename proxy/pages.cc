@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 
 namespace meshd::proxy {
 namespace {
@@ -10,7 +11,7 @@ namespace {
 struct Words {
   Reason reason;
   std::string_view title, text;
-  int retry_s = 0;  // 0: trying again changes nothing
+  std::int64_t retry_s = 0;  // 0: trying again changes nothing
 };
 constexpr Words kWords[] = {
     {Reason::kOddRequest, "This request makes no sense here",

@@ -87,10 +87,10 @@ TEST(ControllerConfigTest, WhatWebCannotBeIsNamedWithItsField) {
   EXPECT_THAT(web_refusal(""), HasSubstr("f:1: web.zone: neither a zone nor a host"));
   EXPECT_THAT(web_refusal("zone: 'a b'"), HasSubstr("f:1: web.zone: "));
   EXPECT_THAT(web_refusal("zone: \"z; }\""), HasSubstr("web.zone: "));
-  EXPECT_THAT(web_refusal("zone: z.example.org, port: 70000"), HasSubstr("web.port: is 1 to"));
+  EXPECT_THAT(web_refusal("zone: z.example.org, port: 70000"), HasSubstr("web.port: must be 1 to"));
   EXPECT_THAT(web_refusal("zone: z.example.org, ports: 8400-8499"), HasSubstr("web.ports: are"));
   EXPECT_THAT(web_refusal("host: h.example.org"), HasSubstr("web.ports: are FIRST-LAST"));
-  EXPECT_THAT(web_refusal("host: h.example.org, ports: 84"), HasSubstr("web.ports: '84' is not"));
+  EXPECT_THAT(web_refusal("host: h.example.org, ports: '84'"), HasSubstr("web.ports: '84' is not"));
   const std::string zone = "zone: z.example.org, ";
   EXPECT_THAT(web_refusal(zone + "listen: \"0.0.0.0:80\""), HasSubstr("web.listen: is a socket"));
   EXPECT_THAT(web_refusal(zone + "listen: /" + std::string(110, 'a')), HasSubstr("web.listen: "));

@@ -94,15 +94,22 @@ TEST_F(ControllerWebTest, EqualControllersGiveTheSamePorts) {
 
 TEST_F(ControllerWebTest, WhoFellFarBehindHasTheSameInTheEnd) {
   ASSERT_TRUE(apply(*controller_, kLab));
+  ASSERT_TRUE(apply(*controller_, "{id: b, owner: ada, publish: [{port: 80, http: true}]}"));
+  ASSERT_EQ(behind(*controller_, 8401), "workload b port 80");
   MemoryStore* store = nullptr;
   const auto other = make("c2", store);
   ASSERT_TRUE(apply(*other, "{id: a, owner: ada, publish: [{port: 80, http: true}]}"));
   ASSERT_TRUE(forget(*other, "lab"));
+  ASSERT_TRUE(forget(*other, "b"));
+  now_.steady += 2h;
+  now_.wall_ms += 2 * 3'600'000;
+  other->on_timer(now_);
   memory_->kept = 0;
   controller_->on_store_notified(now_);
   EXPECT_EQ(state(*controller_, "lab"), State::kEnded);
   EXPECT_EQ(state(*controller_, "a"), State::kWaiting);
-  EXPECT_EQ(behind(*controller_, 8401), "workload a port 80");
+  EXPECT_EQ(behind(*controller_, 8401), "nobody") << "it has rested";
+  EXPECT_EQ(behind(*controller_, 8402), "workload a port 80");
 }
 
 TEST_F(ControllerWebTest, WhatConcernsNobodyFromOutsideChangesNothing) {

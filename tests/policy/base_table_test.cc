@@ -33,12 +33,12 @@ Settings both_families() {
 
 Settings in_cluster(bool is) {
   auto settings = both_families();
-  settings.in_cluster = is;
+  settings.in_cluster = settings.gateway = is;
   if (is) settings.tunnel = "mesh0";
   return settings;
 }
 
-// By itself, and in a cluster.
+// By itself, and a gateway of a cluster, which has all that its other nodes have.
 class BaseTableTest : public testing::TestWithParam<bool> {
  protected:
   BaseTableTest() {

@@ -115,7 +115,7 @@ TEST_F(ProxyDirectoryTest, AliasesAndPortsLeadToTargets) {
 }
 
 TEST_F(ProxyDirectoryTest, OnlyWhatChangedCounts) {
-  const auto changed = [&, before = writer_.changes()]() mutable {
+  auto changed = [&, before = writer_.changes()]() mutable {
     return std::exchange(before, writer_.changes()) != writer_.changes();
   };
   writer_.set(sample_opening("w1", "db"));

@@ -139,7 +139,7 @@ TEST_F(EndpointTest, WithoutADirectoryNobodyIsLetIn) {
 TEST_F(EndpointTest, ThereAreTwoPathsAndGetAlone) {
   start();
   for (const std::string line :
-       {"GET / HTTP/1.1", "GET /auth/ HTTP/1.1", "POST /auth HTTP/1.1", "HEAD /auth HTTP/1.1",
+       {"GET / HTTP/1.1", "GET /auth/ HTTP/1.1", "POST /auth HTTP/1.1", "PUT /answer HTTP/1.1",
         "GET /AUTH HTTP/1.1", "OPTIONS * HTTP/1.1", "GET //auth HTTP/1.1"}) {
     auto one = client();
     one.send(line + "\r\nHost: x\r\n\r\n");
@@ -178,7 +178,7 @@ TEST_F(EndpointTest, WhatMakesNoSenseIsRefused) {
   EXPECT_EQ(one.read().header("X-Mesh-Status"), "400") << "nothing is said";
   for (const auto& garbage :
        {std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", 13), std::string(300'000, 'x'),
-        "GET /auth\r\n\r\n" + std::string(100, '\0'), std::string("\r\n\r\n\r\n"),
+        "GET /auth\r\n\r\n" + std::string(100, '\0'), std::string("\r\n\r\n\r\nx\r\n\r\n"),
         "GET /auth HTTP/1.1\r\n" + std::string(200'000, 'a') + ": b\r\n\r\n",
         std::string("GET /auth HTTP/1.1\r\nX-Mesh-Host : x\r\n\r\n")}) {
     auto bad = client();
