@@ -21,6 +21,13 @@ namespace meshd::controller {
 inline constexpr const char* kDefaultConfigPath = "/etc/mesh-controller/mesh-controller.yaml";
 inline constexpr std::uint32_t kMaxSeconds = 30 * 24 * 3600;  // longer is for ever
 
+// Containers of an Arvados site are declared as its API has them.
+struct ArvadosConfig {
+  std::string api_host, token_file;
+  std::string ca_file;  // empty: the system's
+  Duration poll = std::chrono::seconds(5);
+};
+
 struct Config {
   std::string listen = "[::]:7443";
   std::string join_listen = "[::]:7444";  // empty: nobody joins
@@ -36,6 +43,7 @@ struct Config {
   std::vector<Prefix> proxies;                    // where the proxies' requests come from
   policy::PortSpan gateway_ports;                 // none: there are no gateways
   std::set<std::string> gateway_nodes;            // none: any node may be one
+  std::optional<ArvadosConfig> arvados;           // absent: there is none
 };
 
 [[nodiscard]] Result<Config> parse_config(std::string_view file, std::string_view text);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "controller/app.h"
+#include "controller/arvados_site.h"
 #include "controller/grpc_log.h"
 #include "controller/setup.h"
 
@@ -77,15 +78,18 @@ void look_after(const Config& config, const Authority& authority, Controller& co
 }
 
 void run(Controller& controller, Server& server, App& app, int signal_fd,
-         metrics::Endpoint* metrics, const std::function<void()>& every_second) {
+         metrics::Endpoint* metrics, ArvadosSite* arvados,
+         const std::function<void()>& every_second) {
   auto look_at = BootClock::now();
   pollfd waits[] = {{server.jobs().fd(), POLLIN, 0},
                     {signal_fd, POLLIN, 0},
                     {controller.store().notify_fd(), POLLIN, 0},
-                    {metrics == nullptr ? -1 : metrics->fd(), POLLIN, 0}};
+                    {metrics == nullptr ? -1 : metrics->fd(), POLLIN, 0},
+                    {arvados == nullptr ? -1 : arvados->fd(), POLLIN, 0}};
   while ((waits[1].revents & POLLIN) == 0) {
     const auto now = BootClock::now();
-    const auto next = std::min(controller.next_timer().value_or(look_at), look_at);
+    auto next = std::min(controller.next_timer().value_or(look_at), look_at);
+    if (arvados != nullptr) next = std::min(next, arvados->next().value_or(next));
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - now).count();
     poll(waits, std::size(waits), static_cast<int>(std::clamp<std::int64_t>(left, 0, 10'000)));
     for (auto& job : server.jobs().drain()) job(app);
@@ -95,6 +99,8 @@ void run(Controller& controller, Server& server, App& app, int signal_fd,
     if (controller.next_timer() && *controller.next_timer() <= after.steady) {
       controller.on_timer(after);
     }
+    const bool asks = arvados != nullptr && arvados->next() && *arvados->next() <= after.steady;
+    if (asks || (waits[4].revents & POLLIN) != 0) arvados->serve(after);
     if (after.steady < look_at) continue;
     if (metrics != nullptr) serve_metrics(*metrics);  // who says nothing is cut
     every_second();
@@ -114,11 +120,12 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
                                        : open_postgres_store(config.postgres);
   if (!store) return std::unexpected(std::move(store).error());
   auto instance = TRY(draw_instance());
-  const auto controller = TRY(Controller::make(
-      *std::move(store),
-      {config.name, config.node_declarations, config.stale_after, config.dismiss_after,
-       std::move(instance), config.proxies, config.gateway_ports, config.gateway_nodes},
-      moment()));
+  const auto controller =
+      TRY(Controller::make(*std::move(store),
+                           {config.name, config.node_declarations, config.stale_after,
+                            config.dismiss_after, std::move(instance), config.proxies,
+                            config.gateway_ports, config.gateway_nodes, config.arvados.has_value()},
+                           moment()));
   const auto& settings = controller->cluster().settings();
   if (settings.cluster() != authority.cluster) {
     return fail(ErrorCode::kInvalid, "the store is of cluster \"" + settings.cluster() +
@@ -134,9 +141,14 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
     metrics = TRY(metrics::Endpoint::open(*config.metrics, [&] { return app.metrics_text(); }));
     log::info("metrics: at {}, port {}", config.metrics->address.to_string(), metrics->port());
   }
+  std::unique_ptr<ArvadosSite> arvados;
+  if (config.arvados) {
+    arvados = TRY(ArvadosSite::make(*config.arvados, *controller, {}));
+    log::info("arvados: containers of {}", config.arvados->api_host);
+  }
   log::info("mesh-controller {}: serving cluster {}", config.name, authority.cluster);
   ready(server->port(), server->join_port());
-  run(*controller, *server, app, signal_fd.get(), metrics.get(),
+  run(*controller, *server, app, signal_fd.get(), metrics.get(), arvados.get(),
       [&] { look_after(config, authority, *controller, app); });
   log::info("mesh-controller {}: stopping", config.name);
   server->shutdown(app);

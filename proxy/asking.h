@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -32,6 +33,7 @@ struct Question {
   std::string id, owner;
   std::string request;  // the Arvados container request; empty: none
   Access needed = Access::kOwner;
+  auto operator<=>(const Question&) const = default;
 };
 
 struct Answer {
@@ -45,6 +47,16 @@ struct Answer {
   // Of kLevel: absent when they may not even read. No more than what was needed is looked for.
   std::optional<Access> level;
   bool operator==(const Answer&) const = default;
+};
+
+// Whoever answers what the token file does not: the Arvados API.
+class Asker {
+ public:
+  virtual ~Asker() = default;
+  // In the endpoint's thread; never waits. False: too much is under way, and `done` is not called.
+  // Else it is called once, from any thread, also after whoever asked has gone.
+  [[nodiscard]] virtual bool ask(const Question& question,
+                                 std::move_only_function<void(Answer)> done) = 0;
 };
 
 // Access counts from the narrowest: who has a level has all that come after it.

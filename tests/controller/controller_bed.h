@@ -81,8 +81,9 @@ class ControllerTest : public testing::Test {
   std::unique_ptr<Controller> make(const std::string& name, MemoryStore*& store) {
     auto own = std::make_unique<MemoryStore>(memory_);
     store = own.get();
-    auto made = Controller::make(std::move(own),
-                                 {.name = name, .node_declarations = true, .instance = name}, now_);
+    auto made = Controller::make(
+        std::move(own),
+        {.name = name, .node_declarations = true, .instance = name, .arvados = arvados_}, now_);
     EXPECT_TRUE(made);
     return *std::move(made);
   }
@@ -147,6 +148,7 @@ class ControllerTest : public testing::Test {
 
   std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
   MemoryStore* store_ = nullptr;
+  bool arvados_ = false;
   Moment now_{TimePoint(std::chrono::hours(1)), 1'000'000'000};
   std::unique_ptr<Controller> controller_;
 };
