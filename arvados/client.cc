@@ -112,6 +112,8 @@ void set_options(const ClientOptions& options, Transfer& transfer) {
     curl_easy_setopt(easy, CURLOPT_CAPATH, nullptr);
   }
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  // A request that ends while its host's name is looked up is not to wait for the look-up.
+  curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, long{options.connect_timeout.count()});
   curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, std::max<long>(left.count(), 1));
   curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);

@@ -46,6 +46,7 @@ class ArvadosSiteTest : public ControllerTest {
     api_.permit(user_uuid(4), project(1), "can_manage");
     put_request(1, 1);
     write_token(token(0));
+    now_.steady = BootClock::now();
   }
   static std::string project(int number) { return arvados::uuid("j7d0g", number); }
   static std::string token(int user) {
@@ -64,7 +65,7 @@ class ArvadosSiteTest : public ControllerTest {
                     container_uuid(container), project(1), user_uuid(1), more.empty() ? "" : ",",
                     more));
   }
-  ArvadosConfig config() { return {api_.host(), api_.dir() / "token", api_.ca_file(), 1s}; }
+  ArvadosConfig config() { return {api_.host(), api_.dir() / "token", api_.ca_file(), poll_}; }
   void start() {
     auto made = ArvadosSite::make(config(), *controller_,
                                   [this](const std::string& name, std::optional<proxy::Target> to) {
@@ -110,6 +111,7 @@ class ArvadosSiteTest : public ControllerTest {
   }
 
   arvados::ApiServer api_;
+  Duration poll_ = 1s;
   std::map<std::string, std::string> names_;
   std::unique_ptr<ArvadosSite> site_;
 };
@@ -125,25 +127,24 @@ TEST_F(ArvadosSiteTest, ItIsReadAtOnceAndAgain) {
 }
 
 TEST_F(ArvadosSiteTest, AContainerThatANodeWaitsForIsAskedForAtOnce) {
+  poll_ = 1h;
   start();
   ASSERT_TRUE(until([&] { return is_declared(1); }));
   FakeStream n1("n1");
   hello(*controller_, n1);
   put_request(2, 2);
-  const auto begun = BootClock::now();
   started(n1, container_uuid(2), 7);
-  ASSERT_TRUE(until([&] { return !n1.started.empty(); }));
+  ASSERT_TRUE(until([&] { return !n1.started.empty(); })) << "the next reading is far away";
   EXPECT_EQ(n1.started.front().error(), "");
-  EXPECT_LT(BootClock::now() - begun, 900ms) << "before the next reading";
 }
 
 TEST_F(ArvadosSiteTest, WhileTheApiIsAwayNothingIsForgotten) {
   start();
   ASSERT_TRUE(until([&] { return is_declared(1); }));
-  api_.put("containers", container_uuid(1), R"("state":"Complete")");
   const auto trouble = [&] { return controller_->launch_report()->trouble; };
   for (const auto* const fault : {"status", "cut"}) {
     api_.fault(fault, R"("status":502)");
+    api_.put("containers", container_uuid(1), R"("state":"Complete")");
     EXPECT_TRUE(until([&] { return !trouble().empty(); })) << fault;
     EXPECT_TRUE(is_declared(1));
     api_.put("containers", container_uuid(1), R"("state":"Running")");
