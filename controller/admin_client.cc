@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "controller/config.h"
+#include "controller/web_commands.h"
 #include "pki/controller_channel.h"
 #include "pki/issue.h"
 #include "proto/controller.grpc.pb.h"
@@ -199,6 +200,18 @@ class Runner {
                                    certify.role, certify.name, client.cluster(),
                                    pki::duration_text(certificate.not_after - clock_())),
                        fmt::format("{} goes with it\n", authorities)};
+  }
+  Answer<AdminOutput> operator()(const AddPerson& add) const {
+    return TRY(add_person(where_, add, clock_()));
+  }
+  Answer<AdminOutput> operator()(const ListPeople&) const {
+    return TRY(list_people(where_, clock_()));
+  }
+  Answer<AdminOutput> operator()(const RemovePerson& remove) const {
+    return TRY(remove_person(where_, remove));
+  }
+  Answer<AdminOutput> operator()(const PrintProxyConfig& print) const {
+    return TRY(print_proxy_config(where_, print));
   }
 
  private:

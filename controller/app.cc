@@ -184,7 +184,7 @@ void App::list_services(Reply<mesh::v1::ServiceList> reply) {
   reply(service_list(controller_.cluster(), controller_.stale()));
 }
 void App::list_published(Reply<mesh::v1::PublishedList> reply) {
-  reply(published_list(controller_.cluster()));
+  reply(published_list(controller_.cluster(), controller_.web()));
 }
 void App::list_nodes(Reply<mesh::v1::NodeList> reply) {
   reply(node_list(controller_.cluster(), controller_.node_status()));

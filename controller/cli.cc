@@ -9,6 +9,7 @@
 
 #include "base/ip.h"
 #include "pki/controller_channel.h"
+#include "policy/name.h"
 
 namespace meshd::controller {
 namespace {
@@ -34,6 +35,8 @@ std::unexpected<Error> usage(std::string_view command, std::string_view why) {
 
 constexpr std::string_view kCommon[] = {"--config", "--dir", "--controller", "--identity",
                                         "--authorities"};
+constexpr std::size_t kCommonHere = 2;  // of them, for what asks no controller
+constexpr std::string_view kFlags[] = {"--admin"};
 
 struct Rule {
   std::string_view words;      // of the command
@@ -41,6 +44,13 @@ struct Rule {
   std::size_t count;           // of them
   std::vector<std::string_view> options = {};
   Result<AdminAction> (*take)(const Line& line, std::span<const std::string> arguments);
+  bool here = false;  // asks no controller
+
+  [[nodiscard]] bool has(std::string_view option) const {
+    const std::span common(kCommon, here ? kCommonHere : std::size(kCommon));
+    return std::ranges::find(common, option) != common.end() ||
+           std::ranges::find(options, option) != options.end();
+  }
 };
 
 Result<Line> read_line(std::span<const std::string> args) {
@@ -51,6 +61,8 @@ Result<Line> read_line(std::span<const std::string> args) {
       line.help = true;
     } else if (!word.starts_with('-')) {
       line.words.push_back(word);
+    } else if (std::ranges::find(kFlags, word) != std::end(kFlags)) {
+      line.options.push_back({word, "yes"});
     } else if (const auto equals = word.find('=');
                word.starts_with("--") && equals != std::string::npos) {
       line.options.push_back({word.substr(0, equals), word.substr(equals + 1)});
@@ -116,6 +128,38 @@ Result<AdminAction> take_backup(const Line&, std::span<const std::string> argume
   return MakeBackup{arguments[0]};
 }
 
+Result<AdminAction> take_person(const Line& line, std::span<const std::string> arguments) {
+  AddPerson add;
+  add.terms.user = arguments[0];
+  if (const auto why = policy::owner_problem(arguments[0]); !why.empty()) {
+    return usage("token add", fmt::format("'{}' {}", arguments[0], why));
+  }
+  for (const auto& [name, value] : line.options) {
+    if (name != "--level") continue;
+    auto grant = proxy::parse_grant(value);
+    if (!grant) return usage(name, fmt::format("'{}': {}", value, grant.error().what));
+    add.terms.grants.push_back(*std::move(grant));
+  }
+  add.terms.admin = line.value("--admin").has_value();
+  add.days = TRY(number(line, "--expires", kMaxPersonDays));
+  return add;
+}
+
+Result<AdminAction> take_proxy_config(const Line& line, std::span<const std::string>) {
+  PrintProxyConfig print;
+  const auto port = TRY(number(line, "--port", 65535));
+  if (port) print.port = static_cast<std::uint16_t>(*port);
+  const std::pair<std::string_view, std::string*> texts[] = {{"--zone", &print.zone},
+                                                             {"--host", &print.host},
+                                                             {"--ports", &print.ports},
+                                                             {"--certificate", &print.certificate},
+                                                             {"--key", &print.certificate_key},
+                                                             {"--listen", &print.endpoint},
+                                                             {"--access-log", &print.access_log}};
+  for (const auto& [name, into] : texts) *into = line.value(name).value_or("");
+  return print;
+}
+
 const std::vector<Rule>& rules() {
   using L = const Line&;
   using A = std::span<const std::string>;
@@ -134,6 +178,21 @@ const std::vector<Rule>& rules() {
        [](L, A a) -> Result<AdminAction> { return DismissNode{a[0]}; }},
       {"backup", "PATH", 1, {}, take_backup},
       {"certify", "ROLE NAME -o FILE", 2, {"--days", "-o"}, take_certify},
+      {"token add", "USER", 1, {"--level", "--admin", "--expires"}, take_person, true},
+      {"token people", "", 0, {}, [](L, A) -> Result<AdminAction> { return ListPeople{}; }, true},
+      {"token remove",
+       "ID",
+       1,
+       {},
+       [](L, A a) -> Result<AdminAction> { return RemovePerson{a[0]}; },
+       true},
+      {"proxy-config",
+       "",
+       0,
+       {"--zone", "--port", "--host", "--ports", "--certificate", "--key", "--listen",
+        "--access-log"},
+       take_proxy_config,
+       true},
   };
   return kRules;
 }
@@ -173,14 +232,12 @@ Result<AdminCommand> parse_admin(std::span<const std::string> args) {
   if (line.words.empty()) return fail(ErrorCode::kInvalid, "which command?");
   const auto* rule = find_rule(line.words);
   if (rule == nullptr) {
-    return usage(line.words[0], line.words[0] == "token" ? "one of create, list, revoke"
-                                                         : "did you mean `node dismiss NAME`?");
+    return usage(line.words[0], line.words[0] == "token"
+                                    ? "one of create, list, revoke, and add, people, remove"
+                                    : "did you mean `node dismiss NAME`?");
   }
   for (const auto& [name, value] : line.options) {
-    if (std::ranges::find(kCommon, name) == std::end(kCommon) &&
-        std::ranges::find(rule->options, name) == rule->options.end()) {
-      return usage(rule->words, name + " does not belong to it");
-    }
+    if (!rule->has(name)) return usage(rule->words, name + " does not belong to it");
     if (value.empty()) return usage(name, "needs a value");
   }
   const std::size_t skip = rule->words.contains(' ') ? 2 : 1;

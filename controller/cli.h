@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 
 #include "base/result.h"
 #include "proto/controller.pb.h"
+#include "proxy/people.h"
 
 namespace meshd::controller {
 
@@ -20,6 +22,7 @@ inline constexpr std::uint32_t kMaxTokenHours = 365 * 24;
 inline constexpr std::uint32_t kMaxTokenUses = 1'000'000;
 // An authority lasts as long; a certificate never lasts longer than it.
 inline constexpr std::uint32_t kMaxCertificateDays = 3652;
+inline constexpr std::uint32_t kMaxPersonDays = proxy::kMaxTokenLife.count();
 
 // What is empty comes from the configuration: its directory's admin.pem and authorities.pem,
 // and the port that it listens on.
@@ -45,9 +48,24 @@ struct Certify {
   std::uint32_t lifetime_s = 0;  // 0: the controller's default
   std::string out;               // the file that is made
 };
+// Of this machine's files, whether a controller runs or not.
+struct AddPerson {
+  proxy::Person terms;  // without id, digest and end
+  std::optional<std::uint32_t> days;
+};
+struct ListPeople {};
+struct RemovePerson {
+  std::string id;
+};
+// What is given counts before the configuration's `web`.
+struct PrintProxyConfig {
+  std::optional<std::uint16_t> port;
+  std::string zone, host, ports, certificate, certificate_key, endpoint, access_log;
+};
 struct AdminHelp {};
 using AdminAction =
-    std::variant<AdminHelp, CreateToken, ListTokens, RevokeToken, DismissNode, MakeBackup, Certify>;
+    std::variant<AdminHelp, CreateToken, ListTokens, RevokeToken, DismissNode, MakeBackup, Certify,
+                 AddPerson, ListPeople, RemovePerson, PrintProxyConfig>;
 
 struct AdminCommand {
   Where where;

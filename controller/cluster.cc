@@ -77,7 +77,9 @@ Status Cluster::fold(const Write& write, const Moment& now, Touched& touched) {
     case kind::ObjectKind::DISMISSAL:
       return fold_dismissal(write);
     case kind::ObjectKind::OUTSIDE:
-      return fold_outside(write, now, touched);
+      return fold_outside(write, now, outside_, touched.outside);
+    case kind::ObjectKind::WEB_PORT:
+      return fold_outside(write, now, web_ports_, touched.web_ports);
     case kind::ObjectKind::OPENED:
       return fold_opened(write, now, touched);
     default:
@@ -265,14 +267,15 @@ Status Cluster::fold_dismissal(const Write& write) {
   return {};
 }
 
-Status Cluster::fold_outside(const Write& write, const Moment& now, Touched& touched) {
+Status Cluster::fold_outside(const Write& write, const Moment& now, OutsidePorts& ports,
+                             std::set<policy::OutsideKey>& touched) {
   const auto key = policy::parse_outside_key(write.key);
   if (!key) return unreadable(write, "is no outside port");
-  touched.outside.insert(*key);
-  if (const auto before = outside_.find(*key); before != outside_.end()) {
-    const auto of = outside_of_.find(before->second.holder);
-    if (of != outside_of_.end() && of->second == *key) outside_of_.erase(of);
-    outside_.erase(before);
+  touched.insert(*key);
+  if (const auto before = ports.given.find(*key); before != ports.given.end()) {
+    const auto of = ports.of.find(before->second.holder);
+    if (of != ports.of.end() && of->second == *key) ports.of.erase(of);
+    ports.given.erase(before);
   }
   if (!write.value) return {};
   const auto stored = TRY(parse<mesh::v1::StoredOutside>(write));
@@ -280,8 +283,8 @@ Status Cluster::fold_outside(const Write& write, const Moment& now, Touched& tou
   port.holder = {stored.service(), stored.id(), key->proto,
                  static_cast<std::uint16_t>(stored.port())};
   if (stored.until_ms() != 0) port.rests_until = now.future(stored.until_ms());
-  outside_of_.insert_or_assign(port.holder, *key);
-  outside_.insert_or_assign(*key, std::move(port));
+  ports.of.insert_or_assign(port.holder, *key);
+  ports.given.insert_or_assign(*key, std::move(port));
   return {};
 }
 
@@ -340,7 +343,12 @@ void Cluster::place(const std::string& id) {
 }
 
 void Cluster::index(const policy::Declaration& declaration) {
-  for (const auto& holder : holders_of(declaration)) raw_published_[holder].insert(declaration.id);
+  for (const auto use : {OutsideUse::kGateway, OutsideUse::kWeb}) {
+    auto& published = use == OutsideUse::kWeb ? web_ports_.published : outside_.published;
+    for (const auto& holder : holders_of(declaration, use)) {
+      published[holder].insert(declaration.id);
+    }
+  }
   if (const auto key = declaration.service()) index_.members[*key].insert(declaration.id);
   if (!declaration.workflow.empty()) workflows_[declaration.workflow].insert(declaration.id);
   for (const auto& peer : declaration.peers) {
@@ -353,8 +361,11 @@ void Cluster::index(const policy::Declaration& declaration) {
 }
 
 void Cluster::unindex(const policy::Declaration& declaration) {
-  for (const auto& holder : holders_of(declaration)) {
-    erase_from(raw_published_, holder, declaration.id);
+  for (const auto use : {OutsideUse::kGateway, OutsideUse::kWeb}) {
+    auto& published = use == OutsideUse::kWeb ? web_ports_.published : outside_.published;
+    for (const auto& holder : holders_of(declaration, use)) {
+      erase_from(published, holder, declaration.id);
+    }
   }
   if (const auto key = declaration.service()) erase_from(index_.members, *key, declaration.id);
   erase_from(workflows_, declaration.workflow, declaration.id);
@@ -367,11 +378,14 @@ void Cluster::unindex(const policy::Declaration& declaration) {
   }
 }
 
-std::vector<OutsideHolder> holders_of(const policy::Declaration& declaration) {
+std::vector<OutsideHolder> holders_of(const policy::Declaration& declaration, OutsideUse use) {
   std::vector<OutsideHolder> holders;
-  const auto service = declaration.service();
+  const bool http = use == OutsideUse::kWeb;
+  auto service = declaration.service();
+  // From outside, the names of a workflow are nobody's.
+  if (http && service && service->scope != policy::Scope::kCluster) service.reset();
   for (const auto& publication : declaration.publish) {
-    if (publication.http) continue;
+    if (publication.http != http) continue;
     holders.push_back({service ? service_key_text(*service) : std::string(),
                        service ? std::string() : declaration.id, publication.proto,
                        publication.port});
@@ -379,9 +393,9 @@ std::vector<OutsideHolder> holders_of(const policy::Declaration& declaration) {
   return holders;
 }
 
-std::optional<policy::OutsideKey> Cluster::outside_of(const OutsideHolder& holder) const {
-  const auto found = outside_of_.find(holder);
-  return found == outside_of_.end() ? std::nullopt : std::optional(found->second);
+std::optional<policy::OutsideKey> OutsidePorts::find(const OutsideHolder& holder) const {
+  const auto found = of.find(holder);
+  return found == of.end() ? std::nullopt : std::optional(found->second);
 }
 
 const policy::Declaration* Cluster::declaration(const std::string& id) const {

@@ -30,8 +30,8 @@ struct NodeState {
   std::vector<IpAddress> gateway_addresses;  // where it is reached, for people
 };
 
-// Whose an outside port is (controller/outside.h): a raw publication of a service, by its key as
-// text, or of a workload without a name.
+// Whose an outside port is (controller/outside.h): a publication of a service, by its key as text,
+// or of a workload without a name.
 struct OutsideHolder {
   std::string service, id;  // one of them
   Proto proto = Proto::kTcp;
@@ -41,6 +41,16 @@ struct OutsideHolder {
 struct OutsidePort {
   OutsideHolder holder;
   std::optional<TimePoint> rests_until;  // it is nobody's
+};
+enum class OutsideUse : std::uint8_t {
+  kGateway,  // raw publications, on every gateway
+  kWeb,      // http publications, at the proxy of a site without wildcard names
+};
+struct OutsidePorts {
+  std::map<policy::OutsideKey, OutsidePort> given;
+  std::map<OutsideHolder, policy::OutsideKey> of;
+  std::map<OutsideHolder, std::set<std::string>> published;  // ids of who declares what
+  [[nodiscard]] std::optional<policy::OutsideKey> find(const OutsideHolder& holder) const;
 };
 
 // What is said of a workload beside its declaration by whoever declares it for its author.
@@ -60,7 +70,8 @@ struct Touched {
   std::set<std::string> workloads;
   std::set<policy::ServiceKey> services;
   std::set<std::string> nodes;
-  std::set<policy::OutsideKey> outside;
+  std::set<policy::OutsideKey> outside;    // of gateways
+  std::set<policy::OutsideKey> web_ports;  // of the proxy
 };
 
 class Cluster {
@@ -97,14 +108,9 @@ class Cluster {
     TimePoint used_at{};
   };
   [[nodiscard]] const std::map<policy::PublishKey, Opened>& opened() const { return opened_; }
-  [[nodiscard]] const std::map<policy::OutsideKey, OutsidePort>& outside() const {
-    return outside_;
+  [[nodiscard]] const OutsidePorts& outside(OutsideUse use) const {
+    return use == OutsideUse::kWeb ? web_ports_ : outside_;
   }
-  // Who declares what outside ports are given to, and which one it has.
-  [[nodiscard]] const std::map<OutsideHolder, std::set<std::string>>& raw_published() const {
-    return raw_published_;
-  }
-  [[nodiscard]] std::optional<policy::OutsideKey> outside_of(const OutsideHolder& holder) const;
   // Nodes that were dismissed, and who has enrolled under their names since.
   struct Dismissal {
     std::int64_t at_ms = 0;
@@ -127,7 +133,9 @@ class Cluster {
   [[nodiscard]] Status fold_resting(const Write& write, const Moment& now);
   [[nodiscard]] Status fold_token(const Write& write);
   [[nodiscard]] Status fold_dismissal(const Write& write);
-  [[nodiscard]] Status fold_outside(const Write& write, const Moment& now, Touched& touched);
+  [[nodiscard]] static Status fold_outside(const Write& write, const Moment& now,
+                                           OutsidePorts& ports,
+                                           std::set<policy::OutsideKey>& touched);
   [[nodiscard]] Status fold_opened(const Write& write, const Moment& now, Touched& touched);
   void place(const std::string& id);
   void displace(policy::Workload& workload);
@@ -152,13 +160,12 @@ class Cluster {
   std::map<IpAddress, policy::ServiceKey> services_at_;  // by VIP
   std::map<std::string, Dismissal> dismissals_;          // by node
   std::map<policy::PublishKey, Opened> opened_;
-  std::map<policy::OutsideKey, OutsidePort> outside_;
-  std::map<OutsideHolder, policy::OutsideKey> outside_of_;
-  std::map<OutsideHolder, std::set<std::string>> raw_published_;  // ids
+  OutsidePorts outside_, web_ports_;
   mesh::v1::StoredSettings settings_;
 };
 
-// Of what a declaration publishes raw.
-[[nodiscard]] std::vector<OutsideHolder> holders_of(const policy::Declaration& declaration);
+// Of what a declaration publishes raw, or http.
+[[nodiscard]] std::vector<OutsideHolder> holders_of(const policy::Declaration& declaration,
+                                                    OutsideUse use);
 
 }  // namespace meshd::controller

@@ -15,6 +15,7 @@
 #include "policy/from_text.h"
 #include "policy/limits.h"
 #include "proto/config.pb.h"
+#include "proxy/people.h"
 
 namespace meshd::controller {
 namespace {
@@ -104,6 +105,75 @@ Status read_listeners(const ControllerConfig& from, Config& to) {
   return {};
 }
 
+Status take_keep(std::string_view field, std::uint32_t value, Duration& into) {
+  if (value > kMaxKeepSeconds) {
+    return wrong(field, fmt::format("{} is not between 1 and {}", value, kMaxKeepSeconds));
+  }
+  if (value != 0) into = std::chrono::seconds(value);
+  return {};
+}
+
+// The socket of a websocket is DIR/KEY.sock, and all that is in an address has 107 bytes.
+std::string socket_dir_problem(std::string_view path) {
+  if (!path.starts_with('/')) return "is not an absolute path";
+  return path.size() > 64 ? "is longer than 64 characters" : "";
+}
+
+Status read_names(const ControllerConfig::Web& from, proxy::Site& to) {
+  to.zone = from.zone();
+  if (from.port() > 65535) return wrong("web.port", "is 1 to 65535");
+  if (from.port() != 0) to.port = static_cast<std::uint16_t>(from.port());
+  to.host = from.host();
+  if (from.ports().empty()) return {};
+  if (to.host.empty()) return wrong("web.ports", "are those of a host, which is not given");
+  const auto ports = policy::parse_port_span(from.ports());
+  if (!ports) return wrong("web.ports", ports.error().what);
+  to.first_port = ports->first;
+  to.last_port = ports->last;
+  return {};
+}
+
+// What nginx will be told is checked as for nginx, whose names for it are these.
+Status check_site(const WebConfig& web) {
+  const auto text = proxy::render_nginx_config(web.nginx);
+  if (text) return {};
+  const auto& what = text.error().what;
+  const auto field = what.substr(0, what.find(": "));
+  return wrong("web." + (field == "endpoint" ? "listen" : field), what.substr(field.size() + 2));
+}
+
+Status read_web(const ControllerConfig::Web& from, Config& to) {
+  WebConfig web;
+  CHECK_OK(read_names(from, web.nginx.names));
+  if (!from.listen().empty()) web.nginx.endpoint = from.listen();
+  if (!from.access_log().empty()) web.nginx.access_log = from.access_log();
+  web.nginx.certificate = from.certificate();
+  web.nginx.certificate_key = from.certificate_key();
+  fill_certificates(web.nginx);
+  CHECK_OK(check_site(web));
+  web.group = from.group();
+  const bool by_socket = web.nginx.endpoint.starts_with('/');
+  web.relay_dir = !from.relay_dir().empty() ? from.relay_dir()
+                  : by_socket
+                      ? web.nginx.endpoint.substr(0, web.nginx.endpoint.rfind('/')) + "/relay"
+                      : "/run/mesh-controller/relay";
+  if (const auto why = socket_dir_problem(web.relay_dir); !why.empty()) {
+    return wrong(from.relay_dir().empty() ? "web.listen" : "web.relay_dir", why);
+  }
+  if (by_socket && web.nginx.endpoint.starts_with(web.relay_dir + "/")) {
+    return wrong("web.relay_dir", "is where `listen` has its socket: sockets there are removed");
+  }
+  if (by_socket && web.nginx.endpoint.size() > 107) {
+    return wrong("web.listen", "is longer than the 107 characters of a socket's address");
+  }
+  web.tokens = from.tokens().empty() ? default_tokens(to.dir) : from.tokens();
+  if (web.tokens.front() != '/') return wrong("web.tokens", "is not an absolute path");
+  CHECK_OK(take_keep("web.keep_good_s", from.keep_good_s(), web.keep_good));
+  CHECK_OK(take_keep("web.keep_bad_s", from.keep_bad_s(), web.keep_bad));
+  to.web = std::move(web);
+  return {};
+}
+
 Result<Config> to_config(const ControllerConfig& from) {
   Config config;
   CHECK_OK(read_listeners(from, config));
@@ -137,6 +207,7 @@ Result<Config> to_config(const ControllerConfig& from) {
     config.gateway_nodes.insert(name);
   }
   if (from.has_arvados()) CHECK_OK(read_arvados(from.arvados(), config));
+  if (from.has_web()) CHECK_OK(read_web(from.web(), config));
   read_log(from.log(), config);
   return config;
 }
@@ -154,6 +225,19 @@ Status check_given(const ControllerConfig& from, const policy::ParsedFile& parse
       std::pair{"gateway.ports", from.gateway().ports().empty()},
       std::pair{"arvados.ca_file", from.arvados().ca_file().empty()},
       std::pair{"arvados.poll_s", from.arvados().poll_s() == 0},
+      std::pair{"web.zone", from.web().zone().empty()},
+      std::pair{"web.port", from.web().port() == 0},
+      std::pair{"web.host", from.web().host().empty()},
+      std::pair{"web.ports", from.web().ports().empty()},
+      std::pair{"web.listen", from.web().listen().empty()},
+      std::pair{"web.group", from.web().group().empty()},
+      std::pair{"web.relay_dir", from.web().relay_dir().empty()},
+      std::pair{"web.tokens", from.web().tokens().empty()},
+      std::pair{"web.keep_good_s", from.web().keep_good_s() == 0},
+      std::pair{"web.keep_bad_s", from.web().keep_bad_s() == 0},
+      std::pair{"web.certificate", from.web().certificate().empty()},
+      std::pair{"web.certificate_key", from.web().certificate_key().empty()},
+      std::pair{"web.access_log", from.web().access_log().empty()},
   };
   for (const auto& [field, unset] : fields) {
     if (unset && parsed.lines.contains(field)) {
@@ -164,6 +248,16 @@ Status check_given(const ControllerConfig& from, const policy::ParsedFile& parse
 }
 
 }  // namespace
+
+std::string default_tokens(const std::string& dir) { return dir + "/" + proxy::kPeopleFile; }
+
+void fill_certificates(proxy::NginxSite& site) {
+  const auto& name = site.names.zone.empty() ? site.names.host : site.names.zone;
+  if (site.certificate.empty()) site.certificate = fmt::format("/etc/ssl/certs/{}.pem", name);
+  if (site.certificate_key.empty()) {
+    site.certificate_key = fmt::format("/etc/ssl/private/{}.key", name);
+  }
+}
 
 Result<Config> parse_config(std::string_view file, std::string_view text) {
   ControllerConfig message;

@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "metrics/http.h"
 #include "policy/outside_ports.h"
+#include "proxy/nginx_config.h"
 
 namespace meshd::controller {
 
@@ -26,6 +27,15 @@ struct ArvadosConfig {
   std::string api_host, token_file;
   std::string ca_file;  // empty: the system's
   Duration poll = std::chrono::seconds(5);
+};
+
+// Access that is taken away works on until it is asked for again.
+inline constexpr std::uint32_t kMaxKeepSeconds = 3600;
+
+struct WebConfig {
+  proxy::NginxSite nginx;  // names, certificate, and where nginx asks
+  std::string group, relay_dir, tokens;
+  Duration keep_good = std::chrono::seconds(60), keep_bad = std::chrono::seconds(5);
 };
 
 struct Config {
@@ -44,7 +54,13 @@ struct Config {
   policy::PortSpan gateway_ports;                 // none: there are no gateways
   std::set<std::string> gateway_nodes;            // none: any node may be one
   std::optional<ArvadosConfig> arvados;           // absent: there is none
+  std::optional<WebConfig> web;                   // absent: nothing is opened from outside
 };
+
+// Where the token file is unless the configuration says otherwise.
+[[nodiscard]] std::string default_tokens(const std::string& dir);
+// Fills in what is left out, from the site's name.
+void fill_certificates(proxy::NginxSite& site);
 
 [[nodiscard]] Result<Config> parse_config(std::string_view file, std::string_view text);
 // A missing file is an error where it was asked for by name.

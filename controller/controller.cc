@@ -93,6 +93,7 @@ void Controller::follow(const Touched& touched, const Moment& now) {
     tell(make_event(mesh::v1::Event::Kind::NODE_GONE, name, name));
   }
   slices_.update(cluster_, touched, stale_);
+  if (openings_) openings_->update(cluster_, touched, stale_, now.steady);
   for (const auto& key : touched.services) {
     if (key.scope == policy::Scope::kCluster && !cluster_.world().services.contains(key)) {
       tell(make_event(mesh::v1::Event::Kind::NAME_RELEASED, key.name, {}));
@@ -115,7 +116,10 @@ Status Controller::catch_up(const Moment& now) {
   for (const auto& object : stored.objects) CHECK_OK(fresh.fold(object, now, touched));
   for (const auto& [id, workload] : cluster_.world().workloads) touched.workloads.insert(id);
   for (const auto& [key, service] : cluster_.world().services) touched.services.insert(key);
-  for (const auto& [key, port] : cluster_.outside()) touched.outside.insert(key);
+  for (const auto use : {OutsideUse::kGateway, OutsideUse::kWeb}) {
+    auto& keys = use == OutsideUse::kWeb ? touched.web_ports : touched.outside;
+    for (const auto& [key, port] : cluster_.outside(use).given) keys.insert(key);
+  }
   for (const auto& [name, node] : cluster_.nodes()) {
     touched.nodes.insert(name);
     const auto& placed = cluster_.placed_on(name);
@@ -280,6 +284,7 @@ void Controller::on_timer(const Moment& now) {
   }
   answer_awaited(now);
   sweep(now);
+  if (openings_) openings_->forget_ended(now.steady);
   end_dismissed(now);
   send_ready(now);
   tell_news();
@@ -288,9 +293,18 @@ void Controller::on_timer(const Moment& now) {
 
 // What it could not now the next timer will.
 void Controller::settle_outside(const Moment& now) {
+  // One port is one host's: a site without wildcard names has its own.
+  const policy::PortSpan web_ports =
+      options_.web && !options_.web->host.empty()
+          ? policy::PortSpan{options_.web->first_port, options_.web->last_port}
+          : policy::PortSpan();
   const auto settled = carry_out(
       [&]() -> Result<Writes> {
-        return controller::settle_outside(cluster_, options_.gateway_ports, now);
+        auto writes =
+            controller::settle_outside(cluster_, OutsideUse::kGateway, options_.gateway_ports, now);
+        std::ranges::move(controller::settle_outside(cluster_, OutsideUse::kWeb, web_ports, now),
+                          std::back_inserter(writes));
+        return writes;
       },
       now);
   if (!settled) log::warning("store: {}", settled.error().what);
@@ -338,18 +352,19 @@ void Controller::look_after_nodes(const Moment& now) {
     } else if (now.steady - since >= options_.stale_after && !stale_.contains(name)) {
       log::warning("node {}: not heard of: its workloads are marked", name);
       tell(make_event(mesh::v1::Event::Kind::NODE_STALE, name, name));
-      mark(name, true);
+      mark(name, true, now);
     } else {
       set_timer(since + (stale_.contains(name) ? options_.dismiss_after : options_.stale_after));
     }
   }
 }
 
-void Controller::mark(const std::string& node, bool stale) {
+void Controller::mark(const std::string& node, bool stale, const Moment& now) {
   if (stale ? !stale_.insert(node).second : stale_.erase(node) == 0) return;
   Touched touched;
   touched.workloads = cluster_.placed_on(node);
   slices_.update(cluster_, touched, stale_);
+  if (openings_) openings_->update(cluster_, touched, stale_, now.steady);
 }
 
 // --- other controllers ---------------------------------------------------------------
@@ -370,7 +385,7 @@ void Controller::take_news(const std::vector<std::string>& lines, const Moment& 
         end(node, "moved", "connected to another controller since", kRetryAfter, now);
       }
       lost_.erase(node);
-      mark(node, false);
+      mark(node, false, now);
       if (news.in_force) slices_.heard_in_force(node, *news.in_force);
     }
   }

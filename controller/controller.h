@@ -25,6 +25,7 @@
 #include "controller/decide.h"
 #include "controller/elsewhere.h"
 #include "controller/opened.h"
+#include "controller/openings.h"
 #include "controller/refused.h"
 #include "controller/slices.h"
 #include "controller/store.h"
@@ -68,6 +69,13 @@ class Controller {
                                  const Moment& now);
   // Of each request, or each part of a long one; costs nothing but memory until the next timer.
   void note_use(const std::string& id, std::uint16_t port, TimePoint now);
+  // A name outside that nobody declared (a link of Arvados'), and what it stands for.
+  void set_alias(const std::string& name, std::optional<proxy::Target> target) {
+    if (openings_) openings_->set_alias(name, std::move(target));
+  }
+  // What the proxy may open; null where none is configured.
+  [[nodiscard]] const Openings* openings() const { return openings_ ? &*openings_ : nullptr; }
+  [[nodiscard]] const proxy::Site* web() const { return options_.web ? &*options_.web : nullptr; }
 
   void on_timer(const Moment& now);
   [[nodiscard]] std::optional<TimePoint> next_timer() const { return timer_; }
@@ -101,27 +109,14 @@ class Controller {
   [[nodiscard]] const std::string& store_trouble() const { return store_trouble_; }
 
  private:
-  struct Awaited {  // an attach
-    std::uint64_t call = 0;
-    TimePoint until;                      // its client has gone long ago
-    std::optional<TimePoint> refused_at;  // unless what stands in its way has passed
-  };
-  struct Session {
-    NodeStream* stream = nullptr;
-    bool greeted = false;
-    std::uint64_t last_report = 0;
-    std::deque<mesh::v1::Report> kept;       // not stored yet
-    std::map<std::string, Awaited> awaited;  // by id
-    std::optional<TimePoint> retry_at;       // of a slice that was refused
-    std::optional<TimePoint> refused_at;     // when it told of refused flows last
-    NodeStatus status;
-  };
   using Decision = std::function<Result<Writes>()>;
 
   Controller(std::unique_ptr<Store> store, ControllerOptions options, TimePoint now)
       : store_(std::move(store)),
         options_(std::move(options)),
-        elsewhere_(options_.instance, store_->notify_fd() >= 0, now) {}
+        elsewhere_(options_.instance, store_->notify_fd() >= 0, now) {
+    if (options_.web) openings_.emplace();
+  }
   [[nodiscard]] Status load(const Moment& now);
   // Decides, stores, folds; again when somebody else was quicker.
   [[nodiscard]] Status carry_out(const Decision& decide, const Moment& now);
@@ -158,7 +153,7 @@ class Controller {
   void end(const std::string& node, std::string_view word, const std::string& why,
            Duration retry_after, const Moment& now);
   void lose(const std::string& node, const Moment& now);
-  void mark(const std::string& node, bool stale);
+  void mark(const std::string& node, bool stale, const Moment& now);
   void look_after_nodes(const Moment& now);
   [[nodiscard]] bool is_connected(const std::string& node) const {
     return sessions_.contains(node) || elsewhere_.has(node);
@@ -177,6 +172,7 @@ class Controller {
   const ControllerOptions options_;
   Cluster cluster_;
   Slices slices_;
+  std::optional<Openings> openings_;
   std::uint64_t revision_ = 0;
   std::map<std::string, Session> sessions_;  // by node
   std::set<std::string> awaiting_;           // those in which a container waits, and maybe others

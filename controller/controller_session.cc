@@ -148,7 +148,7 @@ void Controller::on_hello(const std::string& node, NodeStream& stream, const mes
   session.stream = &stream;
   session.status.version = hello.version();
   lost_.erase(node);
-  mark(node, false);
+  mark(node, false, now);
   log::info("node {}: connected", node);
   ++counts_.sessions;
   tell(make_event(mesh::v1::Event::Kind::NODE_UP, node, node));

@@ -5,7 +5,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -14,6 +16,7 @@
 #include "base/ip.h"
 #include "policy/outside_ports.h"
 #include "proto/controller.pb.h"
+#include "proxy/target.h"
 
 namespace meshd::controller {
 
@@ -37,6 +40,7 @@ struct ControllerOptions {
   std::vector<Prefix> proxies = {};     // that nodes admit to `http` publications
   policy::PortSpan gateway_ports = {};  // outside ports; none: there are no gateways
   std::set<std::string> gateway_nodes = {};  // that may be one; none: any
+  std::optional<proxy::Site> web = {};       // how it is called from outside; absent: not at all
   bool arvados = false;                      // what its API lists is its own to say
 };
 
@@ -71,6 +75,22 @@ struct NodeStatus {
   std::uint64_t revision = 0;    // sent
   std::uint64_t generation = 0;  // of its last report
   std::string trouble;           // why it refused its last slice
+};
+
+struct Awaited {  // an attach
+  std::uint64_t call = 0;
+  TimePoint until;                      // its client has gone long ago
+  std::optional<TimePoint> refused_at;  // unless what stands in its way has passed
+};
+struct Session {
+  NodeStream* stream = nullptr;
+  bool greeted = false;
+  std::uint64_t last_report = 0;
+  std::deque<mesh::v1::Report> kept;       // not stored yet
+  std::map<std::string, Awaited> awaited;  // by id
+  std::optional<TimePoint> retry_at;       // of a slice that was refused
+  std::optional<TimePoint> refused_at;     // when it told of refused flows last
+  NodeStatus status;
 };
 
 }  // namespace meshd::controller

@@ -25,6 +25,7 @@ constexpr std::string_view kVersion = "0.1.0";
 constexpr std::string_view kHelp = R"(Usage: mesh-controller [--config FILE]
        mesh-controller init --address HOST:PORT [OPTION]...
        mesh-controller token create|list|revoke | node dismiss | backup | certify
+       mesh-controller token add|people|remove | proxy-config
 
 The cluster's side of the mesh: collects endpoints from the nodes, gives each node what its
 containers need, owns names, VIPs and address blocks, and lets machines join.
@@ -59,6 +60,16 @@ Of a controller that runs, an administrator asks:
   --dir DIR                 its directory, with admin.pem; default: the configuration's
   --controller HOST:PORT    where it is; default: this machine, the port of the configuration
   --identity FILE           who asks, in place of admin.pem; --authorities FILE: whom to trust
+
+For containers that are opened from outside (`web` in the configuration), on this machine:
+  token add USER [--level LEVEL:OWNER]... [--admin] [--expires DAYS]
+                            print a web token: USER opens what is theirs, and what LEVEL
+                            (CAN_MANAGE, CAN_WRITE, CAN_READ) lets them of OWNER's
+  token people, token remove ID
+                            who has one; take it away
+  proxy-config [--zone ZONE] [--port N] [--host HOST --ports FIRST-LAST] [--listen ENDPOINT]
+               [--certificate FILE] [--key FILE] [--access-log FILE]
+                            print nginx's configuration, of the configured site if left out
 )";
 
 int usage(const std::string& why) {

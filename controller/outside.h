@@ -1,4 +1,5 @@
-// The gateways' outside ports: which raw publication has which, and where each leads to. Pure.
+// Outside ports: which publication has which, and where a gateway's leads to. Of gateways raw ones
+// have them; at the proxy of a site without wildcard names, http ones. Pure.
 //
 // Invariant: a port is one holder's, for as long as that is declared and, where it is a service,
 //            as the service is; then it rests before it is another's. One that comes back while
@@ -24,14 +25,14 @@ inline constexpr std::size_t kMaxReportedSources = 64;
 
 // What is to be given, to rest, and to be free. A range of none changes nothing: another
 // controller may have one.
-[[nodiscard]] Writes settle_outside(const Cluster& cluster, const policy::PortSpan& range,
-                                    const Moment& now);
+[[nodiscard]] Writes settle_outside(const Cluster& cluster, OutsideUse use,
+                                    const policy::PortSpan& range, const Moment& now);
 
 struct OutsideTarget {
   std::string id;  // the provider
   mesh::v1::SliceOutside item;
 };
-// Absent: nobody's, or not installed on the provider's node.
+// Of a gateway's. Absent: nobody's, or not installed on the provider's node.
 [[nodiscard]] std::optional<OutsideTarget> outside_target(const Cluster& cluster,
                                                           const policy::OutsideKey& key);
 

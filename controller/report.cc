@@ -1,5 +1,8 @@
 #include "controller/report.h"
 
+#include <utility>
+
+#include "controller/openings.h"
 #include "controller/outside.h"
 #include "policy/from_proto.h"
 
@@ -24,10 +27,10 @@ void add_addresses(const policy::Remote& remote, Message& message) {
 // Where a raw publication is reached from outside, as far as gateways take connections to it.
 void add_gateways(const Cluster& cluster, const policy::Declaration& declaration,
                   pb::PublishedInfo& entry) {
-  for (const auto& holder : holders_of(declaration)) {
+  for (const auto& holder : holders_of(declaration, OutsideUse::kGateway)) {
     const auto protocol = holder.proto == Proto::kUdp ? pb::Protocol::UDP : pb::Protocol::TCP;
     if (entry.http() || holder.port != entry.port() || protocol != entry.protocol()) continue;
-    const auto key = cluster.outside_of(holder);
+    const auto key = cluster.outside(OutsideUse::kGateway).find(holder);
     if (!key || !outside_target(cluster, *key)) return;
     for (const auto& [name, node] : cluster.nodes()) {
       for (const auto& address : node.gateway_addresses) {
@@ -88,7 +91,7 @@ pb::ServiceList service_list(const Cluster& cluster, const std::set<std::string>
   return list;
 }
 
-pb::PublishedList published_list(const Cluster& cluster) {
+pb::PublishedList published_list(const Cluster& cluster, const proxy::Site* web) {
   pb::PublishedList list;
   for (const auto& [id, workload] : cluster.world().workloads) {
     const auto* placement = cluster.placement(id);
@@ -98,7 +101,12 @@ pb::PublishedList published_list(const Cluster& cluster) {
       entry = published;
       entry.clear_gateway_addresses();  // not a node's to say
       entry.clear_gateway_port();
+      entry.clear_urls();
       add_gateways(cluster, workload.declaration, entry);
+      if (web == nullptr || !entry.http() || entry.port() > 65535) continue;
+      for (auto& url : web_urls(cluster, *web, id, static_cast<std::uint16_t>(entry.port()))) {
+        entry.add_urls(std::move(url));
+      }
     }
   }
   return list;

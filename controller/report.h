@@ -16,7 +16,9 @@ namespace meshd::controller {
 // `stale`: nodes that have not been heard of for a while.
 [[nodiscard]] mesh::v1::ServiceList service_list(const Cluster& cluster,
                                                  const std::set<std::string>& stale);
-[[nodiscard]] mesh::v1::PublishedList published_list(const Cluster& cluster);
+// `web`: how the cluster is called from outside; null: it is not.
+[[nodiscard]] mesh::v1::PublishedList published_list(const Cluster& cluster,
+                                                     const proxy::Site* web = nullptr);
 [[nodiscard]] mesh::v1::NodeList node_list(const Cluster& cluster,
                                            const std::vector<NodeStatus>& status);
 // Healthy: the store answers, no node is missed, none refused its slice.

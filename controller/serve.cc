@@ -120,12 +120,13 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
                                        : open_postgres_store(config.postgres);
   if (!store) return std::unexpected(std::move(store).error());
   auto instance = TRY(draw_instance());
-  const auto controller =
-      TRY(Controller::make(*std::move(store),
-                           {config.name, config.node_declarations, config.stale_after,
-                            config.dismiss_after, std::move(instance), config.proxies,
-                            config.gateway_ports, config.gateway_nodes, config.arvados.has_value()},
-                           moment()));
+  const auto controller = TRY(Controller::make(
+      *std::move(store),
+      {config.name, config.node_declarations, config.stale_after, config.dismiss_after,
+       std::move(instance), config.proxies, config.gateway_ports, config.gateway_nodes,
+       config.web ? std::optional(config.web->nginx.names) : std::nullopt,
+       config.arvados.has_value()},
+      moment()));
   const auto& settings = controller->cluster().settings();
   if (settings.cluster() != authority.cluster) {
     return fail(ErrorCode::kInvalid, "the store is of cluster \"" + settings.cluster() +
@@ -143,7 +144,10 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   }
   std::unique_ptr<ArvadosSite> arvados;
   if (config.arvados) {
-    arvados = TRY(ArvadosSite::make(*config.arvados, *controller, {}));
+    const auto name = [&](const std::string& alias, std::optional<proxy::Target> target) {
+      controller->set_alias(alias, std::move(target));
+    };
+    arvados = TRY(ArvadosSite::make(*config.arvados, *controller, name));
     log::info("arvados: containers of {}", config.arvados->api_host);
   }
   log::info("mesh-controller {}: serving cluster {}", config.name, authority.cluster);

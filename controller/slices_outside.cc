@@ -27,8 +27,8 @@ void Slices::refresh_outside(const Cluster& cluster, const Touched& touched) {
     if (known != outside_of_.end()) keys.insert(known->second.begin(), known->second.end());
     const auto* declaration = cluster.declaration(id);
     if (declaration == nullptr) return;
-    for (const auto& holder : holders_of(*declaration)) {
-      if (const auto key = cluster.outside_of(holder)) keys.insert(*key);
+    for (const auto& holder : holders_of(*declaration, OutsideUse::kGateway)) {
+      if (const auto key = cluster.outside(OutsideUse::kGateway).find(holder)) keys.insert(*key);
     }
   };
   for (const auto& id : touched.workloads) add(id);

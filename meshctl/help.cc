@@ -76,7 +76,8 @@ constexpr std::array<CommandHelp, 16> kCommands = {{
      "workloads|services|flows|published|nodes|refused",
      "list what there is",
      "workloads: declarations with their state. services: names, their addresses and\n"
-     "endpoints. flows: what may pass, with counters. published: ports open to outside.\n"
+     "endpoints. flows: what may pass, with counters. published: ports open to outside,\n"
+     "with their URLs and gateways from a controller that has them.\n"
      "nodes: those of the cluster, from a controller; without --controller this one.\n"
      "refused: pairs that were refused lately, how often, and what is not declared.",
      {},

@@ -176,6 +176,9 @@ std::string render_table(const pb::PublishedList& list, const Style& style) {
       list.published(), [](const auto& published) { return published.gateway_port() != 0; });
   if (by_gateway) columns.push_back({"GATEWAY"});
   for (const auto* name : {"ALLOWED", "READY", "LABEL"}) columns.push_back({name});
+  const bool by_url = std::ranges::any_of(
+      list.published(), [](const auto& published) { return !published.urls().empty(); });
+  if (by_url) columns.push_back({"URL"});
   Table table(std::move(columns));
   for (const auto& published : list.published()) {
     auto outside = endpoints(published.node_addresses(), published.node_port());
@@ -197,6 +200,8 @@ std::string render_table(const pb::PublishedList& list, const Style& style) {
     row.push_back(
         {published.ready() ? "yes" : "no", published.ready() ? Paint::kGreen : Paint::kYellow});
     row.push_back({published.label()});
+    // Blanks between: a click on one selects it alone.
+    if (by_url) row.push_back({fmt::format("{}", fmt::join(published.urls(), " "))});
     table.add(std::move(row));
   }
   return table.render(style);

@@ -63,6 +63,7 @@ const Target* Directory::by_port(std::uint16_t outside) const {
 
 void DirectoryWriter::put(OpeningPtr opening) {
   remove(opening->id);
+  ++changes_;
   if (!opening->service.empty()) add(now_.services_, opening->service, opening);
   if (!opening->request.empty()) add(now_.requests_, opening->request, opening);
   const auto& id = opening->id;
@@ -72,6 +73,7 @@ void DirectoryWriter::put(OpeningPtr opening) {
 void DirectoryWriter::remove(const std::string& id) {
   const auto* found = now_.ids_.find(id);
   if (found == nullptr) return;
+  ++changes_;
   const auto before = *found;  // the lists hold it as well, and are about to let go of it
   if (!before->service.empty()) take_out(now_.services_, before->service, id);
   if (!before->request.empty()) take_out(now_.requests_, before->request, id);
@@ -110,16 +112,28 @@ void DirectoryWriter::forget_ended(TimePoint now) {
 }
 
 void DirectoryWriter::set_alias(const std::string& name, Target target) {
+  const auto* before = now_.names_.find(name);
+  if (before != nullptr && *before == target) return;
+  ++changes_;
   now_.names_.set(name, std::move(target));
 }
 
-void DirectoryWriter::remove_alias(const std::string& name) { now_.names_.erase(name); }
+void DirectoryWriter::remove_alias(const std::string& name) {
+  if (now_.by_alias(name) == nullptr) return;
+  ++changes_;
+  now_.names_.erase(name);
+}
 
 void DirectoryWriter::set_port(std::uint16_t outside, Target target) {
+  const auto* before = now_.by_port(outside);
+  if (before != nullptr && *before == target) return;
+  ++changes_;
   now_.ports_.set(std::to_string(outside), std::move(target));
 }
 
 void DirectoryWriter::remove_port(std::uint16_t outside) {
+  if (now_.by_port(outside) == nullptr) return;
+  ++changes_;
   now_.ports_.erase(std::to_string(outside));
 }
 

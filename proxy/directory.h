@@ -55,6 +55,7 @@ struct Opening {
   std::string request;  // the Arvados container request; else empty
   State state = State::kWaiting;
   std::vector<OpenPort> ports;  // as declared, then on demand
+  bool stale = false;           // its node has not been heard of for a while
   bool operator==(const Opening&) const = default;
 
   [[nodiscard]] const OpenPort* open_port(std::uint16_t port) const;  // null: not published
@@ -126,6 +127,8 @@ class DirectoryWriter {
   void remove_alias(const std::string& name);
   void set_port(std::uint16_t outside, Target target);
   void remove_port(std::uint16_t outside);
+  // Rises with each change: what was set again as it was is none.
+  [[nodiscard]] std::uint64_t changes() const { return changes_; }
 
   // As it is now; nothing that is done here later changes it.
   [[nodiscard]] std::shared_ptr<const Directory> directory() const {
@@ -137,6 +140,7 @@ class DirectoryWriter {
   void remove(const std::string& id);
 
   Directory now_;
+  std::uint64_t changes_ = 0;
   // In the order in which they ended; one that came back meanwhile has a later entry or none.
   std::deque<std::pair<TimePoint, OpeningPtr>> ended_;
 };

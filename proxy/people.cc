@@ -51,16 +51,6 @@ std::optional<int> digits(std::string_view text) {
   return value;
 }
 
-// Not by fmt's own, which counts nanoseconds: 64 bits of them end in the year 2262.
-std::string time_text(UtcTime at) {
-  const auto day = std::chrono::floor<std::chrono::days>(at);
-  const std::chrono::year_month_day date(day);
-  const std::chrono::hh_mm_ss time(at - day);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", static_cast<int>(date.year()),
-                     static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
-                     time.hours().count(), time.minutes().count(), time.seconds().count());
-}
-
 // Exactly what time_text() writes.
 Result<UtcTime> parse_time(std::string_view text) {
   const auto bad = [] {
@@ -140,6 +130,20 @@ std::optional<Access> level_at(const Person& person, std::string_view owner) {
 
 }  // namespace
 
+// Not by fmt's own, which counts nanoseconds: 64 bits of them end in the year 2262.
+std::string time_text(UtcTime at) {
+  const auto day = std::chrono::floor<std::chrono::days>(at);
+  const std::chrono::year_month_day date(day);
+  const std::chrono::hh_mm_ss time(at - day);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", static_cast<int>(date.year()),
+                     static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+                     time.hours().count(), time.minutes().count(), time.seconds().count());
+}
+
+std::string grant_text(const Grant& grant) {
+  return fmt::format("{}:{}", level_word(grant.level), grant.owner);
+}
+
 Result<Grant> parse_grant(std::string_view text) {
   const auto colon = text.find(':');
   Grant grant;
@@ -206,7 +210,7 @@ std::string render_people(std::span<const Person> people) {
                         person.expires_at ? time_text(*person.expires_at) : std::string(kNever));
     if (person.admin) text.append(" ").append(kAdmin);
     for (const auto& grant : person.grants) {
-      text += fmt::format(" {}:{}", level_word(grant.level), grant.owner);
+      text.append(" ").append(grant_text(grant));
     }
     text += '\n';
   }

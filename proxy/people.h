@@ -43,6 +43,9 @@ struct Grant {
 };
 // "CAN_READ:team-x".
 [[nodiscard]] Result<Grant> parse_grant(std::string_view text);
+[[nodiscard]] std::string grant_text(const Grant& grant);
+// "2030-01-31T00:00:00Z".
+[[nodiscard]] std::string time_text(UtcTime at);
 
 struct Person {
   std::string id;  // of the token: for lists and removal

@@ -135,6 +135,32 @@ std::expected<Target, HostProblem> parse_target(const Site& site, std::string_vi
   return label.find('.') == std::string_view::npos ? instance_target(label) : nobodys();
 }
 
+std::string url_of(const Site& site, const Target& target, std::string_view path) {
+  constexpr std::size_t kMaxLabelBytes = 63;
+  const auto named = [](std::string_view name, const std::optional<std::uint16_t>& port) {
+    return port ? fmt::format("{}--{}", name, *port) : std::string(name);
+  };
+  const auto url = [&](std::string_view host, std::uint16_t port) {
+    return fmt::format("https://{}{}{}", host, port == kHttpsPort ? "" : fmt::format(":{}", port),
+                       path.empty() ? "/" : path);
+  };
+  if (const auto* outside = std::get_if<PortTarget>(&target)) {
+    return site.host.empty() ? "" : url(site.host, outside->outside);
+  }
+  std::string label, under;
+  if (const auto* service = std::get_if<ServiceTarget>(&target)) {
+    label = named(service->name, service->port);
+    under = "svc.";
+  } else if (const auto* instance = std::get_if<InstanceTarget>(&target)) {
+    label = named(instance->id, instance->port);
+  } else {
+    const auto& request = std::get<RequestTarget>(target);
+    label = named(request.uuid, request.port);
+  }
+  if (site.zone.empty() || label.size() > kMaxLabelBytes) return {};
+  return url(fmt::format("{}.{}{}", label, under, site.zone), site.port);
+}
+
 std::string target_text(const Target& target) {
   const auto with_port = [](std::string_view kind, std::string_view name,
                             const std::optional<std::uint16_t>& port) {

@@ -68,6 +68,10 @@ struct HostProblem {
                                                               std::string_view host,
                                                               std::string_view line_host);
 
+// Where a browser opens it, as parse_target() takes it; `path` begins with a slash, or is empty.
+// Empty: this site has no name for it, or none that DNS can hold.
+[[nodiscard]] std::string url_of(const Site& site, const Target& target, std::string_view path);
+
 // For logs and caches; two targets are equal when their texts are.
 [[nodiscard]] std::string target_text(const Target& target);
 

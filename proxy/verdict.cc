@@ -39,9 +39,9 @@ Place best_of(const std::vector<Place>& places, const Request& request) {
   const auto client = request.client ? request.client->to_string() : std::string();
   const auto rank = [&](const Place& place) {
     const bool known = place.opening->id == request.container;
-    return std::array<std::uint64_t, 4>{place.ready() ? 1U : 0U,
-                                        place.opening->state == State::kDraining ? 0U : 1U,
-                                        known ? 1U : 0U, lot(client, place.opening->id)};
+    return std::array<std::uint64_t, 5>{
+        place.ready() ? 1U : 0U, place.opening->state == State::kDraining ? 0U : 1U,
+        place.opening->stale ? 0U : 1U, known ? 1U : 0U, lot(client, place.opening->id)};
   };
   return *std::ranges::max_element(places, {}, rank);
 }

@@ -33,6 +33,7 @@ class ArvadosSiteTest : public ControllerTest {
  protected:
   void SetUp() override {
     arvados_ = true;
+    web_ = proxy::Site{"zzzzz.example.org", 443, {}, 0, 0};
     ControllerTest::SetUp();
     for (int user = 0; user <= 8; ++user) {
       api_.put("users", user_uuid(user),
@@ -70,6 +71,7 @@ class ArvadosSiteTest : public ControllerTest {
     auto made = ArvadosSite::make(config(), *controller_,
                                   [this](const std::string& name, std::optional<proxy::Target> to) {
                                     names_[name] = to ? proxy::target_text(*to) : "";
+                                    controller_->set_alias(name, std::move(to));
                                   });
     ASSERT_TRUE(made) << made.error().what;
     site_ = *std::move(made);
@@ -190,6 +192,16 @@ TEST_F(ArvadosSiteTest, ALinksNameIsItsRequestsFromThereOn) {
   ASSERT_TRUE(until([&] { return is_declared(3) && !is_declared(1); }));
   EXPECT_EQ(controller_->cluster().launch(container_uuid(3)).request, request_uuid(1));
   EXPECT_THAT(names_, SizeIs(1));
+  // As the proxy has it: the name leads to the request, that to both, of which one has ended.
+  const auto directory = controller_->openings()->directory();
+  const proxy::Target target = proxy::RequestTarget{request_uuid(1), 11434};
+  ASSERT_NE(directory->by_alias("ollama"), nullptr);
+  EXPECT_EQ(*directory->by_alias("ollama"), target);
+  const auto& openings = directory->of_request(request_uuid(1));
+  ASSERT_THAT(openings, SizeIs(2));
+  EXPECT_EQ(openings[0]->state, proxy::Opening::State::kEnded);
+  EXPECT_EQ(openings[1]->id, container_uuid(3));
+  EXPECT_EQ(openings[1]->state, proxy::Opening::State::kWaiting);
 }
 
 TEST(ArvadosNamesTest, WhatANameStoodForIsRememberedForAWhile) {

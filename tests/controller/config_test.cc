@@ -72,5 +72,73 @@ TEST(ControllerConfigTest, WhatIsWrongWithAnArvadosSiteIsNamedWithItsLine) {
   EXPECT_THAT(why(host + token + "  token: v2/x\n"), HasSubstr("unknown field"));
 }
 
+std::string web_refusal(const std::string& fields) {
+  const auto config = parse_config("f", "web: {" + fields + "}");
+  return config ? "it was taken" : config.error().what;
+}
+
+TEST(ControllerConfigTest, WithoutWebNothingIsOpened) {
+  EXPECT_FALSE(parse_config("f", "{}")->web);
+}
+
+TEST(ControllerConfigTest, AZoneIsAllThatWebNeeds) {
+  const auto config = parse_config("f", "dir: /d\nweb: {zone: mesh.example.org}\n");
+  ASSERT_TRUE(config) << config.error().what;
+  const auto& web = *config->web;
+  EXPECT_EQ(web.nginx.names.zone, "mesh.example.org");
+  EXPECT_EQ(web.nginx.names.port, 443);
+  EXPECT_EQ(web.nginx.endpoint, "/run/mesh-controller/web.sock");
+  EXPECT_EQ(web.relay_dir, "/run/mesh-controller/relay");
+  EXPECT_EQ(web.tokens, "/d/web-tokens");
+  EXPECT_EQ(web.nginx.certificate, "/etc/ssl/certs/mesh.example.org.pem");
+  EXPECT_EQ(web.nginx.certificate_key, "/etc/ssl/private/mesh.example.org.key");
+  EXPECT_EQ(web.keep_good, std::chrono::seconds(60));
+  EXPECT_EQ(web.keep_bad, std::chrono::seconds(5));
+}
+
+TEST(ControllerConfigTest, WebsFieldsAreAllTaken) {
+  const auto config = parse_config(
+      "f",
+      "web: {zone: z.example.org, port: 8443, host: h.example.org, ports: 8500-8599, "
+      "listen: /s/web.sock, group: www-data, tokens: /t/tokens, keep_good_s: 9, keep_bad_s: 2, "
+      "certificate: /c.pem, certificate_key: /c.key, access_log: /l.log}");
+  ASSERT_TRUE(config) << config.error().what;
+  const auto& web = *config->web;
+  EXPECT_EQ(web.nginx.names.port, 8443);
+  EXPECT_EQ(web.nginx.names.host, "h.example.org");
+  EXPECT_EQ(web.nginx.names.first_port, 8500);
+  EXPECT_EQ(web.nginx.names.last_port, 8599);
+  EXPECT_EQ(web.nginx.endpoint, "/s/web.sock");
+  EXPECT_EQ(web.relay_dir, "/s/relay");
+  EXPECT_EQ(web.group, "www-data");
+  EXPECT_EQ(web.tokens, "/t/tokens");
+  EXPECT_EQ(web.keep_good, std::chrono::seconds(9));
+  EXPECT_EQ(web.keep_bad, std::chrono::seconds(2));
+  EXPECT_EQ(web.nginx.certificate, "/c.pem");
+  EXPECT_EQ(web.nginx.certificate_key, "/c.key");
+  EXPECT_EQ(web.nginx.access_log, "/l.log");
+}
+
+TEST(ControllerConfigTest, WhatWebCannotBeIsNamedWithItsField) {
+  EXPECT_THAT(web_refusal(""), HasSubstr("f:1: web.zone: neither a zone nor a host"));
+  EXPECT_THAT(web_refusal("zone: 'a b'"), HasSubstr("f:1: web.zone: "));
+  EXPECT_THAT(web_refusal("zone: \"z; }\""), HasSubstr("web.zone: "));
+  EXPECT_THAT(web_refusal("zone: z.example.org, port: 70000"), HasSubstr("web.port: is 1 to"));
+  EXPECT_THAT(web_refusal("zone: z.example.org, ports: 8400-8499"), HasSubstr("web.ports: are"));
+  EXPECT_THAT(web_refusal("host: h.example.org"), HasSubstr("web.ports: are FIRST-LAST"));
+  EXPECT_THAT(web_refusal("host: h.example.org, ports: 84"), HasSubstr("web.ports: '84' is not"));
+  const std::string zone = "zone: z.example.org, ";
+  EXPECT_THAT(web_refusal(zone + "listen: \"0.0.0.0:80\""), HasSubstr("web.listen: is a socket"));
+  EXPECT_THAT(web_refusal(zone + "listen: /" + std::string(110, 'a')), HasSubstr("web.listen: "));
+  EXPECT_THAT(web_refusal(zone + "relay_dir: relay"), HasSubstr("web.relay_dir: is not an abs"));
+  EXPECT_THAT(web_refusal(zone + "relay_dir: /run/mesh-controller"),
+              HasSubstr("web.relay_dir: is where `listen`"));
+  EXPECT_THAT(web_refusal(zone + "tokens: t"), HasSubstr("web.tokens: is not an absolute path"));
+  EXPECT_THAT(web_refusal(zone + "keep_good_s: 3601"), HasSubstr("web.keep_good_s: 3601 is not"));
+  EXPECT_THAT(web_refusal(zone + "certificate: \"/a;b\""), HasSubstr("web.certificate: holds"));
+  EXPECT_THAT(web_refusal(zone + "access_log: \"/a b\""), HasSubstr("web.access_log: holds"));
+  EXPECT_THAT(web_refusal(zone + "group: \"\""), HasSubstr("web.group: is empty"));
+}
+
 }  // namespace
 }  // namespace meshd::controller

@@ -21,7 +21,7 @@ class OutsideTest : public testing::Test {
     ok(bed_.join("n2"));
   }
   static void ok(const Status& status) { ASSERT_TRUE(status) << status.error().what; }
-  void settle() { bed_.fold(settle_outside(bed_.cluster, range_, bed_.now)); }
+  void settle() { bed_.fold(settle_outside(bed_.cluster, OutsideUse::kGateway, range_, bed_.now)); }
   void declare(const std::string& workloads) {
     ok(bed_.apply(workloads));
     settle();
@@ -34,7 +34,7 @@ class OutsideTest : public testing::Test {
   // "tcp-30000 r1/db:5432", "... rests"
   [[nodiscard]] std::vector<std::string> ports() const {
     std::vector<std::string> lines;
-    for (const auto& [key, port] : bed_.cluster.outside()) {
+    for (const auto& [key, port] : bed_.cluster.outside(OutsideUse::kGateway).given) {
       const auto& holder = port.holder;
       lines.push_back(fmt::format("{} {}:{}{}", policy::outside_key_text(key),
                                   holder.service.empty() ? holder.id : holder.service, holder.port,
@@ -95,7 +95,8 @@ TEST_F(OutsideTest, EachRawPublicationHasOne) {
       "{id: db-1, owner: ada, workflow: r1, name: db, publish: [{port: 5432}]}");
   EXPECT_THAT(ports(), ElementsAre("tcp-30000 a:22", "tcp-30001 r1/db:5432", "udp-30000 a:53"));
   settle();
-  EXPECT_THAT(settle_outside(bed_.cluster, range_, bed_.now), IsEmpty()) << "that is all";
+  EXPECT_THAT(settle_outside(bed_.cluster, OutsideUse::kGateway, range_, bed_.now), IsEmpty())
+      << "that is all";
 }
 
 TEST_F(OutsideTest, ReplicasOfAServiceShareIt) {

@@ -93,6 +93,18 @@ TEST(ListTest, WhereThereAreGatewaysTheyAreShown) {
       "  -\n");
 }
 
+TEST(ListTest, WhatBrowsersOpenHasItsUrlsReadyToPaste) {
+  const auto list = from_json<pb::PublishedList>(R"({"published":[
+      {"id":"db","port":5432,"node_port":25432},
+      {"id":"view","port":80,"node_port":20001,"http":true,
+       "urls":["https://view.svc.example.org/lab","https://view--80.example.org/lab"]}]})");
+  EXPECT_EQ(render_table(list, {}),
+            "ID    NAME  PORT      NODE PORT  ALLOWED     READY  LABEL  URL\n"
+            "db    -     5432/tcp  25432      -           no     -      -\n"
+            "view  -     80/tcp    20001      http OWNER  no     -      "
+            "https://view.svc.example.org/lab https://view--80.example.org/lab\n");
+}
+
 TEST(ListTest, NodesSayWhetherTheyAreThere) {
   pb::NodeList list;
   for (const auto* name : {"n3", "n1", "n2"}) list.add_nodes()->set_name(name);

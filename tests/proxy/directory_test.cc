@@ -114,5 +114,40 @@ TEST_F(ProxyDirectoryTest, AliasesAndPortsLeadToTargets) {
   EXPECT_NE(directory->by_port(9000), nullptr);
 }
 
+TEST_F(ProxyDirectoryTest, OnlyWhatChangedCounts) {
+  const auto changed = [&, before = writer_.changes()]() mutable {
+    return std::exchange(before, writer_.changes()) != writer_.changes();
+  };
+  writer_.set(sample_opening("w1", "db"));
+  EXPECT_TRUE(changed());
+  writer_.set(sample_opening("w1", "db"));
+  EXPECT_FALSE(changed());
+  writer_.end("w1", now_);
+  EXPECT_TRUE(changed());
+  writer_.end("w1", now_);
+  writer_.end("w2", now_);
+  EXPECT_FALSE(changed());
+  writer_.forget_ended(now_ + kRemembered);
+  EXPECT_TRUE(changed());
+  writer_.forget_ended(now_ + kRemembered);
+  EXPECT_FALSE(changed());
+  const auto point = [&](const char* name) {
+    writer_.set_port(8400, ServiceTarget{name, {}});
+    const bool port = changed();
+    writer_.set_alias("old", ServiceTarget{name, {}});
+    return std::pair(port, changed());
+  };
+  EXPECT_EQ(point("db"), std::pair(true, true));
+  EXPECT_EQ(point("db"), std::pair(false, false));
+  EXPECT_EQ(point("web"), std::pair(true, true));
+  writer_.remove_port(8401);
+  writer_.remove_alias("new");
+  EXPECT_FALSE(changed());
+  writer_.remove_port(8400);
+  EXPECT_TRUE(changed());
+  writer_.remove_alias("old");
+  EXPECT_TRUE(changed());
+}
+
 }  // namespace
 }  // namespace meshd::proxy

@@ -56,6 +56,36 @@ TEST_F(ProxyTargetTest, ArvadosUuidsAsUpstreamWritesThem) {
   EXPECT_EQ(target_of(host(kContainer, "-80x")), "400");
 }
 
+TEST_F(ProxyTargetTest, AUrlLeadsToWhatItWasMadeFor) {
+  const Site site{"mesh.example.org", 8443, "mesh.example.net", 8400, 8499};
+  const Target targets[] = {ServiceTarget{"db", {}},
+                            ServiceTarget{"db", 80},
+                            InstanceTarget{"worker-1", 80},
+                            InstanceTarget{std::string(kContainer), {}},
+                            InstanceTarget{std::string(kContainer), 80},
+                            RequestTarget{std::string(kRequest), {}},
+                            RequestTarget{std::string(kRequest), 65535},
+                            PortTarget{8401}};
+  for (const auto& target : targets) {
+    const auto url = url_of(site, target, "/lab?x");
+    ASSERT_TRUE(url.starts_with("https://") && url.ends_with("/lab?x")) << url;
+    const auto host = url.substr(8, url.find('/', 8) - 8);
+    const auto parsed = parse_target(site, host, line_host_of(host));
+    ASSERT_TRUE(parsed) << url;
+    EXPECT_EQ(*parsed, target) << url;
+  }
+}
+
+TEST_F(ProxyTargetTest, WhereTheSiteHasNoNameThereIsNoUrl) {
+  EXPECT_EQ(url_of(site_, ServiceTarget{"db", {}}, ""), "https://db.svc.example.org/");
+  EXPECT_EQ(url_of(site_, PortTarget{8401}, ""), "");
+  EXPECT_EQ(url_of({"", 443, "example.org", 8400, 8499}, ServiceTarget{"db", {}}, ""), "");
+  EXPECT_EQ(url_of(site_, InstanceTarget{std::string(59, 'a'), 80}, ""),
+            "https://" + std::string(59, 'a') + "--80.example.org/");
+  EXPECT_EQ(url_of(site_, InstanceTarget{std::string(60, 'a'), 80}, ""), "")
+      << "a label of DNS has 63 bytes";
+}
+
 TEST_F(ProxyTargetTest, UpperCaseAndOneFinalDotAreForgiven) {
   EXPECT_EQ(target_of("DB.Svc.EXAMPLE.org"), "service db");
   EXPECT_EQ(target_of("db.svc.example.org."), "service db");

@@ -377,6 +377,20 @@ TEST_F(ProxyVerdictTest, AReadyReplicaIsPreferred) {
   EXPECT_EQ(outcome(), "refuse not-ready");
 }
 
+TEST_F(ProxyVerdictTest, AReplicaOfANodeThatIsNotHeardOfIsTheLastChoice) {
+  signed_in(Access::kOwner);
+  others_ = {sample_opening("w2", "db")};
+  request_.container = "w1";
+  EXPECT_EQ(outcome(), "allow w1:8888");
+  opening_.stale = true;
+  EXPECT_EQ(outcome(), "redirect /") << "the other one is taken";
+  request_.container = "w2";
+  EXPECT_EQ(outcome(), "allow w2:8888");
+  others_.front().ports.front().ready = false;
+  request_.container = "w1";
+  EXPECT_EQ(outcome(), "allow w1:8888") << "its node may well go on alone";
+}
+
 TEST_F(ProxyVerdictTest, ABearerTokenOfOursIsUsedAndNotPassedOn) {
   request_.bearer = "mesh_token";
   request_.bearer_shape = TokenShape::kOurs;
