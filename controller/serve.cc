@@ -137,11 +137,6 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   const auto server = TRY(Server::make(
       {config.listen, config.join_listen, identity_files(config.dir), authority.cluster}));
   App app(*controller, authority, moment);
-  std::unique_ptr<metrics::Endpoint> metrics;
-  if (config.metrics) {
-    metrics = TRY(metrics::Endpoint::open(*config.metrics, [&] { return app.metrics_text(); }));
-    log::info("metrics: at {}, port {}", config.metrics->address.to_string(), metrics->port());
-  }
   std::unique_ptr<ArvadosSite> arvados;
   if (config.arvados) {
     const auto name = [&](const std::string& alias, std::optional<proxy::Target> target) {
@@ -149,6 +144,11 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
     };
     arvados = TRY(ArvadosSite::make(*config.arvados, *controller, name));
     log::info("arvados: containers of {}", config.arvados->api_host);
+  }
+  std::unique_ptr<metrics::Endpoint> metrics;
+  if (config.metrics) {
+    metrics = TRY(metrics::Endpoint::open(*config.metrics, [&] { return app.metrics_text(); }));
+    log::info("metrics: at {}, port {}", config.metrics->address.to_string(), metrics->port());
   }
   log::info("mesh-controller {}: serving cluster {}", config.name, authority.cluster);
   ready(server->port(), server->join_port());
