@@ -239,6 +239,7 @@ void Builder::without_target() {
     rule({mesh, jump("untargeted")});
     rule({mesh, drop()});
   }
+  rules(gateway_judgement(settings_));
 
   chain("untargeted");
   // Should the resolver's address be taken from the mesh range.

@@ -121,6 +121,18 @@ Explanation to_published(const World& world, const Published& published, const I
   return result;
 }
 
+// What leads there: a refused packet is told of as it is addressed by then.
+std::map<OutsideKey, Outside>::const_iterator leading_to(const World& world,
+                                                         const IpAddress& address, Proto proto,
+                                                         std::uint16_t node_port) {
+  if (!world.settings.gateway) return world.outside.end();
+  return std::ranges::find_if(world.outside, [&](const auto& entry) {
+    const auto& [key, outside] = entry;
+    return key.proto == proto && outside.node_port == node_port &&
+           outside.address(address.family()) == address;
+  });
+}
+
 // On a gateway: to a node port of another node, or of this one.
 Explanation by_gateway(const World& world, const OutsideKey& key, const Outside& outside,
                        const IpAddress& source) {
@@ -139,7 +151,8 @@ Explanation by_gateway(const World& world, const OutsideKey& key, const Outside&
   } else if (admitted) {
     result = allowed(fmt::format("{} admits {}", outside.id, source.to_string()));
   } else {
-    result.reason = source.to_string() + " is not among the sources it admits";
+    result.reason =
+        fmt::format("{} is not among the sources {} admits", source.to_string(), outside.id);
     result.missing = fmt::format("in {}: allow_from of its publication of {}/{}: \"{}\"",
                                  outside.id, name, outside.port, source.to_string());
   }
@@ -302,6 +315,10 @@ Explanation from_outside(const World& world, const IpAddress& source, const Targ
   }
   if (target.workload != nullptr) return to_container(world, source, *target.workload, proto, port);
   if (target.service != nullptr) return refused(std::string(kPublishedOnly));
+  const auto translated = leading_to(world, *target.address, proto, port);
+  if (translated != world.outside.end()) {
+    return by_gateway(world, translated->first, translated->second, source);
+  }
   const auto& answering = world.settings.publish_addresses;
   if (std::ranges::find(answering, *target.address) == answering.end()) {
     return refused(target.address->to_string() + " is no address where published ports answer");

@@ -3,6 +3,13 @@
 #include "policy/rule_words.h"
 
 namespace meshd::policy::words {
+namespace {
+
+InSet addressed_there(const V& v) {
+  return in({v.dest, kL4proto, kDestPort}, v.name(SetId::kGated4));
+}
+
+}  // namespace
 
 std::vector<Rule> gateway_targets(const Settings& settings) {
   std::vector<Rule> rules;
@@ -20,22 +27,30 @@ std::vector<Rule> gateway_sources(const Settings& settings) {
   std::vector<Rule> rules;
   if (!settings.gateway) return rules;
   for (const V& v : kBoth) {
-    rules.push_back(
-        {in({v.dest, kL4proto, kDestPort}, v.name(SetId::kGated4)), CtTranslated{}, Masquerade{}});
+    rules.push_back({addressed_there(v), CtTranslated{}, Masquerade{}});
   }
   return rules;
 }
 
 // `inward` refuses whom it does not let in. After each jump a drop, so that nothing opens while
 // that chain is empty for a moment.
+std::vector<Rule> gateway_judgement(const Settings& settings) {
+  std::vector<Rule> rules;
+  if (!settings.gateway) return rules;
+  for (const V& v : kBoth) {
+    const auto there = addressed_there(v);
+    rules.push_back({there, CtTranslated{}, is(kCtDirection, 0), jump("inward")});
+    rules.push_back({there, CtTranslated{}, is(kCtDirection, 0), Count{"c_refused"}, drop()});
+  }
+  return rules;
+}
+
 std::vector<Rule> gateway_forward(const Settings& settings) {
   std::vector<Rule> rules;
   if (!settings.gateway) return rules;
   for (const V& v : kBoth) {
-    const auto there = in({v.dest, kL4proto, kDestPort}, v.name(SetId::kGated4));
     const auto back = in({v.source, kL4proto, kSourcePort}, v.name(SetId::kGated4));
-    rules.push_back({there, CtTranslated{}, is(kCtDirection, 0), jump("inward")});
-    rules.push_back({there, CtTranslated{}, is(kCtDirection, 0), Count{"c_refused"}, drop()});
+    rules.push_back({addressed_there(v), CtTranslated{}, is(kCtDirection, 0), accept()});
     rules.push_back({back, CtTranslated{}, is(kCtDirection, 1), jump("inward_back")});
     rules.push_back({back, CtTranslated{}, is(kCtDirection, 1), Count{"c_refused"}, drop()});
   }

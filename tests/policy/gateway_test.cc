@@ -127,6 +127,15 @@ TEST_F(GatewayTest, ExplainSaysWhereItLeadsAndWhoMayCome) {
   EXPECT_THAT(asked("203.0.113.9").missing, HasSubstr("in db: allow_from"));
 }
 
+TEST_F(GatewayTest, ExplainTellsOfARefusedPacketAsTheLogHasItTranslated) {
+  lead(30000, prefixes({"198.51.100.0/24"}));
+  const auto refused =
+      explain(w_.world, "203.0.113.9", kNode4.to_string(), Proto::kTcp, 25432).value();
+  EXPECT_EQ(refused.reason, "203.0.113.9 is not among the sources db admits");
+  const auto other = explain(w_.world, "203.0.113.9", kNode4.to_string(), Proto::kTcp, 25433);
+  EXPECT_THAT(other.value().reason, HasSubstr("is no address where published ports answer"));
+}
+
 TEST(GatewayAdmittedTest, ANodeLetsGatewaysInToWhatIsRawOnly) {
   PolicyWorld w;
   w.apply("{id: p, owner: ada, publish: [{port: 80, http: true}, {port: 5432}]}");
