@@ -109,6 +109,8 @@ class Controller {
   [[nodiscard]] const std::string& store_trouble() const { return store_trouble_; }
 
  private:
+  using Awaited = AwaitedAttach;
+  using Session = NodeSession;
   using Decision = std::function<Result<Writes>()>;
 
   Controller(std::unique_ptr<Store> store, ControllerOptions options, TimePoint now)

@@ -77,19 +77,19 @@ struct NodeStatus {
   std::string trouble;           // why it refused its last slice
 };
 
-struct Awaited {  // an attach
+struct AwaitedAttach {
   std::uint64_t call = 0;
   TimePoint until;                      // its client has gone long ago
   std::optional<TimePoint> refused_at;  // unless what stands in its way has passed
 };
-struct Session {
+struct NodeSession {
   NodeStream* stream = nullptr;
   bool greeted = false;
   std::uint64_t last_report = 0;
-  std::deque<mesh::v1::Report> kept;       // not stored yet
-  std::map<std::string, Awaited> awaited;  // by id
-  std::optional<TimePoint> retry_at;       // of a slice that was refused
-  std::optional<TimePoint> refused_at;     // when it told of refused flows last
+  std::deque<mesh::v1::Report> kept;             // not stored yet
+  std::map<std::string, AwaitedAttach> awaited;  // by id
+  std::optional<TimePoint> retry_at;             // of a slice that was refused
+  std::optional<TimePoint> refused_at;           // when it told of refused flows last
   NodeStatus status;
 };
 
