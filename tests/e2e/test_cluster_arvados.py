@@ -75,7 +75,7 @@ class ArvadosTest(ClusterTest):
 
     def workload(self, number):
         return next((w for w in self.cluster.json("list", "workloads")["workloads"]
-                     if w["declaration"]["id"] == container(number)), None)
+                     if w["id"] == container(number)), None)
 
     def declared(self, number):
         return until(lambda: self.workload(number), f"container {number} is declared")
@@ -110,7 +110,7 @@ class ArvadosTest(ClusterTest):
         self.commit(21, USER, run_of=2)
         self.commit(30, USER, run_of=3)
         self.declared(30)
-        declaration = self.workload(10)["declaration"]
+        declaration = self.workload(10)
         self.assertEqual((declaration["owner"], declaration["workflow"], declaration["name"]),
                          (uuid("tpzed", 1), container(1), "db"))
         first, second = self.serve(self.n1, 10), self.serve(self.n2, 20)
@@ -253,7 +253,7 @@ class ArvadosTest(ClusterTest):
                 self.assertIn("away since", trouble)
                 self.assertEqual(self.asks(user, vip), "answered")
                 self.assertEqual(self.asks(other, direct), "refused")
-                self.assertEqual(self.workload(90)["declaration"]["name"], "db")
+                self.assertEqual(self.workload(90)["name"], "db")
                 self.commit(90, DB, run_of=9)
                 self.api.heal()
                 until(lambda: not self.trouble(), f"{lie}: it is believed again", patience=70)
