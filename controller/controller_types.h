@@ -5,6 +5,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -39,6 +41,14 @@ struct ControllerOptions {
   policy::PortSpan gateway_ports = {};  // outside ports; none: there are no gateways
   std::set<std::string> gateway_nodes = {};  // that may be one; none: any
   std::optional<proxy::Site> web = {};       // how it is called from outside; absent: not at all
+  bool arvados = false;                      // what its API lists is its own to say
+};
+
+// How whoever declares for others fares; of an Arvados site.
+struct LaunchReport {
+  std::string trouble{};                          // empty: all is well
+  std::map<std::string, std::string> problems{};  // by id: why it is not as its author wrote it
+  std::uint64_t readings = 0;                     // of everything
 };
 
 // How long an attach may wait for its declaration here; the node's own deadline is shorter.
@@ -65,6 +75,22 @@ struct NodeStatus {
   std::uint64_t revision = 0;    // sent
   std::uint64_t generation = 0;  // of its last report
   std::string trouble;           // why it refused its last slice
+};
+
+struct AwaitedAttach {
+  std::uint64_t call = 0;
+  TimePoint until;                      // its client has gone long ago
+  std::optional<TimePoint> refused_at;  // unless what stands in its way has passed
+};
+struct NodeSession {
+  NodeStream* stream = nullptr;
+  bool greeted = false;
+  std::uint64_t last_report = 0;
+  std::deque<mesh::v1::Report> kept;             // not stored yet
+  std::map<std::string, AwaitedAttach> awaited;  // by id
+  std::optional<TimePoint> retry_at;             // of a slice that was refused
+  std::optional<TimePoint> refused_at;           // when it told of refused flows last
+  NodeStatus status;
 };
 
 }  // namespace meshd::controller
