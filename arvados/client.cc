@@ -34,26 +34,6 @@ using EasyPtr = std::unique_ptr<CURL, Freed<curl_easy_cleanup>>;
 using MultiPtr = std::unique_ptr<CURLM, Freed<curl_multi_cleanup>>;
 using HeadersPtr = std::unique_ptr<curl_slist, Freed<curl_slist_free_all>>;
 
-// A DNS name or an address in brackets, and maybe a port: nothing that could be more of a URL.
-bool is_host(std::string_view text) {
-  const bool bracketed = text.starts_with('[');
-  const auto end = bracketed ? text.find(']') : text.find(':');
-  if (bracketed && end == std::string_view::npos) return false;
-  const auto name = text.substr(bracketed ? 1 : 0, end - (bracketed ? 1 : 0));
-  const auto plain = [&](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-           c == '-' || (bracketed && c == ':');
-  };
-  if (name.empty() || name.size() > 253 || !std::ranges::all_of(name, plain)) return false;
-  auto rest = end == std::string_view::npos ? std::string_view() : text.substr(end);
-  if (bracketed) rest.remove_prefix(1);
-  if (rest.empty()) return true;
-  std::uint16_t port = 0;
-  const auto* const last = rest.data() + rest.size();
-  const auto [stop, error] = std::from_chars(rest.data() + 1, last, port);
-  return rest.front() == ':' && error == std::errc() && stop == last && port != 0;
-}
-
 // Worth a second try: the connection was lost, or never came about. Reads only, so that what
 // was done twice is harmless.
 bool is_loss(CURLcode code) {
@@ -132,6 +112,8 @@ void set_options(const ClientOptions& options, Transfer& transfer) {
     curl_easy_setopt(easy, CURLOPT_CAPATH, nullptr);
   }
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  // A request that ends while its host's name is looked up is not to wait for the look-up.
+  curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, long{options.connect_timeout.count()});
   curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, std::max<long>(left.count(), 1));
   curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -162,7 +144,8 @@ class Client::Loop {
  public:
   explicit Loop(ClientOptions options)
       : options_(std::move(options)), inbox_(kMaxUnderWay), multi_(curl_multi_init()) {}
-  ~Loop() {
+  ~Loop() { stop(); }
+  void stop() {
     if (!thread_.joinable()) return;
     thread_.request_stop();
     curl_multi_wakeup(multi_.get());
@@ -203,8 +186,11 @@ class Client::Loop {
       curl_waitfd box{inbox_.fd(), CURL_WAIT_POLLIN, 0};
       curl_multi_poll(multi_.get(), &box, 1, wait_ms(), nullptr);
     }
-    for (auto& request : inbox_.drain()) add(std::move(request));
-    while (!transfers_.empty()) end(transfers_.begin(), "the program ends");
+    // Who hears of the end may ask for more: they hear of it again.
+    do {
+      for (auto& request : inbox_.drain()) add(std::move(request));
+      while (!transfers_.empty()) end(transfers_.begin(), "the program ends");
+    } while (under_way_.load() > 0);
   }
 
   void add(Request request) {
@@ -309,14 +295,34 @@ class Client::Loop {
   std::jthread thread_;
 };
 
+bool is_api_host(std::string_view text) {
+  const bool bracketed = text.starts_with('[');
+  const auto end = bracketed ? text.find(']') : text.find(':');
+  if (bracketed && end == std::string_view::npos) return false;
+  const auto name = text.substr(bracketed ? 1 : 0, end - (bracketed ? 1 : 0));
+  const auto plain = [&](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '-' || (bracketed && c == ':');
+  };
+  if (name.empty() || name.size() > 253 || !std::ranges::all_of(name, plain)) return false;
+  auto rest = end == std::string_view::npos ? std::string_view() : text.substr(end);
+  if (bracketed) rest.remove_prefix(1);
+  if (rest.empty()) return true;
+  std::uint16_t port = 0;
+  const auto* const last = rest.data() + rest.size();
+  const auto [stop, error] = std::from_chars(rest.data() + 1, last, port);
+  return rest.front() == ':' && error == std::errc() && stop == last && port != 0;
+}
+
 Client::Client(std::unique_ptr<Loop> loop) : loop_(std::move(loop)) {}
-Client::~Client() = default;
+// While all of it is there: whoever is answered may ask again.
+Client::~Client() { loop_->stop(); }
 
 Result<std::unique_ptr<Client>> Client::make(ClientOptions options) {
   // Once a process, before any thread of ours uses it.
   static const CURLcode kReady = curl_global_init(CURL_GLOBAL_DEFAULT);
   if (kReady != CURLE_OK) return fail(ErrorCode::kSystem, "arvados: libcurl does not start");
-  if (!is_host(options.host)) {
+  if (!is_api_host(options.host)) {
     return fail(ErrorCode::kInvalid,
                 "arvados.api_host: is no host name, nor one with a port, such as "
                 "zzzzz.example.org or zzzzz.example.org:8443");

@@ -20,6 +20,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "arvados/access.h"
@@ -29,6 +30,9 @@
 #include "base/result.h"
 
 namespace meshd::arvados {
+
+// A DNS name or an address (v6 in brackets), and maybe a port: nothing that could be more of a URL.
+[[nodiscard]] bool is_api_host(std::string_view text);
 
 // Verdicts for a page's many files come at once; past it callers are told that the API is away.
 inline constexpr std::size_t kMaxUnderWay = 1'000;

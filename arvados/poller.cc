@@ -82,7 +82,8 @@ void Poller::take_sweep(const Reply& reply, TimePoint now) {
   auto listing = std::move(*sweep_).listing();
   sweep_.reset();
   sweep_at_ = now + options_.pause;
-  known_ = listing.lingering;
+  // Who was found while this went on stays known, and is asked for in the next.
+  for (const auto& container : listing.ended) known_.erase(container);
   for (const auto& [container, by_user] : listing.requests.by_container()) {
     known_.insert(container);
     wanted_.erase(container);

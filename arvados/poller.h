@@ -50,6 +50,8 @@ class Poller {
   // `known`: containers that were declared when this process began.
   Poller(Options options, std::set<std::string> known)
       : options_(options), known_(std::move(known)) {}
+  // Declared by another controller, or before.
+  void know(std::set<std::string> containers) { known_.merge(containers); }
 
   // A node waits for it. Refused when too many are waited for already.
   [[nodiscard]] bool want(const std::string& container, TimePoint now);

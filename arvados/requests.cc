@@ -127,7 +127,9 @@ void add_names(const Listing& listing, Site& site) {
              .second) {
       problem = fmt::format("name: {} stands in another link", policy::quote(link.name));
     }
-    if (!problem.empty()) site.link_problems.emplace(link.uuid, std::move(problem));
+    if (!problem.empty()) {
+      site.link_problems.emplace(link.uuid, LinkProblem{link.request, std::move(problem)});
+    }
   }
 }
 
@@ -139,15 +141,18 @@ Listed first_listed(const Site::ByOwner& by_owner) {
   result.draining = false;
   result.problem = fmt::format("container request {}: requests of {} users share its container",
                                result.request, by_owner.size());
+  result.request.clear();
   return result;
 }
 
 // Why a workload stays as it is; empty: it is as its owner's request says.
-std::string stay_text(const Declaration& have, const Listed* want) {
+std::string stay_text(const Declared& have, const Listed* want) {
+  if (have.request.empty()) return "requests of several users shared it when it was heard of first";
   if (want == nullptr) {
-    return fmt::format("no request of {} is on it any more; it stays as declared", have.owner);
+    return fmt::format("no request of {} is on it any more; it stays as declared",
+                       have.declaration.owner);
   }
-  if (have.workflow != want->declaration.workflow) {
+  if (have.declaration.workflow != want->declaration.workflow) {
     return fmt::format("container request {}: is of another run by now; it stays as declared",
                        want->request);
   }
@@ -216,32 +221,31 @@ Site site_of(const Listing& listing) {
   return site;
 }
 
-Steps difference(const std::map<std::string, Declared>& have, const Site& want, Extent extent,
-                 const std::set<std::string>& lingering) {
+Steps difference(const std::map<std::string, Declared>& have, const Site& want,
+                 const std::set<std::string>& ended) {
   Steps steps;
   for (const auto& [id, by_owner] : want.workloads) {
     const auto had = have.find(id);
     if (had == have.end()) {
-      auto first = first_listed(by_owner);
-      if (!first.problem.empty()) steps.problems.emplace(id, std::move(first.problem));
-      if (first.draining) steps.drain.push_back(id);
-      steps.declare.push_back(std::move(first.declaration));
+      steps.declare.push_back(first_listed(by_owner));
+      const auto& problem = steps.declare.back().problem;
+      if (!problem.empty()) steps.problems.emplace(id, problem);
       continue;
     }
-    const auto& [declaration, draining] = had->second;
+    const auto& [declaration, draining, request] = had->second;
     const auto* const wanted = want.find(id, declaration.owner);
-    if (auto why = stay_text(declaration, wanted); !why.empty()) {
+    if (auto why = stay_text(had->second, wanted); !why.empty()) {
       steps.problems.emplace(id, std::move(why));
       continue;
     }
     if (!wanted->problem.empty()) steps.problems.emplace(id, wanted->problem);
-    if (declaration != wanted->declaration) steps.declare.push_back(wanted->declaration);
-    if (wanted->draining && !draining) steps.drain.push_back(id);
-    if (!wanted->draining && draining) steps.resume.push_back(id);
+    if (declaration != wanted->declaration || draining != wanted->draining ||
+        request != wanted->request) {
+      steps.declare.push_back(*wanted);
+    }
   }
-  if (extent == Extent::kPart) return steps;
-  for (const auto& [id, had] : have) {
-    if (!want.workloads.contains(id) && !lingering.contains(id)) steps.forget.push_back(id);
+  for (const auto& id : ended) {
+    if (have.contains(id) && !want.workloads.contains(id)) steps.forget.push_back(id);
   }
   return steps;
 }

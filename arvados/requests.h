@@ -41,8 +41,8 @@ class RequestSet {
 struct Listing {
   RequestSet requests;
   std::vector<PortLink> links;
-  // Containers that were asked about because no request was listed, and that have not ended.
-  std::set<std::string> lingering;
+  // Containers that were known and not listed, and have ended by the API's own word.
+  std::set<std::string> ended;
 };
 
 struct Listed {
@@ -56,11 +56,14 @@ struct PortName {
   std::uint16_t port = 0;
   bool operator==(const PortName&) const = default;
 };
+struct LinkProblem {
+  std::string request, why;
+};
 struct Site {
   using ByOwner = std::map<std::string, Listed>;
   std::map<std::string, ByOwner> workloads;          // by container
   std::map<std::string, PortName> names;             // whose request has a container now
-  std::map<std::string, std::string> link_problems;  // by the link's uuid
+  std::map<std::string, LinkProblem> link_problems;  // by the link's uuid
 
   // What speaks for a workload of that owner; null when nothing does.
   [[nodiscard]] const Listed* find(const std::string& container, const std::string& owner) const;
@@ -76,19 +79,18 @@ struct Site {
 struct Declared {
   policy::Declaration declaration;
   bool draining = false;
+  // Empty: several users' were there when it was declared. Nobody's speaks for it, ever.
+  std::string request;
 };
 struct Steps {
   // In any order, each by itself: one that is refused shall not stop the others.
-  std::vector<policy::Declaration> declare;
-  std::vector<std::string> drain, resume, forget;
+  std::vector<Listed> declare;
+  std::vector<std::string> forget;
   std::map<std::string, std::string> problems;  // by container: why it is closed, or stays as it is
-  [[nodiscard]] bool empty() const {
-    return declare.empty() && drain.empty() && resume.empty() && forget.empty();
-  }
+  [[nodiscard]] bool empty() const { return declare.empty() && forget.empty(); }
 };
-// Of a part: nothing is forgotten.
-enum class Extent : std::uint8_t { kAll, kPart };
+// Of a part of them as well: only who has ended is forgotten.
 [[nodiscard]] Steps difference(const std::map<std::string, Declared>& have, const Site& want,
-                               Extent extent, const std::set<std::string>& lingering);
+                               const std::set<std::string>& ended);
 
 }  // namespace meshd::arvados

@@ -108,12 +108,13 @@ Answer<void> Sweep::take_links(const Reply& reply) {
 }
 
 Answer<void> Sweep::take_missing(const Reply& reply) {
-  for (auto& container : TRY(read_live_containers(reply))) {
-    if (std::ranges::find(asked_, container) == asked_.end()) {
+  std::set<std::string> ended(asked_.begin(), asked_.end());
+  for (const auto& container : TRY(read_live_containers(reply))) {
+    if (ended.erase(container) == 0) {
       return std::unexpected(Failure{Fault::kAway, "the answer is about other containers"});
     }
-    listing_.lingering.insert(std::move(container));
   }
+  listing_.ended.merge(ended);
   begin_missing();
   return {};
 }

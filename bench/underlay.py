@@ -59,27 +59,27 @@ def receive(path, address):
     print(json.dumps([total, time.process_time() - start]))
 
 
-def transmit(path, address):
+def transmit(path, address, port=PORT):
     """A process: sends for the length of a slice; prints seconds of time, and of CPU time."""
     enter(path)
     chunk = bytes(CHUNK)
-    with socket.create_connection((address, PORT), timeout=10) as sock:
+    with socket.create_connection((address, int(port)), timeout=10) as sock:
         began, start = time.monotonic(), time.process_time()
         while time.monotonic() < began + SLICE:
             sock.sendall(chunk)
     print(json.dumps([time.monotonic() - began, time.process_time() - start]))
 
 
-def begin(role, path, address):
-    command = [sys.executable, "-B", __file__, role, str(path), address]
+def begin(role, path, address, *more):
+    command = [sys.executable, "-B", __file__, role, str(path), address, *map(str, more)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def stream(way):
     """MB/s, and nanoseconds of CPU time a byte."""
-    receiver = begin("receive", way["to"], way["address"])
+    receiver = begin("receive", way["to"], way.get("listen", way["address"]))
     receiver.stdout.readline()
-    sender = begin("transmit", way["from"], way["address"])
+    sender = begin("transmit", way["from"], way["address"], way.get("port", PORT))
     seconds, cpu = json.loads(sender.communicate()[0])
     total, more = json.loads(receiver.communicate()[0])
     return total / seconds / 1e6, (cpu + more) / total * 1e9

@@ -179,9 +179,7 @@ void App::release_name(const pki::Peer& peer, const mesh::v1::NameRequest& reque
   reply(mesh::v1::Empty());
 }
 
-void App::list_workloads(Reply<mesh::v1::WorkloadList> reply) {
-  reply(workload_list(controller_.cluster()));
-}
+void App::list_workloads(Reply<mesh::v1::WorkloadList> reply) { reply(workload_list(controller_)); }
 void App::list_services(Reply<mesh::v1::ServiceList> reply) {
   reply(service_list(controller_.cluster(), controller_.stale()));
 }

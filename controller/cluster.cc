@@ -14,6 +14,7 @@ namespace {
 
 const std::string kNone;
 const std::set<std::string> kNobody;
+const Launch kNoLaunch;
 
 std::unexpected<Error> unreadable(const Write& write, std::string_view why) {
   return fail(ErrorCode::kInvalid,
@@ -119,7 +120,8 @@ Status Cluster::fold_declaration(const Write& write, Touched& touched) {
   }
   index(*declaration);
   world_.workloads[write.key].declaration = *std::move(declaration);
-  origins_[write.key] = {stored.author(), stored.pinned()};
+  origins_[write.key] = {stored.author(), stored.pinned(), {stored.drained(), stored.request()}};
+  world_.workloads[write.key].drained = stored.drained();
   place(write.key);
   return {};
 }
@@ -409,6 +411,11 @@ const std::string& Cluster::author(const std::string& id) const {
 const std::string& Cluster::pinned(const std::string& id) const {
   const auto found = origins_.find(id);
   return found == origins_.end() ? kNone : found->second.pinned;
+}
+
+const Launch& Cluster::launch(const std::string& id) const {
+  const auto found = origins_.find(id);
+  return found == origins_.end() ? kNoLaunch : found->second.launch;
 }
 
 const Placement* Cluster::placement(const std::string& id) const {

@@ -53,6 +53,13 @@ struct OutsidePorts {
   [[nodiscard]] std::optional<policy::OutsideKey> find(const OutsideHolder& holder) const;
 };
 
+// What is said of a workload beside its declaration by whoever declares it for its author.
+struct Launch {
+  bool drained = false;  // its author gave it up: nothing new, what is open stays
+  std::string request;   // the container request that speaks for it; empty: none
+  bool operator==(const Launch&) const = default;
+};
+
 struct Placement {
   std::string node;
   mesh::v1::NodeEndpoint reported;  // without addresses: assigned, not attached
@@ -87,6 +94,7 @@ class Cluster {
   [[nodiscard]] const policy::Declaration* declaration(const std::string& id) const;
   [[nodiscard]] const std::string& author(const std::string& id) const;  // empty: undeclared
   [[nodiscard]] const std::string& pinned(const std::string& id) const;
+  [[nodiscard]] const Launch& launch(const std::string& id) const;
   // Where it is attached or assigned; null: nowhere.
   [[nodiscard]] const Placement* placement(const std::string& id) const;
   [[nodiscard]] const std::set<std::string>& placed_on(const std::string& node) const;
@@ -115,6 +123,7 @@ class Cluster {
  private:
   struct Origin {
     std::string author, pinned;
+    Launch launch;
   };
   [[nodiscard]] Status fold_settings(const Write& write);
   [[nodiscard]] Status fold_declaration(const Write& write, Touched& touched);

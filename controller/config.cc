@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "arvados/client.h"
 #include "base/unique_fd.h"
 #include "pki/identity.h"
 #include "pki/join_ticket.h"
@@ -60,6 +61,33 @@ Status read_proxy(const ControllerConfig::Proxy& from, Config& to) {
     if (!prefix) return wrong(fmt::format("proxy.addresses[{}]", i), prefix.error().what);
     to.proxies.push_back(*prefix);
   }
+  return {};
+}
+
+// A container that waits for less is asked for at once anyhow.
+constexpr std::uint32_t kMaxPoll = 3600;
+
+Status read_arvados(const ControllerConfig::Arvados& from, Config& to) {
+  ArvadosConfig arvados{from.api_host(), from.token_file(), from.ca_file()};
+  if (arvados.api_host.empty()) return wrong("arvados.api_host", "is missing");
+  if (!arvados::is_api_host(arvados.api_host)) {
+    return wrong("arvados.api_host",
+                 "is no host name, nor one with a port, such as zzzzz.example.org or "
+                 "zzzzz.example.org:8443");
+  }
+  if (arvados.token_file.empty()) return wrong("arvados.token_file", "is missing");
+  if (!arvados.token_file.starts_with('/')) {
+    return wrong("arvados.token_file", "is not an absolute path");
+  }
+  if (!arvados.ca_file.empty() && !arvados.ca_file.starts_with('/')) {
+    return wrong("arvados.ca_file", "is not an absolute path");
+  }
+  if (from.poll_s() > kMaxPoll) {
+    return wrong("arvados.poll_s",
+                 fmt::format("{} is not between 1 and {}", from.poll_s(), kMaxPoll));
+  }
+  if (from.poll_s() != 0) arvados.poll = std::chrono::seconds(from.poll_s());
+  to.arvados = std::move(arvados);
   return {};
 }
 
@@ -178,6 +206,7 @@ Result<Config> to_config(const ControllerConfig& from) {
     }
     config.gateway_nodes.insert(name);
   }
+  if (from.has_arvados()) CHECK_OK(read_arvados(from.arvados(), config));
   if (from.has_web()) CHECK_OK(read_web(from.web(), config));
   read_log(from.log(), config);
   return config;
@@ -194,6 +223,8 @@ Status check_given(const ControllerConfig& from, const policy::ParsedFile& parse
       std::pair{"dismiss_after_s", from.dismiss_after_s() == 0},
       std::pair{"metrics.listen", from.metrics().listen().empty()},
       std::pair{"gateway.ports", from.gateway().ports().empty()},
+      std::pair{"arvados.ca_file", from.arvados().ca_file().empty()},
+      std::pair{"arvados.poll_s", from.arvados().poll_s() == 0},
       std::pair{"web.zone", from.web().zone().empty()},
       std::pair{"web.port", from.web().port() == 0},
       std::pair{"web.host", from.web().host().empty()},

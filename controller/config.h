@@ -22,6 +22,13 @@ namespace meshd::controller {
 inline constexpr const char* kDefaultConfigPath = "/etc/mesh-controller/mesh-controller.yaml";
 inline constexpr std::uint32_t kMaxSeconds = 30 * 24 * 3600;  // longer is for ever
 
+// Containers of an Arvados site are declared as its API has them.
+struct ArvadosConfig {
+  std::string api_host, token_file;
+  std::string ca_file;  // empty: the system's
+  Duration poll = std::chrono::seconds(5);
+};
+
 // Access that is taken away works on until it is asked for again.
 inline constexpr std::uint32_t kMaxKeepSeconds = 3600;
 
@@ -46,6 +53,7 @@ struct Config {
   std::vector<Prefix> proxies;                    // where the proxies' requests come from
   policy::PortSpan gateway_ports;                 // none: there are no gateways
   std::set<std::string> gateway_nodes;            // none: any node may be one
+  std::optional<ArvadosConfig> arvados;           // absent: there is none
   std::optional<WebConfig> web;                   // absent: nothing is opened from outside
 };
 

@@ -154,11 +154,11 @@ void Controller::on_store_notified(const Moment& now) {
 // --- commands ------------------------------------------------------------------------
 
 Status Controller::declare(const Author& author, std::vector<policy::Declaration> declarations,
-                           const std::string& pinned, const Moment& now) {
+                           const std::string& pinned, const Moment& now, const Launches& launches) {
   const auto status = carry_out(
       [&] {
         return controller::declare(cluster_, author, declarations, pinned,
-                                   {options_.node_declarations}, now);
+                                   {options_.node_declarations, options_.arvados}, now, launches);
       },
       now);
   if (status) settle_outside(now);
@@ -168,8 +168,12 @@ Status Controller::declare(const Author& author, std::vector<policy::Declaration
 
 Status Controller::forget(const Author& author, const std::string& id, bool force,
                           const Moment& now) {
-  const auto status =
-      carry_out([&] { return controller::forget(cluster_, author, id, force, now); }, now);
+  const auto status = carry_out(
+      [&] {
+        return controller::forget(cluster_, author, id, force, now,
+                                  {options_.node_declarations, options_.arvados});
+      },
+      now);
   if (status) settle_outside(now);
   send_ready(now);
   return status;

@@ -46,7 +46,8 @@ class Controller {
 
   // Commands.
   [[nodiscard]] Status declare(const Author& author, std::vector<policy::Declaration> declarations,
-                               const std::string& pinned, const Moment& now);
+                               const std::string& pinned, const Moment& now,
+                               const Launches& launches = {});
   [[nodiscard]] Status forget(const Author& author, const std::string& id, bool force,
                               const Moment& now);
   [[nodiscard]] Status release(const Author& author, const std::string& name, const Moment& now);
@@ -68,6 +69,10 @@ class Controller {
                                  const Moment& now);
   // Of each request, or each part of a long one; costs nothing but memory until the next timer.
   void note_use(const std::string& id, std::uint16_t port, TimePoint now);
+  // A name outside that nobody declared (a link of Arvados'), and what it stands for.
+  void set_alias(const std::string& name, std::optional<proxy::Target> target) {
+    if (openings_) openings_->set_alias(name, std::move(target));
+  }
   // What the proxy may open; null where none is configured.
   [[nodiscard]] const Openings* openings() const { return openings_ ? &*openings_ : nullptr; }
   [[nodiscard]] Looking& looking() { return looking_; }
@@ -81,6 +86,13 @@ class Controller {
   // Whoever is told what happens in the cluster; empty: nobody, and nothing is made for them.
   using EventSink = std::function<void(mesh::v1::Event)>;
   void tell_events(EventSink sink) { sink_ = std::move(sink); }
+
+  // Whoever is told of containers that a node waits for and that nobody has declared.
+  using WaitSink = std::function<void(const std::string& id)>;
+  void tell_waits(WaitSink sink) { wait_sink_ = std::move(sink); }
+  // Absent: nobody declares for others.
+  void set_launch_report(LaunchReport report) { launch_report_ = std::move(report); }
+  [[nodiscard]] const std::optional<LaunchReport>& launch_report() const { return launch_report_; }
 
   [[nodiscard]] const Counts& counts() const { return counts_; }
   [[nodiscard]] const policy::RefusedPairs& refused_pairs() const { return refused_.pairs(); }
@@ -180,6 +192,8 @@ class Controller {
   Looking looking_;
   Counts counts_;
   EventSink sink_;
+  WaitSink wait_sink_;
+  std::optional<LaunchReport> launch_report_;
 };
 
 }  // namespace meshd::controller

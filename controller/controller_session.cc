@@ -343,6 +343,7 @@ void Controller::on_started(const std::string& node, Session& session,
                                    Awaited{started.call(), now.steady + kAwaitLimit, {}});
   awaiting_.insert(node);
   answer_awaited(now);
+  if (wait_sink_ && cluster_.declaration(started.id()) == nullptr) wait_sink_(started.id());
   send_ready(now);
 }
 

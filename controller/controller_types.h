@@ -41,6 +41,14 @@ struct ControllerOptions {
   policy::PortSpan gateway_ports = {};  // outside ports; none: there are no gateways
   std::set<std::string> gateway_nodes = {};  // that may be one; none: any
   std::optional<proxy::Site> web = {};       // how it is called from outside; absent: not at all
+  bool arvados = false;                      // what its API lists is its own to say
+};
+
+// How whoever declares for others fares; of an Arvados site.
+struct LaunchReport {
+  std::string trouble{};                          // empty: all is well
+  std::map<std::string, std::string> problems{};  // by id: why it is not as its author wrote it
+  std::uint64_t readings = 0;                     // of everything
 };
 
 // How long an attach may wait for its declaration here; the node's own deadline is shorter.

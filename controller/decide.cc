@@ -44,13 +44,20 @@ void take(const policy::Outcome& outcome, const Moment& now, Writes& writes) {
   }
 }
 
-// Who declared it may change it; people may change what any of them declared.
-Status check_author(const Cluster& cluster, const Author& author, const std::string& id) {
+// Who declared it may change it; people may change what any of them declared. What Arvados
+// declares would be as its API has it a moment later.
+Status check_author(const Cluster& cluster, const Author& author, const std::string& id,
+                    const Limits& limits) {
   const auto& before = cluster.author(id);
   if (before.empty() || before == author.text()) return {};
-  if (author.role != Author::Role::kNode) return {};
-  return fail(ErrorCode::kConflict, fmt::format("workload {}: declared by {}, not {}'s to say", id,
-                                                before, author.text()));
+  const bool by_arvados = before == arvados_author().text();
+  if (author.role != Author::Role::kNode && author.role != Author::Role::kArvados &&
+      !(by_arvados && limits.arvados)) {
+    return {};
+  }
+  return fail(ErrorCode::kConflict,
+              fmt::format("workload {}: declared by {}, not {}'s to say{}", id, before,
+                          author.text(), by_arvados ? ": it follows its container request" : ""));
 }
 
 Status check_here(const Cluster& cluster, const Author& author, const std::string& id) {
@@ -64,6 +71,17 @@ Status check_here(const Cluster& cluster, const Author& author, const std::strin
 
 bool is_attached(const Placement* placement) {
   return placement != nullptr && !placement->reported.addresses().empty();
+}
+
+Write put_declaration(const policy::Declaration& declaration, const std::string& author,
+                      const std::string& pinned, const Launch& launch) {
+  mesh::v1::StoredDeclaration object;
+  *object.mutable_declaration() = policy::to_proto(declaration);
+  object.set_author(author);
+  object.set_pinned(pinned);
+  object.set_drained(launch.drained);
+  object.set_request(launch.request);
+  return put(kind::ObjectKind::DECLARATION, declaration.id, object);
 }
 
 mesh::v1::StoredEndpoint assigned(const std::string& node, const std::string& id) {
@@ -80,7 +98,7 @@ bool has_endpoint(const Cluster& cluster, const policy::ServiceKey& key,
   if (members == cluster.index().members.end()) return false;
   return std::ranges::any_of(members->second, [&](const std::string& id) {
     const auto& workload = cluster.world().workloads.find(id)->second;
-    return !without.contains(id) && workload.remote && workload.ready && !workload.draining;
+    return !without.contains(id) && workload.remote && workload.ready && !workload.drains();
   });
 }
 
@@ -175,31 +193,36 @@ std::string endpoint_problem(const Cluster& cluster, const std::string& node,
 }  // namespace
 
 std::string Author::text() const {
-  constexpr std::string_view kRoles[] = {"node", "dispatcher", "admin"};
+  constexpr std::string_view kRoles[] = {"node", "dispatcher", "admin", "arvados"};
   return fmt::format("{}/{}", kRoles[static_cast<std::size_t>(role)], name);
 }
 
+Author arvados_author() { return {Author::Role::kArvados, "api"}; }
+
 Result<Writes> declare(const Cluster& cluster, const Author& author,
                        std::vector<policy::Declaration> declarations, const std::string& pinned,
-                       const Limits& limits, const Moment& now) {
+                       const Limits& limits, const Moment& now, const Launches& launches) {
   if (author.role == Author::Role::kNode && !limits.node_declarations) {
     return fail(ErrorCode::kConflict,
                 "apply: nodes of this cluster do not declare (allow_node_declarations)");
   }
   for (const auto& declaration : declarations) {
-    CHECK_OK(check_author(cluster, author, declaration.id));
+    CHECK_OK(check_author(cluster, author, declaration.id, limits));
     CHECK_OK(check_here(cluster, author, declaration.id));
   }
   const auto directory = cluster.directory();
   const auto outcome = TRY(policy::declare(cluster.world(), std::move(declarations),
                                            cluster.resting(), nullptr, kAddressRest, &directory));
   Writes writes;
+  const auto launch_of = [&](const std::string& id) {
+    if (const auto said = launches.find(id); said != launches.end()) return said->second;
+    // Whoever takes it over says nothing of the kind.
+    return cluster.author(id) == author.text() ? cluster.launch(id) : Launch();
+  };
   for (const auto& [id, declaration] : outcome.declarations) {
-    mesh::v1::StoredDeclaration object;
-    *object.mutable_declaration() = policy::to_proto(declaration);
-    object.set_author(author.text());
-    object.set_pinned(author.role == Author::Role::kNode ? author.name : pinned);
-    writes.push_back(put(kind::ObjectKind::DECLARATION, id, object));
+    writes.push_back(put_declaration(declaration, author.text(),
+                                     author.role == Author::Role::kNode ? author.name : pinned,
+                                     launch_of(id)));
     const auto* before = cluster.declaration(id);
     if (before != nullptr && before->owner != declaration.owner) shut_all(cluster, id, writes);
     // What a node declares runs there.
@@ -207,16 +230,26 @@ Result<Writes> declare(const Cluster& cluster, const Author& author,
       writes.push_back(put(kind::ObjectKind::ENDPOINT, id, assigned(author.name, id)));
     }
   }
+  for (const auto& id : outcome.unchanged) {
+    if (launch_of(id) == cluster.launch(id)) continue;
+    writes.push_back(put_declaration(*cluster.declaration(id), cluster.author(id),
+                                     cluster.pinned(id), launch_of(id)));
+  }
+  std::set<std::string> drained;
+  for (const auto& [id, launch] : launches) {
+    if (launch.drained && !cluster.launch(id).drained) drained.insert(id);
+  }
+  note_lost(cluster, drained, now, writes);
   take(outcome, now, writes);
   return writes;
 }
 
 Result<Writes> forget(const Cluster& cluster, const Author& author, const std::string& id,
-                      bool force, const Moment& now) {
+                      bool force, const Moment& now, const Limits& limits) {
   if (cluster.declaration(id) == nullptr) {
     return fail(ErrorCode::kNotFound, fmt::format("delete: no workload {}", id));
   }
-  CHECK_OK(check_author(cluster, author, id));
+  CHECK_OK(check_author(cluster, author, id, limits));
   const auto* placement = cluster.placement(id);
   if (is_attached(placement) && !force) {
     return fail(ErrorCode::kConflict,

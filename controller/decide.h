@@ -8,6 +8,7 @@
 #pragma once
 
 #include <chrono>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,23 +29,30 @@ inline constexpr auto kBlockRest = std::chrono::minutes(15);
 inline constexpr std::size_t kMaxEndpoints = 10'000;
 
 struct Author {
-  enum class Role : std::uint8_t { kNode, kDispatcher, kAdmin };
+  enum class Role : std::uint8_t { kNode, kDispatcher, kAdmin, kArvados };
   Role role = Role::kNode;
   std::string name;
   [[nodiscard]] std::string text() const;  // "node/n1"
 };
 
+// Who declares for the containers of an Arvados site (controller/arvados_declarer.h).
+[[nodiscard]] Author arvados_author();
+
 struct Limits {
   bool node_declarations = false;
+  bool arvados = false;  // else what it has left is for people to clear away
 };
+// By id. Of others than these it stays as it is.
+using Launches = std::map<std::string, Launch>;
 
 [[nodiscard]] Result<Writes> declare(const Cluster& cluster, const Author& author,
                                      std::vector<policy::Declaration> declarations,
                                      const std::string& pinned, const Limits& limits,
-                                     const Moment& now);
+                                     const Moment& now, const Launches& launches = {});
 // Refused while it is attached, unless forced.
 [[nodiscard]] Result<Writes> forget(const Cluster& cluster, const Author& author,
-                                    const std::string& id, bool force, const Moment& now);
+                                    const std::string& id, bool force, const Moment& now,
+                                    const Limits& limits = {});
 [[nodiscard]] Result<Writes> release(const Cluster& cluster, const Author& author,
                                      const std::string& name, const Moment& now);
 

@@ -26,7 +26,7 @@ Shown shown(const Cluster& cluster, const std::string& id) {
   result.node = placement->node;
   const auto& reported = placement->reported;
   result.attached = !reported.addresses().empty();
-  result.draining = result.attached && reported.draining();
+  result.draining = result.attached && (reported.draining() || cluster.launch(id).drained);
   result.ready = result.attached && reported.ready();
   result.addresses = fmt::format("{}", fmt::join(reported.addresses(), " "));
   return result;

@@ -58,6 +58,14 @@ Result<pb::ExplainReply> explain_reply(Controller& controller, const pb::Explain
   for (const auto& line : why.lines) reply.add_lines(line);
   const auto all = controller.node_status();
   for (const auto& node : why.nodes) add_trouble(all, node, reply);
+  if (const auto& launches = controller.launch_report()) {
+    for (const auto& id : {request.src(), request.dst()}) {
+      const auto problem = launches->problems.find(id);
+      if (problem != launches->problems.end()) {
+        reply.add_lines(fmt::format("{}: {}", id, problem->second));
+      }
+    }
+  }
   if (!why.missing.empty()) reply.add_lines("missing " + why.missing);
   return reply;
 }

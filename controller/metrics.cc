@@ -27,7 +27,7 @@ void add_cluster(Text& text, const Controller& controller) {
   const auto& cluster = controller.cluster();
   std::uint64_t declared = 0, attached = 0, ready = 0;
   for (const auto& [id, workload] : cluster.world().workloads) {
-    ++(!workload.remote ? declared : workload.ready && !workload.draining ? ready : attached);
+    ++(!workload.remote ? declared : workload.ready && !workload.drains() ? ready : attached);
   }
   text.gauge("mesh_controller_workloads", "Workloads of the cluster, by state.")
       .sample(declared, {{"state", "declared"}})
@@ -70,6 +70,26 @@ void add_sessions(Text& text, const Controller& controller) {
       .sample(counts.refused_flows);
   text.gauge("mesh_controller_refused_consumers", "Containers in `list refused`.")
       .sample(controller.refused_pairs().consumers());
+}
+
+void add_arvados(Text& text, const Controller& controller) {
+  const auto& launches = controller.launch_report();
+  if (!launches) return;
+  std::uint64_t workloads = 0;
+  const auto& cluster = controller.cluster();
+  const auto author = arvados_author().text();
+  for (const auto& [id, workload] : cluster.world().workloads) {
+    workloads += cluster.author(id) == author ? 1 : 0;
+  }
+  text.gauge("mesh_controller_arvados_up", "0 while the Arvados API is not read.")
+      .sample(launches->trouble.empty() ? 1 : 0);
+  text.counter("mesh_controller_arvados_readings_total", "Readings of all that the API lists.")
+      .sample(launches->readings);
+  text.gauge("mesh_controller_arvados_workloads", "Declared for containers of Arvados.")
+      .sample(workloads);
+  text.gauge("mesh_controller_arvados_problems",
+             "Of these, with something that its author hears of.")
+      .sample(launches->problems.size());
 }
 
 void add_served(Text& text, const ServedCounts& served) {
@@ -121,6 +141,7 @@ std::string render(const Controller& controller, const ServedCounts& served) {
   add_cluster(text, controller);
   add_store(text, controller);
   add_sessions(text, controller);
+  add_arvados(text, controller);
   add_served(text, served);
   if (served.web) add_web(text, controller, *served.web);
   return text.take();

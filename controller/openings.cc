@@ -13,7 +13,7 @@ using State = proxy::Opening::State;
 
 State state_of(const policy::Workload& workload) {
   if (!workload.remote) return State::kWaiting;
-  if (workload.draining) return State::kDraining;
+  if (workload.drains()) return State::kDraining;
   return workload.ready ? State::kReady : State::kAttached;
 }
 
@@ -51,6 +51,7 @@ std::optional<proxy::Opening> opening_of(const Cluster& cluster, const std::stri
   opening.id = id;
   opening.owner = workload.declaration.owner;
   opening.service = service_of(workload.declaration);
+  opening.request = cluster.launch(id).request;
   opening.state = state_of(workload);
   opening.stale = workload.remote && stale.contains(workload.remote->node);
   for (const auto& publication : policy::publications_of(workload)) {
@@ -92,6 +93,10 @@ void Openings::update(const Cluster& cluster, const Touched& touched,
       writer_.remove_port(key.port);
     }
   }
+}
+
+void Openings::set_alias(const std::string& name, std::optional<proxy::Target> target) {
+  target ? writer_.set_alias(name, *std::move(target)) : writer_.remove_alias(name);
 }
 
 std::vector<proxy::Target> web_targets(const Cluster& cluster, const std::string& id,

@@ -31,6 +31,8 @@ class Openings {
   // After the cluster folded what `touched` names.
   void update(const Cluster& cluster, const Touched& touched, const std::set<std::string>& stale,
               TimePoint now);
+  // A name that nobody declared; absent: it stands for nothing any more.
+  void set_alias(const std::string& name, std::optional<proxy::Target> target);
   // To be called now and then.
   void forget_ended(TimePoint now) { writer_.forget_ended(now); }
   // Rises with each change.

@@ -152,7 +152,7 @@ std::optional<OutsideTarget> outside_target(const Cluster& cluster, const Outsid
   // Of several the first, so that it is always the same; one that drains only when all do.
   for (const bool draining : {false, true}) {
     for (const auto& id : members->second) {
-      if (cluster.world().workloads.find(id)->second.draining != draining) continue;
+      if (cluster.world().workloads.find(id)->second.drains() != draining) continue;
       if (auto item = item_of(cluster, id, members->first)) return {{id, *std::move(item)}};
     }
   }

@@ -13,7 +13,7 @@ namespace pb = mesh::v1;
 
 pb::WorkloadState::Value state_of(const policy::Workload& workload) {
   if (!workload.remote) return pb::WorkloadState::DECLARED;
-  if (workload.draining) return pb::WorkloadState::DRAINING;
+  if (workload.drains()) return pb::WorkloadState::DRAINING;
   return workload.ready ? pb::WorkloadState::READY : pb::WorkloadState::ATTACHED;
 }
 
@@ -44,12 +44,18 @@ void add_gateways(const Cluster& cluster, const policy::Declaration& declaration
 
 }  // namespace
 
-pb::WorkloadList workload_list(const Cluster& cluster) {
+pb::WorkloadList workload_list(const Controller& controller) {
+  const auto& cluster = controller.cluster();
+  const auto& launches = controller.launch_report();
   pb::WorkloadList list;
   for (const auto& [id, workload] : cluster.world().workloads) {
     auto& entry = *list.add_workloads();
     *entry.mutable_declaration() = policy::to_proto(workload.declaration);
     entry.set_state(state_of(workload));
+    if (launches) {
+      const auto problem = launches->problems.find(id);
+      if (problem != launches->problems.end()) entry.add_problems(problem->second);
+    }
     if (!workload.remote) continue;
     entry.mutable_attachment()->set_node(workload.remote->node);
     add_addresses(*workload.remote, *entry.mutable_attachment());
@@ -78,7 +84,7 @@ pb::ServiceList service_list(const Cluster& cluster, const std::set<std::string>
       endpoint.set_id(id);
       endpoint.set_node(workload.remote->node);
       add_addresses(*workload.remote, endpoint);
-      endpoint.set_ready(workload.ready && !workload.draining);
+      endpoint.set_ready(workload.ready && !workload.drains());
       endpoint.set_stale(stale.contains(workload.remote->node));
     }
   }
@@ -137,6 +143,8 @@ pb::StatusReply status_reply(const Controller& controller) {
     entry.set_detail(detail);
   };
   if (!controller.store_trouble().empty()) problem("store", controller.store_trouble());
+  const auto& launches = controller.launch_report();
+  if (launches && !launches->trouble.empty()) problem("arvados", launches->trouble);
   for (const auto& node : controller.node_status()) {
     if (!node.connected) problem("node " + node.name, "is not connected");
     if (!node.trouble.empty()) problem("node " + node.name, "refused its slice: " + node.trouble);

@@ -12,7 +12,7 @@
 
 namespace meshd::controller {
 
-[[nodiscard]] mesh::v1::WorkloadList workload_list(const Cluster& cluster);
+[[nodiscard]] mesh::v1::WorkloadList workload_list(const Controller& controller);
 // `stale`: nodes that have not been heard of for a while.
 [[nodiscard]] mesh::v1::ServiceList service_list(const Cluster& cluster,
                                                  const std::set<std::string>& stale);

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "controller/app.h"
+#include "controller/arvados_site.h"
 #include "controller/grpc_log.h"
 #include "controller/setup.h"
 #include "controller/web.h"
@@ -78,17 +79,20 @@ void look_after(const Config& config, const Authority& authority, Controller& co
 }
 
 void run(Controller& controller, Server& server, App& app, int signal_fd,
-         metrics::Endpoint* metrics, Web* web, const std::function<void()>& every_second) {
+         metrics::Endpoint* metrics, ArvadosSite* arvados, Web* web,
+         const std::function<void()>& every_second) {
   auto look_at = BootClock::now();
   pollfd waits[] = {{server.jobs().fd(), POLLIN, 0},
                     {signal_fd, POLLIN, 0},
                     {controller.store().notify_fd(), POLLIN, 0},
                     {metrics == nullptr ? -1 : metrics->fd(), POLLIN, 0},
+                    {arvados == nullptr ? -1 : arvados->fd(), POLLIN, 0},
                     {web == nullptr ? -1 : web->fd(), POLLIN, 0}};
   while ((waits[1].revents & POLLIN) == 0) {
     const auto now = BootClock::now();
     auto next = std::min(controller.next_timer().value_or(look_at), look_at);
-    if (web != nullptr && web->next()) next = std::min(next, *web->next());
+    if (arvados != nullptr) next = std::min(next, arvados->next().value_or(next));
+    if (web != nullptr) next = std::min(next, web->next().value_or(next));
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - now).count();
     poll(waits, std::size(waits), static_cast<int>(std::clamp<std::int64_t>(left, 0, 10'000)));
     for (auto& job : server.jobs().drain()) job(app);
@@ -98,6 +102,8 @@ void run(Controller& controller, Server& server, App& app, int signal_fd,
     if (controller.next_timer() && *controller.next_timer() <= after.steady) {
       controller.on_timer(after);
     }
+    const bool asks = arvados != nullptr && arvados->next() && *arvados->next() <= after.steady;
+    if (asks || (waits[4].revents & POLLIN) != 0) arvados->serve(after);
     if (web != nullptr) web->serve(after);
     if (after.steady < look_at) continue;
     if (metrics != nullptr) serve_metrics(*metrics);  // who says nothing is cut
@@ -122,7 +128,8 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
       *std::move(store),
       {config.name, config.node_declarations, config.stale_after, config.dismiss_after,
        std::move(instance), config.proxies, config.gateway_ports, config.gateway_nodes,
-       config.web ? std::optional(config.web->nginx.names) : std::nullopt},
+       config.web ? std::optional(config.web->nginx.names) : std::nullopt,
+       config.arvados.has_value()},
       moment()));
   const auto& settings = controller->cluster().settings();
   if (settings.cluster() != authority.cluster) {
@@ -134,8 +141,19 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   const auto server = TRY(Server::make(
       {config.listen, config.join_listen, identity_files(config.dir), authority.cluster}));
   App app(*controller, authority, moment);
-  std::unique_ptr<Web> web;
-  if (config.web) web = TRY(Web::start(*config.web, *controller, nullptr, moment().steady));
+  std::unique_ptr<ArvadosSite> arvados;
+  if (config.arvados) {
+    const auto name = [&](const std::string& alias, std::optional<proxy::Target> target) {
+      controller->set_alias(alias, std::move(target));
+    };
+    arvados = TRY(ArvadosSite::make(*config.arvados, *controller, name));
+    log::info("arvados: containers of {}", config.arvados->api_host);
+  }
+  std::unique_ptr<Web> web;  // asks the site, and so ends before it
+  if (config.web) {
+    auto* const asker = arvados ? &arvados->asker() : nullptr;
+    web = TRY(Web::start(*config.web, *controller, asker, moment().steady));
+  }
   std::unique_ptr<metrics::Endpoint> metrics;
   if (config.metrics) {
     metrics = TRY(metrics::Endpoint::open(*config.metrics, [&] {
@@ -145,7 +163,7 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   }
   log::info("mesh-controller {}: serving cluster {}", config.name, authority.cluster);
   ready(server->port(), server->join_port());
-  run(*controller, *server, app, signal_fd.get(), metrics.get(), web.get(),
+  run(*controller, *server, app, signal_fd.get(), metrics.get(), arvados.get(), web.get(),
       [&] { look_after(config, authority, *controller, app); });
   log::info("mesh-controller {}: stopping", config.name);
   server->shutdown(app);

@@ -28,8 +28,9 @@ constexpr int kMaxJoinBytes = 64 << 10;
 // Of a node: a report of 10,000 containers, or what it declares. gRPC would cut larger ones without
 // a word on this side.
 constexpr std::size_t kMaxNodeBytes = std::size_t{8} << 20;
-// Half-open peers are found within 5 s: a ping after 3 s of silence, 2 s to answer it.
-constexpr int kKeepaliveMs = 3000, kKeepaliveTimeoutMs = 2000;
+// Half-open peers are found within 5 s: a ping after 2 s of silence, 2 s to answer it, and a
+// second for a busy machine.
+constexpr int kKeepaliveMs = 2000, kKeepaliveTimeoutMs = 2000;
 // What a node has not read yet, before it is no longer read from.
 constexpr std::size_t kMaxUnread = 256;
 constexpr auto kShutdownLimit = std::chrono::seconds(3);

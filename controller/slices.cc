@@ -207,6 +207,7 @@ void Slices::refresh_workload(const Cluster& cluster, const std::string& id,
   own.set_own(true);
   *own.mutable_declaration() = policy::to_proto(workload.declaration);
   for (const auto port : workload.opened) own.add_opened(port);
+  own.set_drained(workload.drained);
   *other.mutable_declaration() = face_of(workload.declaration);
   if (workload.remote) {
     other.set_node(workload.remote->node);
@@ -214,7 +215,7 @@ void Slices::refresh_workload(const Cluster& cluster, const std::string& id,
       const auto& address = workload.remote->address(family);
       if (address) other.add_addresses(address->to_string());
     }
-    other.set_draining(workload.draining);
+    other.set_draining(workload.drains());
     other.set_ready(workload.ready);
     for (const auto& [port, ready] : workload.tcp_ready) {
       auto& entry = *other.add_ready_ports();

@@ -22,8 +22,9 @@ using Job = std::move_only_function<void()>;
 // A slice as a snapshot may be large; certificates are small.
 constexpr int kMaxMessageBytes = 32 << 20;
 constexpr int kMaxReplyBytes = 2 * static_cast<int>(pki::kMaxPemBytes) + 1024;
-// A half-open connection is found within 5 s: a ping after 3 s of silence, 2 s to answer it.
-constexpr int kKeepaliveMs = 3000, kKeepaliveTimeoutMs = 2000;
+// A half-open connection is found within 5 s: a ping after 2 s of silence, 2 s to answer it, and
+// a second for a busy machine.
+constexpr int kKeepaliveMs = 2000, kKeepaliveTimeoutMs = 2000;
 constexpr std::size_t kMaxReasonBytes = 300;  // gRPC's tell of every address
 
 // What gRPC's threads and the loop share. They hold it too, for the time after a stop that

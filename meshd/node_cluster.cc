@@ -189,12 +189,14 @@ void ClusterPart::on_welcome(const pb::Welcome& welcome, TimePoint now) {
   may_declare_ = welcome.allow_node_declarations();
   reporter_.begin();
   on_installed();
-  for (const auto& [call, awaited] : awaited_) {
-    pb::FromNode message;
-    message.mutable_started()->set_call(call);
-    message.mutable_started()->set_id(awaited.spec.id);
-    send(std::move(message));
-  }
+  for (const auto& [call, awaited] : awaited_) send_started(call, awaited.spec.id);
+}
+
+void ClusterPart::send_started(std::uint64_t call, const std::string& id) {
+  pb::FromNode message;
+  message.mutable_started()->set_call(call);
+  message.mutable_started()->set_id(id);
+  send(std::move(message));
 }
 
 // --- slices --------------------------------------------------------------------------
@@ -266,11 +268,7 @@ void ClusterPart::await(const AttachSpec& spec, TimePoint now, Reply<policy::Att
   awaited.spec.netns_fd = awaited.netns.get();
   const auto call = ++last_call_;
   awaited_.emplace(call, std::move(awaited));
-  if (!welcome_) return;
-  pb::FromNode message;
-  message.mutable_started()->set_call(call);
-  message.mutable_started()->set_id(spec.id);
-  send(std::move(message));
+  if (welcome_) send_started(call, spec.id);
 }
 
 void ClusterPart::on_started(const pb::StartedReply& started) {

@@ -132,6 +132,7 @@ class ClusterPart {
   void serve_awaited(TimePoint now);
   void ask(mesh::v1::Declare request, Asked asked);
   void send(mesh::v1::FromNode message);
+  void send_started(std::uint64_t call, const std::string& id);
   [[nodiscard]] Error away(const std::string& what) const;
   [[nodiscard]] std::string wall_now() const;
 

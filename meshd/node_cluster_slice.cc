@@ -135,7 +135,9 @@ void ClusterPart::load(StoredState& stored) {
     if (!own_.contains(id)) world.workloads.emplace(id, std::move(workload));
   }
   for (auto& [id, workload] : read.own) {
-    if (own_.contains(id)) world.workloads.find(id)->second.opened = std::move(workload.opened);
+    if (!own_.contains(id)) continue;
+    world.workloads.find(id)->second.opened = std::move(workload.opened);
+    world.workloads.find(id)->second.drained = workload.drained;
   }
   world.nodes = std::move(read.nodes);
   world.outside = std::move(read.outside);

@@ -17,7 +17,7 @@ namespace pb = mesh::v1;
 
 namespace {
 
-bool is_up(const policy::Workload& workload) { return workload.ready && !workload.draining; }
+bool is_up(const policy::Workload& workload) { return workload.ready && !workload.drains(); }
 
 // "db" where a CLUSTER name is none, of one workflow only.
 Result<std::optional<ServiceKey>> bare_name(const policy::World& world, const std::string& name) {

@@ -116,7 +116,7 @@ void add_count(const Totals& totals, const policy::Element& element, pb::FlowInf
 }
 
 bool publication_ready(const policy::Workload& workload, const policy::Publication& publication) {
-  if (!workload.attachment || workload.draining) return false;
+  if (!workload.attachment || workload.drains()) return false;
   // Of a port that nobody declared nothing says when it is ready: whoever opens it will see.
   if (publication.on_demand) return true;
   if (publication.proto == Proto::kUdp || workload.ready) return true;
@@ -162,7 +162,7 @@ pb::PublishedInfo published_info(const World& world, const std::string& id,
 
 pb::WorkloadState::Value state_of(const policy::Workload& workload) {
   if (!workload.is_placed()) return pb::WorkloadState::DECLARED;
-  if (workload.draining) return pb::WorkloadState::DRAINING;
+  if (workload.drains()) return pb::WorkloadState::DRAINING;
   return workload.ready ? pb::WorkloadState::READY : pb::WorkloadState::ATTACHED;
 }
 
@@ -266,7 +266,7 @@ pb::ServiceList service_list(const World& world) {
       endpoint.set_id(id);
       endpoint.set_node(node_of(world, workload));
       add_addresses(workload, *endpoint.mutable_addresses());
-      endpoint.set_ready(workload.ready && !workload.draining);
+      endpoint.set_ready(workload.ready && !workload.drains());
       endpoint.set_stale(workload.remote && workload.remote->stale);
     }
   }
@@ -302,7 +302,7 @@ pb::NodeEndpoint node_endpoint(const World& world, const std::string& id) {
   pb::NodeEndpoint endpoint;
   endpoint.set_id(id);
   add_addresses(workload, *endpoint.mutable_addresses());
-  endpoint.set_draining(workload.draining);
+  endpoint.set_draining(workload.drains());
   endpoint.set_ready(workload.ready);
   for (const auto& [port, families] : workload.tcp_ready) {
     auto& ready = *endpoint.add_ready_ports();

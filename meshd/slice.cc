@@ -140,7 +140,8 @@ class ItemReader {
     }
     if (message.own()) {
       auto opened = TRY(read_opened(message));
-      into_.own.emplace(key_, OwnWorkload{std::move(declaration), std::move(opened)});
+      into_.own.emplace(key_,
+                        OwnWorkload{std::move(declaration), std::move(opened), message.drained()});
       return {};
     }
     policy::Workload workload;

@@ -40,6 +40,7 @@ inline constexpr int kMaxOutsideSources = 64;
 struct OwnWorkload {
   policy::Declaration declaration;
   std::set<std::uint16_t> opened;  // TCP ports that are published on demand
+  bool drained = false;
   bool operator==(const OwnWorkload&) const = default;
 };
 

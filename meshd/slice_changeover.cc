@@ -183,7 +183,10 @@ class SliceChangeover {
     const bool is_new = own_.insert(id).second;
     if (!is_new) {
       const auto& known = world_.workloads.find(id)->second;
-      if (known.declaration == update.declaration && known.opened == update.opened) return;
+      if (known.declaration == update.declaration && known.opened == update.opened &&
+          known.drained == update.drained) {
+        return;
+      }
     }
     touch(id);
     save(world_.workloads, id, workloads_);
@@ -194,8 +197,10 @@ class SliceChangeover {
         workload.opened != update.opened) {
       publishers_.insert(id);
     }
-    // What is opened is kept with the slice's item.
+    // These two are kept with the slice's item.
     workload.opened = std::move(update.opened);
+    if (update.drained && !workload.drained && workload.attachment) drained_.push_back(id);
+    workload.drained = update.drained;
     if (is_same) return;
     workload.declaration = std::move(update.declaration);
     touch(id);
@@ -415,6 +420,7 @@ class SliceChangeover {
     node_.bring_in_force(std::move(compiled.delta), now_);
     for (const auto& [id, attachment] : detached_) node_.emit(pb::Event::Kind::DETACHED, id);
     for (const auto& id : disowned_) node_.emit(pb::Event::Kind::DELETED, id);
+    for (const auto& id : drained_) node_.emit(pb::Event::Kind::DRAINING, id);
     for (const auto& id : declared_) {
       node_.emit(pb::Event::Kind::DECLARED, id);
       node_.refresh_ready(id, now_);
@@ -432,7 +438,7 @@ class SliceChangeover {
   policy::Touched touched_;
   std::vector<StoreChange> changes_;
   std::set<std::string> disowned_, publishers_;
-  std::vector<std::string> declared_;
+  std::vector<std::string> declared_, drained_;
   std::vector<std::pair<std::string, policy::Attachment>> detached_;
   bool settled_ = false;
   std::map<std::string, std::vector<std::string>> refused_;

@@ -25,7 +25,7 @@ struct Face {
 
 Face face_of(const Workload& workload) {
   Face face{
-      workload.declaration, {}, {}, {}, workload.remote, false, workload.draining, workload.ready,
+      workload.declaration, {}, {}, {}, workload.remote, false, workload.drains(), workload.ready,
       workload.tcp_ready};
   face.declaration.peers.clear();
   face.declaration.egress.clear();

@@ -340,7 +340,7 @@ Explanation judge(const World& world, const Workload& consumer, const Workload& 
     result.reason = fmt::format("node {} has not confirmed it yet", provider.remote->node);
     result.lines.push_back(result.reason);
   }
-  if (provider.draining && result.verdict == FlowVerdict::kAllowed) {
+  if (provider.drains() && result.verdict == FlowVerdict::kAllowed) {
     result.verdict = FlowVerdict::kRefused;
     result.reason = provider.declaration.id + " is draining: open connections only";
   }

@@ -109,7 +109,7 @@ Explanation to_published(const World& world, const Published& published, const I
   Explanation result;
   if (!published.workload->attachment) {
     result.reason = id + " is not attached";
-  } else if (published.workload->draining) {
+  } else if (published.workload->drains()) {
     result.reason = id + " is draining: open connections only";
   } else if (!admitted) {
     result.reason = fmt::format("{} is not among the sources it admits", source.to_string());

@@ -70,7 +70,7 @@ std::vector<PortUnit> units_of(const std::vector<PortRange>& ranges) {
 }
 
 bool is_endpoint(const Workload& workload, const PortUnit& unit, Family family) {
-  if (!workload.address(family) || workload.draining) return false;
+  if (!workload.address(family) || workload.drains()) return false;
   const auto& declaration = workload.declaration;
   const auto served = serves_whole(declaration, unit);
   if (served == Served::kNot) return false;

@@ -56,7 +56,7 @@ class WorkloadBuilder {
               .addr(address));
       add(ElementBuilder(pick(family, SetId::kLocal4, SetId::kLocal6)).addr(address));
       add(ElementBuilder(pick(family, SetId::kSelf4, SetId::kSelf6)).addr(address).addr(address));
-      if (workload_.draining) {
+      if (workload_.drains()) {
         add(ElementBuilder(pick(family, SetId::kDrain4, SetId::kDrain6)).addr(address));
       }
     }

@@ -63,14 +63,14 @@ struct Workload {
   Declaration declaration;
   std::optional<Attachment> attachment;  // here
   std::optional<Remote> remote;          // on another node; never both
-  bool draining = false;
+  bool draining = false;                 // until detach
+  bool drained = false;                  // by whoever declared it, attached or not
   // Single TCP ports of serves and publish that have been seen ready since the attach.
   // Ranges, UDP and ReadyMode::kNone are ready at attach and do not stand here.
   std::map<std::uint16_t, FamilyReady> tcp_ready;
-  bool ready = false;  // sticky until detach
-  // TCP ports that are published to the proxies on demand, declared or not. Here alone.
-  std::set<std::uint16_t> opened;
-
+  bool ready = false;              // sticky until detach
+  std::set<std::uint16_t> opened;  // TCP ports for the proxies on demand. Here alone
+  [[nodiscard]] bool drains() const { return draining || drained; }  // nothing new is let in
   [[nodiscard]] bool is_placed() const { return attachment || remote; }
   // Wherever it is.
   [[nodiscard]] const std::optional<IpAddress>& address(Family family) const {

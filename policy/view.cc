@@ -71,7 +71,7 @@ class ViewBuilder {
     name.fqdn = fqdn;
     add_srv(name, serves);
     // Draining takes the name out; before the attach there is no address yet.
-    if (workload.draining) return;
+    if (workload.drains()) return;
     name.v4 = workload.address(Family::kV4);
     name.v6 = workload.address(Family::kV6);
     name.stale = workload.remote && workload.remote->stale;
@@ -94,7 +94,7 @@ class ViewBuilder {
     bool stale = false;
     for (const auto& id : members->second) {
       const auto& workload = world_.workloads.find(id)->second;
-      if (!workload.is_placed() || workload.draining) continue;
+      if (!workload.is_placed() || workload.drains()) continue;
       if (!workload.remote || !workload.remote->stale) return false;
       stale = true;
     }

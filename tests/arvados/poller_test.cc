@@ -183,14 +183,33 @@ TEST_F(PollerTest, ATokenThatIsNoAdministratorsForgetsNobody) {
 TEST_F(PollerTest, WhoIsMissingIsAskedForBeforeItCountsAsEnded) {
   api_.live = {container_uuid(1)};
   Poller poller({}, {container_uuid(1), container_uuid(2)});
-  EXPECT_THAT(listing_of(poller).lingering, ElementsAre(container_uuid(1)));
+  EXPECT_THAT(listing_of(poller).ended, ElementsAre(container_uuid(2)));
   // The one that goes on is asked for again, the other one is not.
   now_ += 5s;
   api_.asked.clear();
   api_.live.clear();
-  EXPECT_THAT(listing_of(poller).lingering, IsEmpty());
+  EXPECT_THAT(listing_of(poller).ended, ElementsAre(container_uuid(1)));
   EXPECT_TRUE(api_.asked.back().contains(container_uuid(1)));
   EXPECT_FALSE(api_.asked.back().contains(container_uuid(2)));
+}
+
+// Its request may have come after the page that it belongs to.
+TEST_F(PollerTest, WhoIsFoundWhileEverythingIsReadHasNotEndedForThat) {
+  Poller poller({}, {});
+  const auto begun = poller.next(now_);
+  api_.requests.push_back({.number = 4, .container = 4});
+  ASSERT_TRUE(poller.want(container_uuid(4), now_));
+  const auto wanted = poller.next(now_);
+  poller.take(wanted->number, api_.answer(wanted->ask), now_);
+  api_.requests.clear();
+  poller.know({container_uuid(5)});  // by another controller
+  poller.take(begun->number, api_.answer(begun->ask), now_);
+  run(poller);
+  const auto news = poller.news();
+  ASSERT_EQ(news.size(), 2U);
+  EXPECT_THAT(std::get<Listing>(news.back()).ended, IsEmpty());
+  now_ += 5s;
+  EXPECT_THAT(listing_of(poller).ended, ElementsAre(container_uuid(4), container_uuid(5)));
 }
 
 TEST_F(PollerTest, AnAnswerAboutOtherContainersIsALie) {

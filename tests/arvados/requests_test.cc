@@ -28,8 +28,8 @@ PortLink link_to(int number, std::string name, int request, std::uint16_t port =
 }
 std::map<std::string, Declared> have_of(const Site& site) {
   std::map<std::string, Declared> have;
-  for (const auto& step : difference({}, site, Extent::kAll, {}).declare) {
-    have[step.id] = {step, site.find(step.id, step.owner)->draining};
+  for (const auto& step : difference({}, site, {}).declare) {
+    have[step.declaration.id] = {step.declaration, step.draining, step.request};
   }
   return have;
 }
@@ -126,7 +126,7 @@ TEST(SiteTest, ABadRequestStopsNoOther) {
   const auto site =
       site_of(listing_of({{.number = 1, .container = 1, .properties = R"({"meshd":7})"},
                           {.number = 2, .container = 2}}));
-  const auto steps = difference({}, site, Extent::kAll, {});
+  const auto steps = difference({}, site, {});
   EXPECT_EQ(steps.declare.size(), 2U);
   ASSERT_EQ(steps.problems.size(), 1U);
   EXPECT_THAT(steps.problems.at(container_uuid(1)), HasSubstr("properties.meshd"));
@@ -160,33 +160,44 @@ TEST(SiteTest, OneUserCannotFillTheMemoryOfAll) {
 TEST(DifferenceTest, WhatIsDeclaredAlreadyIsNotDeclaredAgain) {
   const auto site =
       site_of(listing_of({{.number = 1, .container = 1}, {.number = 2, .container = 2}}));
-  EXPECT_TRUE(difference(have_of(site), site, Extent::kAll, {}).empty());
+  EXPECT_TRUE(difference(have_of(site), site, {}).empty());
 }
 
 TEST(DifferenceTest, ADeclarationThatChangedIsDeclaredAgain) {
   const auto have = have_of(site_of(listing_of({{}})));
   const auto site = site_of(listing_of({{.properties = R"({"meshd":{"serves":[{"port":1}]}})"}}));
-  const auto steps = difference(have, site, Extent::kAll, {});
+  const auto steps = difference(have, site, {});
   ASSERT_EQ(steps.declare.size(), 1U);
-  EXPECT_EQ(steps.declare[0].serves.size(), 1U);
+  EXPECT_EQ(steps.declare[0].declaration.serves.size(), 1U);
 }
 
-TEST(DifferenceTest, WhoIsListedNoMoreIsForgottenUnlessItLingers) {
-  const auto have =
-      have_of(site_of(listing_of({{.number = 1, .container = 1}, {.number = 2, .container = 2}})));
-  const auto steps = difference(have, Site{}, Extent::kAll, {container_uuid(2)});
-  EXPECT_THAT(steps.forget, ElementsAre(container_uuid(1)));
-  EXPECT_TRUE(difference(have, Site{}, Extent::kPart, {}).empty());
+TEST(DifferenceTest, OnlyWhoHasEndedIsForgotten) {
+  const auto site =
+      site_of(listing_of({{.number = 1, .container = 1}, {.number = 2, .container = 2}}));
+  const auto have = have_of(site);
+  EXPECT_THAT(difference(have, Site{}, {container_uuid(1), container_uuid(3)}).forget,
+              ElementsAre(container_uuid(1)));
+  EXPECT_TRUE(difference(have, Site{}, {}).empty()) << "not listed is not ended";
+  EXPECT_TRUE(difference(have, site, {container_uuid(1)}).empty());
+}
+
+TEST(DifferenceTest, AnotherRequestThatSpeaksForItIsNoted) {
+  const auto have = have_of(site_of(listing_of({{.number = 1}})));
+  const auto steps = difference(have, site_of(listing_of({{.number = 2}})), {});
+  ASSERT_EQ(steps.declare.size(), 1U);
+  EXPECT_EQ(steps.declare[0].request, request_uuid(2));
 }
 
 TEST(DifferenceTest, PriorityZeroDrainsOnceAndABetterOneResumes) {
   const auto running = site_of(listing_of({{}}));
   const auto cancelled = site_of(listing_of({{.priority = "0"}}));
-  EXPECT_THAT(difference(have_of(running), cancelled, Extent::kAll, {}).drain,
-              ElementsAre(container_uuid(1)));
-  EXPECT_TRUE(difference(have_of(cancelled), cancelled, Extent::kAll, {}).empty());
-  EXPECT_THAT(difference(have_of(cancelled), running, Extent::kAll, {}).resume,
-              ElementsAre(container_uuid(1)));
+  const auto drain = difference(have_of(running), cancelled, {});
+  ASSERT_EQ(drain.declare.size(), 1U);
+  EXPECT_TRUE(drain.declare[0].draining);
+  EXPECT_TRUE(difference(have_of(cancelled), cancelled, {}).empty());
+  const auto resume = difference(have_of(cancelled), running, {});
+  ASSERT_EQ(resume.declare.size(), 1U);
+  EXPECT_FALSE(resume.declare[0].draining);
 }
 
 TEST(DifferenceTest, WhoJoinsAnothersContainerGetsNoSayInIt) {
@@ -196,26 +207,37 @@ TEST(DifferenceTest, WhoJoinsAnothersContainerGetsNoSayInIt) {
                              .properties = R"({"meshd":{"admit":"CLUSTER"}})",
                              .created_at = "2025-01-01T00:00:00.000000000Z"};
   const auto have = have_of(site_of(listing_of({mine})));
-  EXPECT_TRUE(difference(have, site_of(listing_of({mine, theirs})), Extent::kAll, {}).empty());
+  EXPECT_TRUE(difference(have, site_of(listing_of({mine, theirs})), {}).empty());
   // Also when mine is gone.
-  const auto alone = difference(have, site_of(listing_of({theirs})), Extent::kAll, {});
+  const auto alone = difference(have, site_of(listing_of({theirs})), {});
   EXPECT_TRUE(alone.empty());
   EXPECT_THAT(alone.problems.at(container_uuid(1)), HasSubstr("stays as declared"));
   // And mine goes on being heard beside it.
   auto cancelled = mine;
   cancelled.priority = "0";
-  EXPECT_THAT(difference(have, site_of(listing_of({cancelled, theirs})), Extent::kAll, {}).drain,
-              ElementsAre(container_uuid(1)));
+  const auto drain = difference(have, site_of(listing_of({cancelled, theirs})), {});
+  ASSERT_EQ(drain.declare.size(), 1U);
+  EXPECT_TRUE(drain.declare[0].draining);
 }
 
 TEST(DifferenceTest, AContainerOfSeveralUsersThatNobodyKnewIsClosed) {
   const auto site =
       site_of(listing_of({{.number = 1, .properties = R"({"meshd":{"serves":[{"port":5432}]}})"},
                           {.number = 2, .user = 2}}));
-  const auto steps = difference({}, site, Extent::kAll, {});
+  const auto steps = difference({}, site, {});
   ASSERT_EQ(steps.declare.size(), 1U);
-  EXPECT_EQ(steps.declare[0], closed(steps.declare[0]));
+  const auto& first = steps.declare[0];
+  EXPECT_EQ(first.declaration, closed(first.declaration));
+  EXPECT_EQ(first.request, "");
   EXPECT_THAT(steps.problems.at(container_uuid(1)), HasSubstr("requests of 2 users"));
+  // And stays so, whoever is left.
+  const std::map<std::string, Declared> have = {
+      {container_uuid(1), {first.declaration, false, ""}}};
+  EXPECT_TRUE(difference(have, site, {}).empty());
+  const auto left = site_of(listing_of({{.properties = R"({"meshd":{"serves":[{"port":1}]}})"}}));
+  const auto later = difference(have, left, {});
+  EXPECT_TRUE(later.empty());
+  EXPECT_THAT(later.problems.at(container_uuid(1)), HasSubstr("several users"));
 }
 
 TEST(DifferenceTest, OfAUsersRequestsTheOldestSpeaks) {
@@ -247,8 +269,8 @@ TEST(NamesTest, ANameThatIsNoneIsToldAndNoOtherSuffers) {
                         link_to(7, container_uuid(3), 1), link_to(8, "", 1)}));
   EXPECT_EQ(site.names.size(), 1U);
   EXPECT_EQ(site.link_problems.size(), 7U);
-  EXPECT_THAT(site.link_problems.at(uuid("o0j2j", 4)), HasSubstr("\\x0d\\x0a"));
-  EXPECT_THAT(site.link_problems.at(uuid("o0j2j", 6)), HasSubstr("stands in another link"));
+  EXPECT_THAT(site.link_problems.at(uuid("o0j2j", 4)).why, HasSubstr("\\x0d\\x0a"));
+  EXPECT_THAT(site.link_problems.at(uuid("o0j2j", 6)).why, HasSubstr("stands in another link"));
 }
 
 }  // namespace

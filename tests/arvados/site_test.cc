@@ -169,8 +169,8 @@ TEST_F(SiteBed, TheSiteIsReadAsItIsAndAsItChanges) {
   EXPECT_EQ(first.names.at("ollama").container, container_uuid(2));
 
   std::map<std::string, Declared> have;
-  for (const auto& step : difference({}, first, Extent::kAll, {}).declare) {
-    have[step.id] = {step, first.find(step.id, step.owner)->draining};
+  for (const auto& step : difference({}, first, {}).declare) {
+    have[step.declaration.id] = {step.declaration, step.draining, step.request};
   }
   // The database's node died: the same request has another container.
   api_.put("containers", container_uuid(2), R"("state":"Cancelled")");
@@ -181,10 +181,10 @@ TEST_F(SiteBed, TheSiteIsReadAsItIsAndAsItChanges) {
   now_ += kPause;
   const auto second = listing(poller);
   const auto site = site_of(second);
-  const auto steps = difference(have, site, Extent::kAll, second.lingering);
+  const auto steps = difference(have, site, second.ended);
   ASSERT_EQ(steps.declare.size(), 1U);
-  EXPECT_EQ(steps.declare[0].id, container_uuid(20));
-  EXPECT_EQ(steps.declare[0].name, "db");
+  EXPECT_EQ(steps.declare[0].declaration.id, container_uuid(20));
+  EXPECT_EQ(steps.declare[0].declaration.name, "db");
   EXPECT_THAT(steps.forget, ElementsAre(container_uuid(2)));
   EXPECT_EQ(site.names.at("ollama").container, container_uuid(20));
 }

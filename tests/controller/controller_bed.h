@@ -83,9 +83,13 @@ class ControllerTest : public testing::Test {
   std::unique_ptr<Controller> make(const std::string& name, MemoryStore*& store) {
     auto own = std::make_unique<MemoryStore>(memory_);
     store = own.get();
-    auto made = Controller::make(
-        std::move(own), {.name = name, .node_declarations = true, .instance = name, .web = web_},
-        now_);
+    auto made = Controller::make(std::move(own),
+                                 {.name = name,
+                                  .node_declarations = true,
+                                  .instance = name,
+                                  .web = web_,
+                                  .arvados = arvados_},
+                                 now_);
     EXPECT_TRUE(made);
     return *std::move(made);
   }
@@ -150,6 +154,7 @@ class ControllerTest : public testing::Test {
 
   std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
   MemoryStore* store_ = nullptr;
+  bool arvados_ = false;
   std::optional<proxy::Site> web_;  // of controllers that are made from then on
   Moment now_{TimePoint(std::chrono::hours(1)), 1'000'000'000};
   std::unique_ptr<Controller> controller_;

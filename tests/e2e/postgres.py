@@ -1,9 +1,11 @@
 """PostgreSQL servers of a test's own: a primary and a synchronous standby, run as a user without
 privileges and reached by sockets in a directory of theirs."""
+import contextlib
 import glob
 import os
 import pathlib
 import pwd
+import shutil
 import signal
 import subprocess
 
@@ -51,8 +53,10 @@ class Server:
         pid = self.process.pid
         shared = (self.dir / "postmaster.pid").read_text().splitlines()
         children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for process in (pid, *map(int, children)):
-            os.kill(process, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        for child in map(int, children):
+            with contextlib.suppress(ProcessLookupError):  # it may have seen that
+                os.kill(child, signal.SIGKILL)
         self.process.wait()
         self.process = None
         if len(shared) > 6:  # its piece of System V memory, which nobody else removes
@@ -60,36 +64,57 @@ class Server:
 
 
 class Pair:
-    """Of which the second takes over. Nothing is made before start()."""
+    """A primary, and a standby that has all that was committed. Nothing is made before start()."""
 
     def __init__(self, directory):
         self.home = pathlib.Path(directory)
-        self.primary = Server(self.home / "a", {"synchronous_standby_names": "standby"})
-        self.standby = Server(self.home / "b", {
-            "primary_conninfo": f"host={self.primary.dir} user=mesh application_name=standby"})
+        self.primary, self.standby = (
+            Server(self.home / own, {"primary_conninfo":
+                                     f"host={self.home / other} user=mesh application_name=standby"})
+            for own, other in ("ab", "ba"))
         # The standby is first, so that libpq passes it by while it takes no writes.
         self.conninfo = f"dbname=postgres user=mesh host={self.standby.dir},{self.primary.dir}"
+        nobody = pwd.getpwnam("nobody")
+        self.owner = (nobody.pw_uid, nobody.pw_gid)
+
+    def as_nobody(self, *argv):
+        subprocess.run(argv, check=True, cwd="/", stdout=subprocess.DEVNULL, user="nobody",
+                       group=self.owner[1], extra_groups=[])
 
     def start(self):
         self.home.mkdir()
-        nobody = pwd.getpwnam("nobody")
-        os.chown(self.home, nobody.pw_uid, nobody.pw_gid)
-        unprivileged = {"user": "nobody", "group": nobody.pw_gid, "extra_groups": []}
-        subprocess.run([programs() / "initdb", "-D", self.primary.dir, "-U", "mesh", "-A", "trust",
-                        "--no-sync", "--no-locale", "-E", "UTF8", "--wal-segsize=1",
-                        "--no-instructions"],
-                       check=True, cwd="/", stdout=subprocess.DEVNULL, **unprivileged)
-        subprocess.run(["cp", "-a", self.primary.dir, self.standby.dir], check=True, **unprivileged)
-        (self.standby.dir / "standby.signal").touch()
+        os.chown(self.home, *self.owner)
+        self.as_nobody(programs() / "initdb", "-D", self.primary.dir, "-U", "mesh", "-A", "trust",
+                       "--no-sync", "--no-locale", "-E", "UTF8", "--wal-segsize=1",
+                       "--no-instructions")
+        self.as_nobody("cp", "-a", self.primary.dir, self.standby.dir)
         self.primary.start()
+        self.start_standby()
+
+    def start_standby(self):
+        """What is committed from now on is on both."""
+        (self.standby.dir / "standby.signal").touch()
         self.standby.start()
+        self.primary.ask("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+        self.primary.ask("SELECT pg_reload_conf()")
         until(lambda: self.primary.ask("SELECT sync_state FROM pg_stat_replication") == "sync",
               "the standby follows")
 
-    def fail_over(self):
-        self.primary.kill()
+    def promote(self):
+        """The primary is dead: the standby takes over, alone."""
         promoted = self.standby.ask("SELECT pg_promote()")
         assert promoted == "t", promoted
+        self.primary, self.standby = self.standby, self.primary
+        self.primary.ask("ALTER SYSTEM RESET synchronous_standby_names")
+        self.primary.ask("SELECT pg_reload_conf()")
+
+    def renew_standby(self):
+        """The one that died comes back as a copy of the other."""
+        shutil.rmtree(self.standby.dir)
+        self.as_nobody(programs() / "pg_basebackup", "-D", self.standby.dir, "-h",
+                       self.primary.dir, "-U", "mesh", "--checkpoint=fast", "--no-sync")
+        (self.standby.dir / ".s.PGSQL.5432.lock").unlink()  # of the other's socket
+        self.start_standby()
 
     def close(self):
         self.primary.kill()

@@ -123,7 +123,8 @@ class ControllersTest(PairTest):
             churn.start()
         try:
             until(lambda: all(len(c.acknowledged) == 5 for c in churns), "they declare", 30)
-            self.pair.fail_over()
+            self.pair.primary.kill()
+            self.pair.promote()
             marks = [len(c.generations) for c in churns]
             until(lambda: all(len(c.generations) > mark + 3 for c, mark in zip(churns, marks)),
                   lambda: f"they declare again: {[c.refusals[-1:] for c in churns]}", 45)

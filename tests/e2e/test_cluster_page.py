@@ -3,14 +3,29 @@ who sees what, what a refusal lacks, what passes now; by keyboard alone; nothing
 declares becomes more than text."""
 import os
 import pathlib
+import subprocess
 import tempfile
 import time
 import unittest
 
 from browser import Browser
-from node import until
-from outside import PORT, PROXY, ZONE, OutsideTest
+from cluster import ClusterTest
+from node import PYTHON, until
+from proxied import PORT, SERVER, Nginx, admin, new_token
 
+ZONE = "mesh.example.org"
+PROXY = "192.0.2.251"  # nginx runs beside the first controller
+WEB = f"""proxy: {{addresses: [{PROXY}]}}
+web:
+  zone: {ZONE}
+  port: {PORT}
+  listen: /run/test/web.sock
+  certificate: /run/test/site.pem
+  certificate_key: /run/test/site.key
+  access_log: /run/test/access.log
+  keep_good_s: 1
+  keep_bad_s: 1
+"""
 PAGE = f"https://mesh.{ZONE}:{PORT}"
 BAD = "<img src=x onerror=hit=1>"
 WORKLOADS = """
@@ -27,20 +42,37 @@ WORKLOADS = """
 PICTURES = os.environ.get("MESHD_PICTURES")
 
 
-class PageTest(OutsideTest):
+class PageTest(ClusterTest):
+    OPTIONS = {"more": WEB}
+
+    @classmethod
+    def before_start(cls):
+        super().before_start()
+        cls.c1 = cls.cluster.controllers[0]
+        cls.n1, cls.n2 = cls.cluster.machines
+        cls.nginx = Nginx(cls.cluster, cls.c1)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.nginx.close()
+        cls.server.kill()
+        cls.server.wait()
+        super().tearDownClass()
+
     @classmethod
     def prepare(cls):
         cls.cluster.apply(WORKLOADS)
         cls.n1.prepare("lab-1")
-        cls.serve(cls.n1, "lab-1")
+        cls.server = subprocess.Popen(
+            cls.n1.command("lab-1", *PYTHON, "-c", SERVER, "lab-1", 8888))
         cls.n1.ctl("wait", "lab-1")
         cls.db = cls.n2.container("db-1")
         cls.db.serve(proto="tcp", port=5432)
         cls.store = cls.n2.container("store-1")
         cls.store.serve(proto="tcp", port=9000)
         cls.worker = cls.n1.container("worker-1")
-        cls.tokens = {user: cls.token(user) for user in ("ada", "bob", "carol")}
-        cls.tokens["root"] = cls.token("root", "--admin")
+        cls.tokens = {user: new_token(cls.c1, user) for user in ("ada", "bob", "carol")}
+        cls.tokens["root"] = new_token(cls.c1, "root", "--admin")
 
     def browser(self):
         browser = Browser({"mesh.example.org": PROXY, f"*.{ZONE}": PROXY})
@@ -231,11 +263,11 @@ class PageTest(OutsideTest):
         self.assertNotIn("lab-1", ada.text())
 
     def test_who_loses_the_token_is_asked_for_another(self):
-        self.tokens["dan"] = self.token("dan")
+        self.tokens["dan"] = new_token(self.c1, "dan")
         dan = self.signed_in("dan")
-        people = self.admin("token", "people").stdout.splitlines()
-        self.admin("token", "remove",
-                   next(line.split()[0] for line in people if " dan " in line))
+        people = admin(self.c1, "token", "people").stdout.splitlines()
+        admin(self.c1, "token", "remove",
+              next(line.split()[0] for line in people if " dan " in line))
         dan.until_text("Sign in", "#sign-in")
 
     def test_it_says_when_it_has_lost_contact(self):

@@ -1,72 +1,67 @@
 """A cluster opened from outside: the real controller and nodes, nginx with what `mesh-controller
 proxy-config` prints, and people with tokens of `mesh-controller token add`."""
-import http.client
 import pathlib
-import socket
-import ssl
+import subprocess
 import unittest
 
-from cluster import ADMIN
-from node import BUILD, run, until
-from outside import PORT, PROXY, WEB, ZONE, OutsideTest
+from cluster import ADMIN, ClusterTest
+from node import BUILD, PYTHON, run, until
+from proxied import PORT, SERVER, Visitor, Nginx, admin, new_token
 
-HOST = "mesh.example.net"
+ZONE, HOST = "mesh.example.org", "mesh.example.net"
 EXAMPLE = pathlib.Path(__file__).parents[2] / "packaging/mesh-controller.yaml"
+PROXY = "192.0.2.251"  # nginx runs beside the first controller
+WEB = f"""proxy: {{addresses: [{PROXY}]}}
+metrics: {{listen: "127.0.0.1:9470"}}
+web:
+  zone: {ZONE}
+  port: {PORT}
+  host: {HOST}
+  ports: 8500-8529
+  listen: /run/test/web.sock
+  certificate: /run/test/site.pem
+  certificate_key: /run/test/site.key
+  access_log: /run/test/access.log
+  keep_good_s: 1
+  keep_bad_s: 1
+"""
 LAB = ("- {{id: {id}, owner: ada, name: {name}, scope: CLUSTER, "
        "publish: [{{port: 8888, http: true, {more}}}]}}\n")
 
 
-class Browser:
-    """Keeps the cookies of each host, as browsers do, and follows no redirect by itself."""
+class WebTest(ClusterTest):
+    OPTIONS = {"more": WEB}
 
-    def __init__(self, token=None):
-        self.cookies = {}
-        self.token = token
+    @classmethod
+    def before_start(cls):
+        super().before_start()
+        cls.c1 = cls.cluster.controllers[0]
+        cls.n1, cls.n2 = cls.cluster.machines
+        cls.servers = {}
+        cls.nginx = Nginx(cls.cluster, cls.c1)
 
-    def get(self, host, path="/", method="GET", port=PORT, headers=()):
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        with context.wrap_socket(socket.create_connection((PROXY, port), timeout=20),
-                                 server_hostname=host) as connection:
-            jar = self.cookies.setdefault(host, {})
-            lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close",
-                     *headers]
-            if jar:
-                lines.append("Cookie: " + "; ".join(f"{k}={v}" for k, v in jar.items()))
-            connection.sendall("\r\n".join([*lines, "", ""]).encode())
-            response = http.client.HTTPResponse(connection, method=method)
-            response.begin()
-            response.text = response.read().decode()
-        for cookie in response.headers.get_all("Set-Cookie", []):
-            name, _, value = cookie.partition(";")[0].partition("=")
-            if "Max-Age=0" in cookie or "1970" in cookie:
-                jar.pop(name, None)
-            else:
-                jar[name] = value
-        return response
-
-    def open(self, host, path="/", port=PORT):
-        """Signs in by the query where it is not, and follows redirects."""
-        if self.token and "__Host-mesh_token" not in self.cookies.get(host, {}):
-            more = "&" if "?" in path else "?"
-            reply = self.get(host, f"{path}{more}api_token={self.token}", port=port)
-            assert reply.status == 303 and reply.headers["Location"] == path, reply.text
-        for _ in range(3):
-            reply = self.get(host, path, port=port)
-            if reply.status != 303:
-                return reply
-        raise AssertionError("redirected for ever")
-
-
-class WebTest(OutsideTest):
-    OPTIONS = {"more": f"{WEB}  host: {HOST}\n  ports: 8500-8529\n"}
+    @classmethod
+    def tearDownClass(cls):
+        cls.nginx.close()
+        for server in cls.servers.values():
+            server.kill()
+            server.wait()
+        super().tearDownClass()
 
     def person(self, user, *options):
-        return Browser(self.token(user, *options))
+        return Visitor(PROXY, new_token(self.c1, user, *options))
 
     def declare(self, name, number=1, more="label: Lab"):
         self.cluster.apply(LAB.format(id=f"{name}-{number}", name=name, more=more))
+
+    def serve(self, machine, name, port=8888):
+        process = subprocess.Popen(machine.command(name, *PYTHON, "-c", SERVER, name, port))
+        self.servers[(name, port)] = process
+
+    def stop_server(self, name, port=8888):
+        server = self.servers.pop((name, port))
+        server.kill()
+        server.wait()
 
     def run_lab(self, name, machine=None, number=1, more="label: Lab"):
         """Declared, attached and serving; its host."""
@@ -104,20 +99,20 @@ class WebTest(OutsideTest):
         ada, bob = self.person("ada"), self.person("bob")
         eve = self.person("eve", "--level", "CAN_READ:ada")
         root = self.person("root", "--admin")
-        self.assertEqual(Browser().get(host).status, 401)
+        self.assertEqual(Visitor(PROXY).get(host).status, 401)
         self.is_told(bob, host, 404)
         self.is_told(eve, host, 403)
-        self.is_told(Browser("mesh_" + "x" * 43), host, 401)
+        self.is_told(Visitor(PROXY, "mesh_" + "x" * 43), host, 401)
         reply = self.reaches(ada, host, "lab-1", "/a?b=c")
         self.assertIn("X-Mesh-User: ada", reply.text)
         self.assertIn("lab-1 /a?b=c\n", reply.text)
         self.assertNotIn(ada.token, reply.text)
         self.assertNotIn("__Host-mesh", reply.text)
         self.reaches(root, host, "lab-1")
-        program = Browser().get(host, headers=[f"Authorization: Bearer {ada.token}"])
+        program = Visitor(PROXY).get(host, headers=[f"Authorization: Bearer {ada.token}"])
         self.assertEqual(program.status, 200)
         self.assertNotIn(ada.token, program.text)
-        self.assertEqual(Browser().get(f"nobody.svc.{ZONE}").status, 404)
+        self.assertEqual(Visitor(PROXY).get(f"nobody.svc.{ZONE}").status, 404)
         for log in ("access.log", "error.log"):
             self.assertNotIn("mesh_", (self.cluster.dir / log).read_text())
 
@@ -127,21 +122,21 @@ class WebTest(OutsideTest):
         eve = self.person("eve", "--level", "CAN_READ:ada")
         self.assertIn("X-Mesh-User: eve", self.reaches(eve, host, "shared-1").text)
         public = self.run_lab("public", more="access: PUBLIC")
-        self.reaches(Browser(), public, "public-1")
+        self.reaches(Visitor(PROXY), public, "public-1")
 
     def test_a_token_that_is_removed_opens_nothing(self):
         host = self.run_lab("removed")
         ada = self.person("ada")
         self.reaches(ada, host, "removed-1")
-        people = self.admin("token", "people").stdout.splitlines()
+        people = admin(self.c1, "token", "people").stdout.splitlines()
         mine = [line.split()[0] for line in people if " ada " in line][-1]
-        self.admin("token", "remove", mine)
+        admin(self.c1, "token", "remove", mine)
         self.is_told(ada, host, 401)
 
     def test_a_name_follows_its_container_without_a_reload(self):
         ada = self.person("ada")
         host = f"moving.svc.{ZONE}"
-        workers = run("pgrep", "-P", self.nginx.pid).stdout
+        workers = self.nginx.pids()
         self.declare("moving")
         self.is_told(ada, host, 503)  # not started
         self.n1.prepare("moving-1")
@@ -165,7 +160,7 @@ class WebTest(OutsideTest):
         self.assertNotIn("left", ada.cookies[host])
         self.n1.ctl("drain", "moving-2")
         self.is_told(ada, host, 410)
-        self.assertEqual(run("pgrep", "-P", self.nginx.pid).stdout, workers)
+        self.assertEqual(self.nginx.pids(), workers)
 
     def test_a_port_that_nobody_published_opens_for_the_owner_on_demand(self):
         self.run_lab("board")
@@ -173,7 +168,7 @@ class WebTest(OutsideTest):
         host = f"board--6006.svc.{ZONE}"
         ada, bob = self.person("ada"), self.person("bob")
         eve = self.person("eve", "--level", "CAN_READ:ada")
-        for stranger, status in ((bob, 404), (eve, 403), (Browser(), 401)):
+        for stranger, status in ((bob, 404), (eve, 403), (Visitor(PROXY), 401)):
             self.is_told(stranger, host, status)
         self.assertEqual([p["port"] for p in self.published("board-1")], [8888])
         self.assertEqual(ada.open(host).status, 503)

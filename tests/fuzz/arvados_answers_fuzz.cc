@@ -46,7 +46,7 @@ void declare_all(const Reply& reply) {
       expect(again && *again == declaration);
     }
   }
-  const auto steps = difference({}, site, Extent::kAll, {});
+  const auto steps = difference({}, site, {});
   expect(steps.declare.size() == site.workloads.size() && steps.forget.empty());
 }
 

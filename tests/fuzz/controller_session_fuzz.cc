@@ -150,8 +150,8 @@ void hear(std::span<const std::uint8_t> data) {
   check_page(*controller);
   const auto other = begin(memory);
   check(other->revision() == controller->revision());
-  check(workload_list(other->cluster()).SerializeAsString() ==
-        workload_list(controller->cluster()).SerializeAsString());
+  check(workload_list(*other).SerializeAsString() ==
+        workload_list(*controller).SerializeAsString());
 }
 
 }  // namespace

@@ -81,6 +81,7 @@ TEST_F(SliceTest, EveryKindOfItemBecomesAValue) {
   own.set_own(true);
   own.mutable_declaration()->add_publish()->set_port(80);
   own.add_opened(8888);
+  own.set_drained(true);
   add_workload(own);
   auto far = workload("far", "10.213.9.1");
   far.set_ready(true);
@@ -100,6 +101,7 @@ TEST_F(SliceTest, EveryKindOfItemBecomesAValue) {
   ASSERT_TRUE(update) << update.error().what;
   EXPECT_EQ(update->own.at("mine").declaration.publish.size(), 1U);
   EXPECT_THAT(update->own.at("mine").opened, ElementsAre(8888));
+  EXPECT_TRUE(update->own.at("mine").drained);
   EXPECT_EQ(update->others.at("far").remote->node, "n2");
   EXPECT_TRUE(update->others.at("far").tcp_ready.at(80).v4);
   const policy::ServiceKey key{policy::Scope::kWorkflow, "r1", "db"};

@@ -27,7 +27,7 @@ using namespace std::chrono_literals;
 using test::output_of;
 
 constexpr const char* kController = "10.99.0.2:7443";
-// Keepalive: 3 s of silence and 2 s for the answer.
+// Keepalive: 2 s of silence, 2 s for the answer, and one that may pass on a busy machine.
 constexpr auto kNoticed = 5s;
 constexpr auto kBack = 3s;
 constexpr auto kSlack = 2s;  // of a machine that is busy with other things; coming back needs none

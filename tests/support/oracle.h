@@ -78,7 +78,7 @@ inline std::optional<IpAddress> place_of(const policy::Workload& s, Family famil
 // Whether new connections to the port at its service's VIP can be led to S. (Not for ready:
 // HTTP.)
 inline bool stands_behind(const policy::Workload& s, Proto proto, int port, Family family) {
-  if (!place_of(s, family) || s.draining) return false;
+  if (!place_of(s, family) || s.drains()) return false;
   for (const auto& entry : s.declaration.serves) {
     if (!in(entry.ports, proto, port)) continue;
     if (s.declaration.ready == policy::ReadyMode::kNone) return true;
