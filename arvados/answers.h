@@ -102,7 +102,7 @@ struct PortLink {
 };
 [[nodiscard]] Answer<std::vector<PortLink>> read_links(const Reply& reply);
 
-// Of those that were asked about.
+// Of those that were asked about, or that the asker may read.
 [[nodiscard]] Answer<std::vector<std::string>> read_live_containers(const Reply& reply);
 
 }  // namespace meshd::arvados

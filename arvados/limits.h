@@ -22,6 +22,8 @@ inline constexpr std::size_t kMaxDepth = 64;
 // Rows of one page. The API's own maximum is 1,000 unless a site changed it, and it may give
 // fewer: pages go on from the last uuid until one is empty.
 inline constexpr std::size_t kPage = 500;
+// Of others' containers, on one person's page: the API gives as many at once.
+inline constexpr std::size_t kMaxReadable = 1'000;
 // A loop that the API keeps alive must end somewhere; a large site has some 10,000 containers.
 inline constexpr std::size_t kMaxRows = 200'000;
 // Ids in one question: an URL of 2 KB; proxies take 8.

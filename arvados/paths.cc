@@ -140,4 +140,9 @@ std::string live_containers_path(std::span<const std::string> containers) {
                R"(["uuid","state"])", "", containers.size(), false);
 }
 
+std::string readable_containers_path(std::size_t limit) {
+  return query("containers", fmt::format(R"([["state","in",{}]])", kLive), R"(["uuid","state"])",
+               R"(["uuid asc"])", limit, false);
+}
+
 }  // namespace meshd::arvados

@@ -49,6 +49,8 @@ inline constexpr std::string_view kUserKind = "tpzed", kRequestKind = "xvhdp",
 // The requests on these containers, where they have not ended; the oldest first.
 [[nodiscard]] std::string requests_on_path(std::span<const std::string> containers,
                                            std::size_t limit);
+// The first so many that the asker may read and that have not ended.
+[[nodiscard]] std::string readable_containers_path(std::size_t limit);
 // Which of these have not ended.
 [[nodiscard]] std::string live_containers_path(std::span<const std::string> containers);
 

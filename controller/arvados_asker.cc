@@ -1,9 +1,12 @@
 #include "controller/arvados_asker.h"
 
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "arvados/access.h"
+#include "arvados/limits.h"
 #include "arvados/paths.h"
 
 namespace meshd::controller {
@@ -39,21 +42,35 @@ struct ArvadosAsker::Asking {
   std::move_only_function<void(Answer)> done;
   arvados::IdentityQuestion who{};
   std::optional<arvados::LevelQuestion> level{};
+  std::optional<arvados::Answer<std::vector<std::string>>> readable{};  // ids
 
   [[nodiscard]] std::optional<arvados::Ask> next() {
     if (auto ask = who.next()) return ask;
+    if (needs_readable()) {
+      return arvados::Ask{arvados::readable_containers_path(arvados::kMaxReadable), false,
+                          arvados::kMaxAnswerBytes};
+    }
     if (!level && needs_level()) {
       level.emplace(*who.answer(), arvados::LevelQuestion::Object{question.id, question.request},
                     question.needed);
     }
     return level ? level->next() : std::nullopt;
   }
-  void take(const arvados::Reply& reply) { level ? level->take(reply) : who.take(reply); }
+  void take(const arvados::Reply& reply) {
+    if (level) {
+      level->take(reply);
+    } else if (needs_readable()) {
+      readable = arvados::read_live_containers(reply);
+    } else {
+      who.take(reply);
+    }
+  }
   // Once next() is absent.
   [[nodiscard]] Answer answer() const {
     if (!who.answer()) return failed(who.answer().error());
     const auto& identity = *who.answer();
     if (question.what == Question::What::kWho) return good(identity, std::nullopt);
+    if (question.what == Question::What::kSees) return sees(identity);
     if (!level) return good(identity, level_elsewhere(identity, question));
     if (level->answer()) return good(identity, level->answer()->level);
     if (level->answer().error().fault == arvados::Fault::kNotFound) {
@@ -63,6 +80,17 @@ struct ArvadosAsker::Asking {
   }
 
  private:
+  // An administrator sees all without it.
+  [[nodiscard]] bool needs_readable() const {
+    return question.what == Question::What::kSees && !readable && !who.next() && who.answer() &&
+           !who.answer()->is_admin;
+  }
+  [[nodiscard]] Answer sees(const arvados::Identity& identity) const {
+    if (readable && !*readable) return failed(readable->error());
+    auto result = good(identity, std::nullopt);
+    if (readable) result.ids = **readable;
+    return result;
+  }
   [[nodiscard]] bool needs_level() const {
     return who.answer() && question.what == Question::What::kLevel &&
            arvados::is_uuid(question.id, arvados::kContainerKind);

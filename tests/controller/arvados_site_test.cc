@@ -255,6 +255,25 @@ TEST_F(ArvadosSiteTest, WhatTheirOwnersMayDo) {
   EXPECT_EQ(level(7), Access::kOwner);
 }
 
+TEST_F(ArvadosSiteTest, WhichContainersSomebodySeesAreThoseThatTheyMayRead) {
+  start();
+  const auto sees = [&](int user) {
+    return ask({.what = proxy::Question::What::kSees,
+                .token = token(user),
+                .id = {},
+                .owner = {},
+                .request = {}});
+  };
+  EXPECT_THAT(sees(1).ids, ElementsAre(container_uuid(1)));
+  EXPECT_EQ(sees(1).user.uuid, user_uuid(1));
+  EXPECT_THAT(sees(2).ids, ElementsAre(container_uuid(1)));
+  EXPECT_EQ(sees(5).kind, Answer::Kind::kGood);
+  EXPECT_TRUE(sees(5).ids.empty());
+  EXPECT_TRUE(sees(7).user.admin);
+  EXPECT_TRUE(sees(7).ids.empty()) << "needs none";
+  EXPECT_EQ(sees(8).kind, Answer::Kind::kBadToken);
+}
+
 TEST_F(ArvadosSiteTest, WhatPeopleDeclaredIsItsOwnersAndAdministrators) {
   start();
   const auto of = [&](int user) {
