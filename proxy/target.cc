@@ -116,7 +116,7 @@ std::expected<Target, HostProblem> parse_target(const Site& site, std::string_vi
   if (!parsed) return Problem(parsed.error());
   if (parsed->host != line_host) return odd("the request line is for another host");
   if (!site.host.empty() && parsed->host == site.host) {
-    if (site.zone.empty() && parsed->port == site.port) return PageTarget{};
+    if (parsed->port == site.port && site.host == page_host(site)) return PageTarget{};
     if (parsed->port < site.first_port || parsed->port > site.last_port) {
       return Problem(HostProblem{421, "not a port of this site"});
     }

@@ -185,7 +185,6 @@ TEST_F(ProxyTargetTest, ASiteWithoutWildcardNamesHasAPortForEachService) {
   EXPECT_EQ(target_of("mesh.example.org:9000"), "outside port 9000");
   EXPECT_EQ(target_of("MESH.example.org.:9099"), "outside port 9099");
   EXPECT_EQ(target_of("mesh.example.org:9100"), "421");
-  EXPECT_EQ(target_of("mesh.example.org"), "421");
   EXPECT_EQ(target_of("db.svc.mesh.example.org"), "421");
 }
 
@@ -193,7 +192,10 @@ TEST_F(ProxyTargetTest, ASiteMayHaveBoth) {
   site_ = {"example.org", 443, "mesh.example.org", 9000, 9099};
   EXPECT_EQ(target_of("mesh.example.org:9000"), "outside port 9000");
   EXPECT_EQ(target_of("db.svc.example.org"), "service db");
-  EXPECT_EQ(target_of("mesh.example.org"), "421") << "nobody's name, but the host of the ports";
+  EXPECT_EQ(target_of("mesh.example.org"), "page") << "of both";
+  site_.host = "ports.example.org";
+  EXPECT_EQ(target_of("ports.example.org:9000"), "outside port 9000");
+  EXPECT_EQ(target_of("ports.example.org"), "421") << "nobody's name, but the host of the ports";
 }
 
 TEST_F(ProxyTargetTest, ASiteThatCannotBeNamesTheField) {
