@@ -154,7 +154,8 @@ function show() {
 
 const labels = () => new Map([
   ...state.others.map((other) => [other.key, other.label]),
-  ...state.workloads.map((w) => [w.id, w.service && w.service !== w.id ? `${w.service} (${w.id})` : w.id])]);
+  ...state.workloads.map((w) =>
+    [w.id, w.service && w.service !== w.id ? `${w.service} (${w.id})` : w.id])]);
 const nameCell = (cell, text, owner) => {
   setText(cell.firstChild, text);
   setText(cell.lastChild, owner && owner !== state.you.owner ? `of ${owner}` : "");
