@@ -6,7 +6,7 @@ import unittest
 
 from cluster import ADMIN, ClusterTest
 from node import BUILD, PYTHON, run, until
-from proxied import PORT, Visitor, Nginx, admin, new_token
+from proxied import PORT, SERVER, Visitor, Nginx, admin, new_token
 
 ZONE, HOST = "mesh.example.org", "mesh.example.net"
 EXAMPLE = pathlib.Path(__file__).parents[2] / "packaging/mesh-controller.yaml"
@@ -24,23 +24,6 @@ web:
   access_log: /run/test/access.log
   keep_good_s: 1
   keep_bad_s: 1
-"""
-# Says who it is and what it was sent.
-SERVER = """
-import http.server, socket, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        body = f"{sys.argv[1]} {self.path}\\n{self.headers}".encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *_):
-        pass
-class Server(http.server.ThreadingHTTPServer):
-    address_family = socket.AF_INET6
-Server(("::", int(sys.argv[2])), Handler).serve_forever()
 """
 LAB = ("- {{id: {id}, owner: ada, name: {name}, scope: CLUSTER, "
        "publish: [{{port: 8888, http: true, {more}}}]}}\n")
