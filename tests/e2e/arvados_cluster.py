@@ -54,15 +54,18 @@ class ArvadosClusterTest(ClusterTest):
     # --- the site ---
 
     @classmethod
-    def commit(cls, number, meshd=None, run_of=None, user=1, of=None, **more):
-        """Request `number` on container `of` (the same number), a step of the run `run_of`."""
-        of = of or number
-        cls.api.put("containers", uuid=container(of), state="Running")
+    def request(cls, number, meshd=None, run_of=None, user=1, of=None, **more):
         cls.api.put("container_requests", uuid=uuid("xvhdp", number),
-                    container_uuid=container(of), modified_by_user_uuid=uuid("tpzed", user),
-                    owner_uuid=uuid("j7d0g", user),
+                    container_uuid=container(of or number),
+                    modified_by_user_uuid=uuid("tpzed", user), owner_uuid=uuid("j7d0g", user),
                     requesting_container_uuid=run_of and container(run_of),
                     properties={"meshd": meshd} if meshd is not None else {}, **more)
+
+    @classmethod
+    def commit(cls, number, meshd=None, run_of=None, user=1, of=None, **more):
+        """Request `number` on container `of` (the same number), a step of the run `run_of`."""
+        cls.request(number, meshd, run_of, user, of, **more)
+        cls.api.put("containers", uuid=container(of or number), state="Running")
 
     @classmethod
     def ended(cls, number, state="Complete"):

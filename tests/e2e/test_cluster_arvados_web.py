@@ -140,8 +140,6 @@ class ArvadosWebTest(ArvadosClusterTest):
                       wild(f"{both[0]}-9000"), wild(f"{both[1]}-9000")):
             with self.subTest(place):
                 self.hold(row, place)
-                row = dict(list(row.items())[:-1]) | {
-                    Visitor(PROXY, token(OWNER) + "garbage"): 401}
         public = wild(f"{both[0]}-8889")
         for place in (public, wild(f"{both[1]}-8889"), self.outside_port(200, 8889)):
             self.hold({None: 200, STRANGER: 200, INACTIVE: 200}, place)
@@ -230,7 +228,7 @@ class ArvadosWebTest(ArvadosClusterTest):
         self.assertIn(container(230), reply.text)
         # Another link of that name changes nothing, and is told.
         self.link(231, "ollama", 231, 8888)
-        until(lambda: "another link" in self.trouble_text(), "it is told")
+        until(lambda: "another link" in str(self.workload(231)["problems"]), "it is told")
         self.assertIn(container(230), self.told(owner, place, 200).text)
         self.api.remove("links", uuid("o0j2j", 231))
         # Pointed to the next request: what the first left in the browser is not sent to it.
@@ -251,9 +249,6 @@ class ArvadosWebTest(ArvadosClusterTest):
         self.end(231, self.n2)
         self.told(owner, place, 410)
         self.end(230)
-
-    def trouble_text(self):
-        return self.cluster.ctl("status", check=False).stdout
 
     def test_the_next_container_of_a_request_has_its_name(self):
         self.run_container(240, {"8888": PRIVATE}, 8888)
@@ -349,7 +344,7 @@ class ArvadosWebTest(ArvadosClusterTest):
         self.api.fault("hang", path=visits)
         slow = {}
         waiting = threading.Thread(
-            target=lambda: slow.update(reply=self.visitor(OWNER).open(*private[:1])))
+            target=lambda: slow.update(reply=self.visitor(ADMINISTRATOR).open(private[0])))
         waiting.start()
         until(lambda: any("api_client" in asked["path"] for asked in self.api.take_asked()),
               "it is asked")
@@ -363,7 +358,7 @@ class ArvadosWebTest(ArvadosClusterTest):
         peer = self.socket(OWNER, private)
         self.api.stop()
         refused = self.told(owner, private, 503)
-        self.assertIn("cannot be", json.loads(refused.text)["errors"][0].lower())
+        self.assertIn("Cannot ask", json.loads(refused.text)["errors"][0])
         self.told(None, public, 200)
         self.assertEqual(peer.recv(4096), b"")
         self.api.start()
@@ -372,18 +367,17 @@ class ArvadosWebTest(ArvadosClusterTest):
         self.end(270)
 
     def told_now(self, visitor, place):
-        return visitor.open(*place[:1], port=place[1]).status
+        return visitor.open(place[0], port=place[1]).status
 
     def test_a_container_of_several_users_is_everybodys_to_read_and_nobodys_to_open(self):
+        self.request(281, of=280, user=STRANGER, published_ports={"8888": PUBLIC})
         self.commit(280, published_ports={"8888": PUBLIC})
-        self.commit(281, of=280, user=STRANGER, published_ports={"8888": PUBLIC})
         self.api.permit(uuid("tpzed", STRANGER), uuid("xvhdp", 281), "can_manage")
-        until(lambda: self.workload(280), "it is declared")
+        self.declared(280)
         self.n1.prepare(container(280))
         for user in (OWNER, STRANGER):
-            self.assertIn(self.told_now(self.visitor(user), wild(f"{container(280)}-8888")),
-                          (403, 404))
-        self.assertEqual(self.told_now(Visitor(PROXY), wild(f"{container(280)}-8888")), 401)
+            self.told(user, wild(f"{container(280)}-8888"), 403)
+        self.told(None, wild(f"{container(280)}-8888"), 401)
         self.n1.ctl("detach", container(280))
         self.ended(280)
 
