@@ -125,6 +125,13 @@ class ArvadosWebTest(ArvadosClusterTest):
         for user, status in row.items():
             self.told(user, place, status)
 
+    def redirects(self, place):
+        """Whoever has a token in the address, good or not, and whatever they do."""
+        for method in ("GET", "POST", "OPTIONS"):
+            reply = Visitor(PROXY).get(place[0], "/a?b=%2f&arvados_api_token=bad", method, place[1])
+            self.assertEqual((reply.status, reply.headers["Location"]), (303, "/a?b=%2f"), method)
+            self.assertIn("HttpOnly", reply.headers["Set-Cookie"])
+
     # --- what must work ---
 
     def test_what_arvados_own_proxy_says_to_whom(self):
@@ -140,6 +147,7 @@ class ArvadosWebTest(ArvadosClusterTest):
                       wild(f"{both[0]}-9000"), wild(f"{both[1]}-9000")):
             with self.subTest(place):
                 self.hold(row, place)
+                self.redirects(place)
         public = wild(f"{both[0]}-8889")
         for place in (public, wild(f"{both[1]}-8889"), self.outside_port(200, 8889)):
             self.hold({None: 200, STRANGER: 200, INACTIVE: 200}, place)
