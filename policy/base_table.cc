@@ -390,6 +390,12 @@ void Builder::endings() {
   rule({accept()});
 
   chain("refuse");
+  // It passed once and was not answered, and leads to a replica that is gone since, until the cut
+  // has reached connection tracking as well: then it is a first packet again, for the VIP.
+  for (const V& v : kBoth) {
+    rule({kFromMesh, CtState{kCtNew}, CtTranslated{}, CtConfirmed{},
+          not_in(v.dest, v.name(SetId::kDrain4)), count("c_held"), drop()});
+  }
   rule({count("c_refused")});
   rule({kFromMesh, go("refuse_c")});
   rule({RateLimit{kLogRate, kLogBurst}, log(kRefusedPrefix)});

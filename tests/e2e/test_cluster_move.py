@@ -57,9 +57,11 @@ class MoveTest(ClusterTest):
               f"worked: {', '.join(f'{gap * 1000:.0f}' for gap in gaps)} ms", flush=True)
         self.assertGreater(outcomes.get("answered", 0), 20 * CLIENTS, "void")
         # Whoever was in the middle of an exchange with the old one has lost it; nobody was
-        # refused one with the new.
+        # refused one with the new. A reset is of a connection that was there, though the client had
+        # not seen it yet: to a SYN it is a refusal.
         wrong = {outcome: count for outcome, count in outcomes.items()
-                 if outcome != "answered" and not outcome.startswith("exchange")}
+                 if outcome != "answered" and not outcome.startswith("exchange")
+                 and not (outcome.startswith("connect") and outcome.endswith("ECONNRESET"))}
         self.assertEqual(wrong, {})
 
 

@@ -204,6 +204,16 @@ TEST_P(BaseTableTest, EgressBeginsByRefusingMeshToMesh) {
   EXPECT_EQ(texts("egress_back").front(), "iifgroup 77 goto refuse");
 }
 
+// Seen: a service moved, and whoever had just called the old one was refused.
+TEST_P(BaseTableTest, WhomAVipLedToSomebodyWhoIsGoneIsNotRefused) {
+  for (const std::size_t which : {0, 1}) {
+    const std::string ip = which == 0 ? "ip" : "ip6", v = which == 0 ? "4" : "6";
+    EXPECT_EQ(texts("refuse")[which],
+              "iifgroup 77 ct state new ct status dnat ct status confirmed " + ip +
+                  " daddr != @drain" + v + " counter name c_held drop");
+  }
+}
+
 TEST_P(BaseTableTest, EverySecondVersionIsThere) {
   std::multiset<std::string> v4, v6;
   for (const auto& chain : table_.chains) {
