@@ -23,6 +23,12 @@ def programs():
     return pathlib.Path(found[-1]).parent
 
 
+def attached_to(number):
+    """How many processes use that piece of System V memory."""
+    rows = [line.split() for line in pathlib.Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+    return next((int(row[6]) for row in rows if row[1] == number), 0)
+
+
 class Server:
     def __init__(self, directory, more):
         self.dir, self.settings = directory, SETTINGS | more
@@ -60,7 +66,10 @@ class Server:
         self.process.wait()
         self.process = None
         if len(shared) > 6:  # its piece of System V memory, which nobody else removes
-            run("ipcrm", "-m", shared[6].split()[1], check=False)
+            number = shared[6].split()[1]
+            # The children end a moment later; until then no server starts in that directory.
+            until(lambda: attached_to(number) == 0, "nobody uses its memory")
+            run("ipcrm", "-m", number, check=False)
 
 
 class Pair:

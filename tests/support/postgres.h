@@ -172,7 +172,7 @@ class PostgresServer {
     exit_of(process_);
     process_ = -1;
     const auto space = line.find_last_of(' ');
-    if (space != std::string::npos) shmctl(std::atoi(line.c_str() + space), IPC_RMID, nullptr);
+    if (space != std::string::npos) remove_shared(std::atoi(line.c_str() + space));
   }
   // What an administrator would say to it. The first column of the first row, as it comes.
   [[nodiscard]] Result<std::string> ask(const std::string& sql) const {
@@ -190,6 +190,16 @@ class PostgresServer {
   }
 
  private:
+  // Once nobody is attached: the children end a moment after the kill, and until then no server
+  // starts in that directory.
+  static void remove_shared(int id) {
+    shmid_ds state{};
+    for (int i = 0; i < 1000 && shmctl(id, IPC_STAT, &state) == 0 && state.shm_nattch > 0; ++i) {
+      usleep(10'000);
+    }
+    shmctl(id, IPC_RMID, nullptr);
+  }
+
   std::string programs_, dir_;
   Settings settings_;
   pid_t process_ = -1;
