@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 
+from cluster import PairTest
 from node import run, until
 
 SETTINGS = {"listen_addresses": "", "dynamic_shared_memory_type": "mmap", "shared_buffers": "8MB",
@@ -128,3 +129,26 @@ class Pair:
     def close(self):
         self.primary.kill()
         self.standby.kill()
+
+
+class PostgresTest(PairTest):
+    """PairTest on two controllers of one database."""
+
+    @classmethod
+    def options(cls):
+        return {"controllers": 2, "postgres": cls.pair.conninfo, **cls.OPTIONS}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.pair = Pair("/run/postgres")
+        super().setUpClass()
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        cls.pair.close()
+
+    @classmethod
+    def before_start(cls):
+        cls.pair.start()
+        super().before_start()
