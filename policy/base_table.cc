@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "policy/changing_rules.h"
 #include "policy/rule_words.h"
 #include "policy/trunk_rules.h"
 
@@ -390,12 +391,7 @@ void Builder::endings() {
   rule({accept()});
 
   chain("refuse");
-  // It passed once and was not answered, and leads to a replica that is gone since, until the cut
-  // has reached connection tracking as well: then it is a first packet again, for the VIP.
-  for (const V& v : kBoth) {
-    rule({kFromMesh, CtState{kCtNew}, CtTranslated{}, CtConfirmed{},
-          not_in(v.dest, v.name(SetId::kDrain4)), count("c_held"), drop()});
-  }
+  rules(overtaken(settings_));
   rule({count("c_refused")});
   rule({kFromMesh, go("refuse_c")});
   rule({RateLimit{kLogRate, kLogBurst}, log(kRefusedPrefix)});

@@ -198,6 +198,30 @@ TEST_F(RulesetVipTest, AnUnansweredConnectIsNotRefusedWhenItsReplicaGoes) {
   }
 }
 
+// As a packet meets them that was on its way during the change: the slots of before, what is
+// allowed and held of after.
+TEST_F(RulesetVipTest, AConnectThatTheChangeOvertakesIsNotRefused) {
+  fill(5432, bed_[1]);
+  fill(8000, bed_[1]);
+  for (const Proto proto : kProtos) bed_.add(bed_.hold(bed_[0], proto, 5432));
+  bed_.add({policy::ElementBuilder(policy::SetId::kHold6Block)
+                .addr(bed_[0].v6)
+                .addr(bed_.vip(Family::kV6))
+                .proto(Proto::kTcp)
+                .port(8000)
+                .build()});
+  for_each_kind([this](Family family, Proto proto) {
+    const auto before = bed_.counter("c_held");
+    EXPECT_EQ(ask(bed_[0], family, proto, 5432, kSilence), Talk::kSilent);
+    EXPECT_GT(bed_.counter("c_held"), before);
+    EXPECT_EQ(ask(bed_[2], family, proto), Talk::kRefused) << "it waits for nothing";
+    EXPECT_EQ(talk(bed_[0].netns, proto, bed_[1].at(family), 5432), Talk::kRefused)
+        << "not the service";
+  });
+  EXPECT_EQ(ask(bed_[0], Family::kV6, Proto::kTcp, 8000, kSilence), Talk::kSilent);
+  EXPECT_EQ(ask(bed_[0], Family::kV4, Proto::kTcp, 8000), Talk::kRefused);
+}
+
 // Root on the node; IPv4 only, since an IPv6 route to lo refuses before any hook.
 TEST_F(RulesetVipTest, NodeItselfUsesIt) {
   fill(5432, bed_[1]);
