@@ -48,6 +48,8 @@ enum class Field : std::uint8_t {
   kInner6Source,
   kTcpSynRst,    // of the TCP flags, these two
   kCtDirection,  // 0 original, 1 reply
+  kCtOriginal4Dest,  // what its first packet was addressed to, before any translation
+  kCtOriginal6Dest,
   kRandomSlot,   // new for every packet, below kSlots
 };
 
