@@ -206,7 +206,10 @@ Step decide(const Directory& directory, const Target& target, const Request& req
     return refuse(Reason::kNotFromHere, place, admitted.user);
   }
   if (const auto why = not_now(place)) return refuse(*why, place, admitted.user);
-  if (place.open == nullptr) return MakeOpening{place.opening->id, place.port, admitted.user};
+  if (place.open == nullptr) {
+    if (place.opening->full) return refuse(Reason::kTooManyOpen, place, admitted.user);
+    return MakeOpening{place.opening->id, place.port, admitted.user};
+  }
   if (!request.container.empty() && request.container != place.opening->id) {
     return change_over(place, request, target, admitted.user);
   }
@@ -254,6 +257,7 @@ constexpr ReasonFacts kReasons[] = {
     {Reason::kNotStarted, 503, "not-started"},
     {Reason::kNotReady, 503, "not-ready"},
     {Reason::kBeingOpened, 503, "being-opened"},
+    {Reason::kTooManyOpen, 503, "too-many-open"},
     {Reason::kCannotAsk, 503, "cannot-ask"},
 };
 
