@@ -48,11 +48,6 @@ class IdentityQuestion {
   std::optional<Answer<Identity>> answer_;
 };
 
-// A level that is enough for `needed`.
-[[nodiscard]] constexpr bool suffices(policy::Access held, policy::Access needed) {
-  return static_cast<int>(held) <= static_cast<int>(needed);
-}
-
 struct Standing {
   policy::Access level = policy::Access::kPublic;
   bool exact = false;  // else it may be higher: nothing was asked past what was needed

@@ -42,13 +42,6 @@ constexpr std::string_view kBareRequestFields =
 
 }  // namespace
 
-bool is_uuid(std::string_view text) {
-  if (text.size() != 27 || text[5] != '-' || text[11] != '-') return false;
-  return std::ranges::all_of(text.substr(0, 5), is_lower_alnum) &&
-         std::ranges::all_of(text.substr(6, 5), is_lower_alnum) &&
-         std::ranges::all_of(text.substr(12), is_lower_alnum);
-}
-
 bool is_uuid(std::string_view text, std::string_view kind) {
   return is_uuid(text) && text.substr(6, 5) == kind;
 }

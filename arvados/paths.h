@@ -11,6 +11,8 @@
 #include <string>
 #include <string_view>
 
+#include "policy/name.h"
+
 namespace meshd::arvados {
 
 // What stands between a uuid's hyphens says what it names.
@@ -19,8 +21,7 @@ inline constexpr std::string_view kUserKind = "tpzed", kRequestKind = "xvhdp",
                                   kLinkKind = "o0j2j";
 // "zzzzz-tpzed-0123456789abcde": five, the kind, fifteen of [0-9a-z].
 [[nodiscard]] bool is_uuid(std::string_view text, std::string_view kind);
-// Of whatever kind.
-[[nodiscard]] bool is_uuid(std::string_view text);
+using policy::is_uuid;  // of whatever kind
 
 // Everything but RFC 3986's unreserved characters, as %XX.
 [[nodiscard]] std::string percent_encode(std::string_view text);

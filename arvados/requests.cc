@@ -121,7 +121,10 @@ void add_names(const Listing& listing, Site& site) {
   for (const auto& link : listing.links) {
     auto problem = link_problem(link);
     const auto at = containers.find(link.request);
-    if (problem.empty() && at == containers.end()) continue;  // its container has ended
+    if (problem.empty() && at == containers.end()) {
+      site.ended_names.insert(link.name);
+      continue;
+    }
     if (problem.empty() &&
         !site.names.emplace(link.name, PortName{std::string(at->second), link.request, link.port})
              .second) {

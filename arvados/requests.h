@@ -63,6 +63,7 @@ struct Site {
   using ByOwner = std::map<std::string, Listed>;
   std::map<std::string, ByOwner> workloads;          // by container
   std::map<std::string, PortName> names;             // whose request has a container now
+  std::set<std::string> ended_names;                 // of links whose request has none
   std::map<std::string, LinkProblem> link_problems;  // by the link's uuid
 
   // What speaks for a workload of that owner; null when nothing does.

@@ -4,9 +4,8 @@
 
 namespace meshd::controller {
 
-void ArvadosNames::take(const std::map<std::string, arvados::PortName>& names, TimePoint now,
-                        const Sink& sink) {
-  for (const auto& [name, at] : names) {
+void ArvadosNames::take(const arvados::Site& site, TimePoint now, const Sink& sink) {
+  for (const auto& [name, at] : site.names) {
     // Not the container: of one request the next has the name when it is declared.
     const proxy::Target target = proxy::RequestTarget{at.request, at.port};
     auto& known = names_[name];
@@ -15,10 +14,10 @@ void ArvadosNames::take(const std::map<std::string, arvados::PortName>& names, T
   }
   for (auto known = names_.begin(); known != names_.end();) {
     const auto at = known++;
-    if (names.contains(at->first)) continue;
+    if (site.names.contains(at->first)) continue;
     auto& gone_at = at->second.gone_at;
     if (!gone_at) gone_at = now;
-    if (now - *gone_at < kNameRemembered) continue;
+    if (site.ended_names.contains(at->first) && now - *gone_at < kNameRemembered) continue;
     if (sink) sink(at->first, std::nullopt);
     names_.erase(at);
   }
@@ -79,7 +78,7 @@ void ArvadosSite::take(const arvados::News& news, const Moment& now) {
   if (const auto* const listing = std::get_if<arvados::Listing>(&news)) {
     const auto site = arvados::site_of(*listing);
     declarer_.take(*listing, site, now);
-    names_.take(site.names, now.steady, sink_);
+    names_.take(site, now.steady, sink_);
     poller_.know(declarer_.known());
   } else if (const auto* const found = std::get_if<arvados::Found>(&news)) {
     declarer_.take(*found, now);

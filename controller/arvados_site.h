@@ -25,14 +25,14 @@
 namespace meshd::controller {
 
 // A name goes with its link's request. Whoever has it in bookmarks is told for so long that what
-// it named has ended.
+// it named has ended; without its link it is nobody's at once.
 inline constexpr auto kNameRemembered = std::chrono::hours(1);
 
 // Names of links, as they come and go. Pure.
 class ArvadosNames {
  public:
   using Sink = std::function<void(const std::string& name, std::optional<proxy::Target>)>;
-  void take(const std::map<std::string, arvados::PortName>& names, TimePoint now, const Sink& sink);
+  void take(const arvados::Site& site, TimePoint now, const Sink& sink);
 
  private:
   struct Name {

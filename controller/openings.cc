@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "controller/installed.h"
+#include "controller/opened.h"
 #include "policy/profile.h"
 
 namespace meshd::controller {
@@ -58,6 +59,7 @@ std::optional<proxy::Opening> opening_of(const Cluster& cluster, const std::stri
     if (publication.proto != Proto::kTcp) continue;
     opening.ports.push_back(open_port(cluster, id, publication));
   }
+  opening.full = workload.opened.size() >= kMaxOpenedPorts;
   return opening;
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 
 #include "dns/server.h"
 #include "dns/socket_address.h"
@@ -15,6 +16,8 @@ namespace {
 // A burst of a whole node's containers fits: some 5,000 queries.
 constexpr int kReceiveQueue = 4 << 20;
 constexpr int kBacklog = 128;
+// How often a port that the kernel picks may turn out to be half taken.
+constexpr int kPicks = 16;
 
 Status set_option(int fd, int level, int option, int value, const char* what) {
   if (setsockopt(fd, level, option, &value, sizeof value) == 0) return {};
@@ -52,6 +55,18 @@ Result<Listener> open_one(const IpAddress& address, std::uint16_t port, bool udp
   return listener;
 }
 
+Result<std::vector<Listener>> open_all(const IpAddress& address, std::uint16_t port, int workers) {
+  std::vector<Listener> listeners;
+  for (int worker = 0; worker < workers; ++worker) {
+    for (const bool udp : {true, false}) {
+      listeners.push_back(TRY(open_one(address, port, udp, worker, workers > 1)));
+      // The first socket's port is everybody's.
+      if (port == 0) port = TRY(local_port(listeners.back().fd.get()));
+    }
+  }
+  return listeners;
+}
+
 }  // namespace
 
 // A colon would end the name in the service manager's list.
@@ -65,14 +80,12 @@ Result<std::vector<Listener>> open_listeners(const std::vector<IpAddress>& addre
                                              std::uint16_t port, int workers) {
   std::vector<Listener> listeners;
   for (const auto& address : addresses) {
-    std::uint16_t chosen = port;
-    for (int worker = 0; worker < workers; ++worker) {
-      for (const bool udp : {true, false}) {
-        listeners.push_back(TRY(open_one(address, chosen, udp, worker, workers > 1)));
-        // The first socket's port is everybody's.
-        if (chosen == 0) chosen = TRY(local_port(listeners.back().fd.get()));
-      }
+    auto own = open_all(address, port, workers);
+    // What the kernel picked for UDP somebody else may have for TCP.
+    for (int again = 0; port == 0 && !own && again < kPicks; ++again) {
+      own = open_all(address, port, workers);
     }
+    std::ranges::move(TRY(std::move(own)), std::back_inserter(listeners));
   }
   return listeners;
 }

@@ -94,16 +94,35 @@ bool still_serves(const policy::World& world, const EraseRequest::Translation& t
   });
 }
 
-// What of a VIP's translation is wrong now, as runs of ports.
+// Whether another slot leads where this one did.
+bool still_leads(const Element& element, const EraseRequest::Translation& translation,
+                 const std::function<bool(const Element&)>& planned) {
+  for (std::uint32_t slot = 0; slot < policy::kSlots; ++slot) {
+    if (planned(policy::ElementBuilder(element.set)
+                    .addr(translation.from)
+                    .proto(translation.proto)
+                    .port(translation.first)
+                    .number(slot)
+                    .data()
+                    .addr(translation.to)
+                    .build())) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// What of a VIP's translation is wrong now, as runs of ports: all of it, or what was not answered.
 std::vector<EraseRequest::Translation> outdated(const policy::World& world,
                                                 const EraseRequest::Translation& translation) {
   std::vector<EraseRequest::Translation> runs;
   for (int number = translation.first; number <= translation.last; ++number) {
     const auto port = static_cast<std::uint16_t>(number);
-    if (still_serves(world, translation, port)) continue;
-    if (runs.empty() || runs.back().last + 1 != number) {
+    const bool serves = still_serves(world, translation, port);
+    if (runs.empty() || runs.back().only_unanswered != serves) {
       runs.push_back(translation);
       runs.back().first = port;
+      runs.back().only_unanswered = serves;
     }
     runs.back().last = port;
   }
@@ -183,9 +202,14 @@ void note_translations(const policy::World& world, const policy::Delta& delta,
     if (kind == Translates::kNo || planned(element)) continue;
     const auto translation = translation_of(element, kind);
     if (!removed.insert(translation).second) continue;
-    const auto wrong =
-        kind == Translates::kPublication ? std::vector{translation} : outdated(world, translation);
-    erase.translations.insert(erase.translations.end(), wrong.begin(), wrong.end());
+    if (kind == Translates::kPublication) {
+      erase.translations.push_back(translation);
+      continue;
+    }
+    for (const auto& wrong : outdated(world, translation)) {
+      if (wrong.only_unanswered && still_leads(element, translation, planned)) continue;
+      erase.translations.push_back(wrong);
+    }
   }
   std::ranges::sort(erase.translations);
   const auto twice = std::ranges::unique(erase.translations);

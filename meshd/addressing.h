@@ -32,7 +32,8 @@ namespace meshd {
 
 // Adds to `erase` what the removed elements translated and is wrong now: a publication's that
 // is not `planned` any more, a VIP's to a workload that is not that service on that port any
-// more. Who merely drains, or is not seen ready, keeps its open connections.
+// more. Who merely drains, or is not seen ready, keeps its open connections, but none that it has
+// not answered: what is sent again is for those who are ready.
 void note_translations(const policy::World& world, const policy::Delta& delta,
                        const std::function<bool(const policy::Element&)>& planned,
                        EraseRequest& erase);

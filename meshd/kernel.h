@@ -38,6 +38,7 @@ struct EraseRequest {
     IpAddress from;  // what the client addressed: a VIP or a node address
     std::uint16_t first = 0, last = 0;
     IpAddress to;  // the endpoint it was translated to
+    bool only_unanswered = false;
     auto operator<=>(const Translation&) const = default;
   };
   std::vector<IpAddress> addresses;  // everything that touches these

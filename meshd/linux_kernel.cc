@@ -316,7 +316,7 @@ Status LinuxKernel::erase_conntrack(const EraseRequest& request) {
   netlink::EraseWish wish;
   wish.addresses = request.addresses;
   for (const auto& t : request.translations) {
-    wish.translations.push_back({t.proto, t.from, t.first, t.last, t.to});
+    wish.translations.push_back({t.proto, t.from, t.first, t.last, t.to, t.only_unanswered});
   }
   if (request.also) {
     wish.also = [&](const netlink::ConntrackEntry& entry) {

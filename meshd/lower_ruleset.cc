@@ -27,8 +27,10 @@ struct Source {
   PayloadBase base{};
   std::uint32_t offset = 0;
   std::uint32_t mask = 0;  // of a field that is part of its bytes; 0: all of them
+  CtKey ct{};
 };
 constexpr Source meta(MetaKey key) { return {Source::Kind::kMeta, key}; }
+constexpr Source ct(CtKey key) { return {.kind = Source::Kind::kCt, .ct = key}; }
 constexpr Source link(std::uint32_t offset) {
   return {Source::Kind::kPayload, {}, PayloadBase::kLink, offset};
 }
@@ -117,7 +119,11 @@ Source source_of(Field field) {
     case Field::kTcpSynRst:
       return transport(kTcpFlags, kSynAndRst);
     case Field::kCtDirection:
-      return {Source::Kind::kCt};
+      return ct(CtKey::kDirection);
+    case Field::kCtOriginal4Dest:
+      return ct(CtKey::kOriginalDest4);
+    case Field::kCtOriginal6Dest:
+      return ct(CtKey::kOriginalDest6);
     case Field::kRandomSlot:
       break;
   }
@@ -331,7 +337,7 @@ class RuleWriter {
         exprs_.push_back(netlink::MetaLoad{source.meta, at});
         break;
       case Source::Kind::kCt:
-        exprs_.push_back(netlink::CtLoad{CtKey::kDirection, at});
+        exprs_.push_back(netlink::CtLoad{source.ct, at});
         break;
       case Source::Kind::kRandom:
         exprs_.push_back(netlink::NumgenRandom{at, policy::kSlots, 0});

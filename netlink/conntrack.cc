@@ -150,7 +150,8 @@ bool EraseMatcher::matches(const ConntrackEntry& entry) const {
   return std::ranges::any_of(candidates, [&entry](const Translation& one) {
     const std::uint16_t port = entry.original.destination_port;
     return entry.proto == static_cast<std::uint8_t>(one.proto) && port >= one.first_port &&
-           port <= one.last_port && entry.reply.source == one.to;
+           port <= one.last_port && entry.reply.source == one.to &&
+           (!one.only_unanswered || (entry.status & IPS_SEEN_REPLY) == 0);
   });
 }
 

@@ -47,6 +47,7 @@ struct Translation {
   IpAddress from;                               // destination of the original direction
   std::uint16_t first_port = 0, last_port = 0;  // its port lies in this range
   IpAddress to;                                 // source of the reply direction
+  bool only_unanswered = false;                 // nothing has come back yet
   auto operator<=>(const Translation&) const = default;
 };
 

@@ -80,7 +80,9 @@ Expr exthdr(const Fields& f) {
 Expr ct(const Fields& f) {
   const auto key = name_of(kCtKeys, f.be32(NFTA_CT_KEY));
   const auto to = reg_of(f, NFTA_CT_DREG);
-  if (!key || !to || f.has(NFTA_CT_DIRECTION)) return unknown("ct");
+  const auto direction = f.octets(NFTA_CT_DIRECTION);
+  if (!key || !to || direction.empty() == of_original(*key)) return unknown("ct");
+  if (!direction.empty() && direction[0] != kOriginalDirection) return unknown("ct");
   return CtLoad{*key, *to};
 }
 

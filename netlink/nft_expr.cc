@@ -53,7 +53,9 @@ struct Check {
     if ((e.length != 2 && e.length != 4) || e.offset > 255) return "not in an option";
     return reg(e.from, e.length);
   }
-  std::string operator()(const CtLoad& e) const { return reg(e.to, 4); }
+  std::string operator()(const CtLoad& e) const {
+    return reg(e.to, e.key == CtKey::kOriginalDest6 ? 16 : 4);
+  }
   std::string operator()(const NumgenRandom& e) const {
     return e.modulus == 0 ? "numgen modulus 0" : reg(e.to, 4);
   }
@@ -180,6 +182,7 @@ struct Lower {
     auto out = new_expr("ct");
     nftnl_expr_set_u32(out.get(), NFTNL_EXPR_CT_KEY, number_of(kCtKeys, e.key));
     nftnl_expr_set_u32(out.get(), NFTNL_EXPR_CT_DREG, number(e.to));
+    if (of_original(e.key)) nftnl_expr_set_u8(out.get(), NFTNL_EXPR_CT_DIR, kOriginalDirection);
     return out;
   }
   Out operator()(const NumgenRandom& e) const {

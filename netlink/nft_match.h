@@ -79,7 +79,14 @@ struct TcpOptionStore {
   Reg from = {};
   auto operator<=>(const TcpOptionStore&) const = default;
 };
-enum class CtKey : std::uint8_t { kState, kDirection, kStatus, kMark };
+enum class CtKey : std::uint8_t {
+  kState,
+  kDirection,
+  kStatus,
+  kMark,
+  kOriginalDest4,  // what the first packet was addressed to; no match in the other IP version
+  kOriginalDest6
+};
 struct CtLoad {
   CtKey key{};
   Reg to = {};

@@ -45,12 +45,19 @@ inline constexpr NumberTable<PayloadBase, 3> kPayloadBases = {{
     {PayloadBase::kNetwork, NFT_PAYLOAD_NETWORK_HEADER},
     {PayloadBase::kTransport, NFT_PAYLOAD_TRANSPORT_HEADER},
 }};
-inline constexpr NumberTable<CtKey, 4> kCtKeys = {{
+inline constexpr NumberTable<CtKey, 6> kCtKeys = {{
     {CtKey::kState, NFT_CT_STATE},
     {CtKey::kDirection, NFT_CT_DIRECTION},
     {CtKey::kStatus, NFT_CT_STATUS},
     {CtKey::kMark, NFT_CT_MARK},
+    {CtKey::kOriginalDest4, NFT_CT_DST_IP},
+    {CtKey::kOriginalDest6, NFT_CT_DST_IP6},
 }};
+// Keys that the kernel reads of one direction. Ours name the original one, IP_CT_DIR_ORIGINAL.
+inline constexpr std::uint8_t kOriginalDirection = 0;
+constexpr bool of_original(CtKey key) {
+  return key == CtKey::kOriginalDest4 || key == CtKey::kOriginalDest6;
+}
 inline constexpr NumberTable<CompareOp, 6> kCompareOps = {{
     {CompareOp::kEqual, NFT_CMP_EQ},
     {CompareOp::kNotEqual, NFT_CMP_NEQ},

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "policy/changing_rules.h"
 #include "policy/gateway_rules.h"
 #include "policy/rule_words.h"
 #include "policy/trunk_rules.h"
@@ -395,6 +396,7 @@ void Builder::endings() {
   rule({accept()});
 
   chain("refuse");
+  rules(overtaken(settings_));
   rule({count("c_refused")});
   rule({kFromMesh, go("refuse_c")});
   rule({RateLimit{kLogRate, kLogBurst}, log(kRefusedPrefix)});

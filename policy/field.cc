@@ -48,6 +48,8 @@ constexpr std::array kFields = {
     FieldInfo{"@th,304,128", kAddr6, 16, 0, kUdp, false},
     FieldInfo{"tcp flags & (syn | rst) ==", kMark, 1, 0, kTcp, false},
     FieldInfo{"ct direction", kMark, 1, 0, 0, true},
+    FieldInfo{"ct original ip daddr", kAddr4, 4, 4, 0, false},
+    FieldInfo{"ct original ip6 daddr", kAddr6, 16, 6, 0, false},
     FieldInfo{"numgen random mod 16", kSlot, 4, 0, 0, true},
 };
 static_assert(kFields.size() == static_cast<std::size_t>(Field::kRandomSlot) + 1);

@@ -46,9 +46,11 @@ enum class Field : std::uint8_t {
   kInnerEthertype,
   kInner4Source,
   kInner6Source,
-  kTcpSynRst,    // of the TCP flags, these two
-  kCtDirection,  // 0 original, 1 reply
-  kRandomSlot,   // new for every packet, below kSlots
+  kTcpSynRst,        // of the TCP flags, these two
+  kCtDirection,      // 0 original, 1 reply
+  kCtOriginal4Dest,  // what its first packet was addressed to, before any translation
+  kCtOriginal6Dest,
+  kRandomSlot,  // new for every packet, below kSlots
 };
 
 // What a field is, beyond where its bytes lie.

@@ -25,6 +25,7 @@ class WorkloadBuilder {
 
   Fragment build() {
     if (is_here()) identity();
+    if (workload_.drains()) closing();
     for (const auto& provider : providers_) edges(*provider.workload, provider.ranges);
     if (is_here()) {
       holds();
@@ -56,9 +57,15 @@ class WorkloadBuilder {
               .addr(address));
       add(ElementBuilder(pick(family, SetId::kLocal4, SetId::kLocal6)).addr(address));
       add(ElementBuilder(pick(family, SetId::kSelf4, SetId::kSelf6)).addr(address).addr(address));
-      if (workload_.drains()) {
-        add(ElementBuilder(pick(family, SetId::kDrain4, SetId::kDrain6)).addr(address));
-      }
+    }
+  }
+
+  // Wherever it is: a consumer's node refuses what the provider's cannot, see overtaken().
+  void closing() {
+    for (const auto family : kFamilies) {
+      const auto& address = workload_.address(family);
+      if (!address) continue;
+      add(ElementBuilder(pick(family, SetId::kDrain4, SetId::kDrain6)).addr(*address));
     }
   }
 

@@ -17,16 +17,6 @@ bool is_alnum(char c) { return is_lower(c) || is_digit(c); }
 // Resolved specially by clients, or parts of our own names.
 constexpr std::array kReserved = {"localhost", "wpad", "isatap", "id", "svc", "wf", "why"};
 
-bool looks_like_uuid(std::string_view text) {  // zzzzz-dz642-a1b2c3d4e5f6g7h
-  constexpr std::size_t kDashes[] = {5, 11};
-  if (text.size() != 27) return false;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool dash = i == kDashes[0] || i == kDashes[1];
-    if (dash ? text[i] != '-' : !is_alnum(text[i])) return false;
-  }
-  return true;
-}
-
 std::string shape_problem(std::string_view text) {
   if (text.empty()) return "is empty";
   if (text.size() > kMaxLabelBytes) return "is longer than 63 characters";
@@ -48,6 +38,16 @@ std::vector<std::string_view> split(std::string_view text) {
 
 }  // namespace
 
+bool is_uuid(std::string_view text) {
+  constexpr std::size_t kBytes = 27, kDashes[] = {5, 11};
+  if (text.size() != kBytes) return false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool dash = i == kDashes[0] || i == kDashes[1];
+    if (dash ? text[i] != '-' : !is_alnum(text[i])) return false;
+  }
+  return true;
+}
+
 std::string label_problem(LabelKind kind, std::string_view text) {
   auto problem = shape_problem(text);
   if (!problem.empty() || kind == LabelKind::kPortName) return problem;
@@ -55,7 +55,7 @@ std::string label_problem(LabelKind kind, std::string_view text) {
   if (text.find("--") != std::string_view::npos) return "must not contain \"--\"";
   if (std::ranges::all_of(text, is_digit)) return "must not be all digits";
   if (std::ranges::find(kReserved, text) != kReserved.end()) return "is a reserved word";
-  if (kind == LabelKind::kName && looks_like_uuid(text)) {
+  if (kind == LabelKind::kName && is_uuid(text)) {
     return "must not look like a container's UUID";
   }
   return {};

@@ -25,6 +25,8 @@ enum class LabelKind { kId, kName, kWorkflow, kPortName };
 [[nodiscard]] std::string owner_problem(std::string_view text);
 // A whole domain name, lower case, without a final dot: for the zone.
 [[nodiscard]] std::string zone_problem(std::string_view text);
+// As Arvados names all it has: zzzzz-dz642-a1b2c3d4e5f6g7h.
+[[nodiscard]] bool is_uuid(std::string_view text);
 
 [[nodiscard]] std::string instance_fqdn(std::string_view zone, std::string_view id);
 [[nodiscard]] std::string service_fqdn(std::string_view zone, const ServiceKey& key);

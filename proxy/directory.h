@@ -56,6 +56,7 @@ struct Opening {
   State state = State::kWaiting;
   std::vector<OpenPort> ports;  // as declared, then on demand
   bool stale = false;           // its node has not been heard of for a while
+  bool full = false;            // no more ports of it are opened on demand
   bool operator==(const Opening&) const = default;
 
   [[nodiscard]] const OpenPort* open_port(std::uint16_t port) const;  // null: not published

@@ -121,7 +121,7 @@ class Endpoint::Loop {
  public:
   Loop(EndpointOptions options, Gate::Parts parts, Listener listener)
       : names_(std::move(options.names)),
-        look_again_(options.look_again),
+        look_again_(std::min(options.look_again, options.cache.positive / 4)),
         listener_(std::move(listener)),
         gate_(std::move(parts)) {}
   Loop(const Loop&) = delete;

@@ -41,7 +41,8 @@ struct EndpointOptions {
   CacheLimits cache;
   // An Asker that takes longer is not waited for; nginx waits for 30 s.
   Duration ask_limit = std::chrono::seconds(20);
-  // How often what is open is looked at: websockets, the token file.
+  // How often what is open is looked at: websockets, the token file. At least four times while an
+  // answer counts, so that the next one is there before.
   Duration look_again = std::chrono::seconds(1);
 };
 

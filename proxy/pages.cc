@@ -55,6 +55,9 @@ constexpr Words kWords[] = {
      "The service is starting. This page tries again by itself.", 2},
     {Reason::kBeingOpened, "One moment",
      "This port is being opened for you. This page tries again by itself.", 1},
+    {Reason::kTooManyOpen, "Too many ports are open",
+     "As many ports of this container as are opened without being published are in use. One that "
+     "nobody uses closes by itself after some minutes; then load this page again."},
     {Reason::kCannotAsk, "Cannot ask who you are",
      "Whoever knows what you may open does not answer at present. This page tries again by itself.",
      5},

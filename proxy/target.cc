@@ -189,12 +189,7 @@ std::string target_text(const Target& target) {
 }
 
 bool is_arvados_uuid(std::string_view text, std::string_view type) {
-  constexpr std::size_t kClusterIdBytes = 5;
-  const auto alnum = [](char c) { return is_digit(c) || (c >= 'a' && c <= 'z'); };
-  return text.size() == kUuidBytes && text[kClusterIdBytes] == '-' && text[11] == '-' &&
-         text.substr(kClusterIdBytes + 1, type.size()) == type &&
-         std::ranges::all_of(text.substr(0, kClusterIdBytes), alnum) &&
-         std::ranges::all_of(text.substr(12), alnum);
+  return policy::is_uuid(text) && text.substr(6, type.size()) == type;
 }
 
 std::optional<std::uint16_t> parse_port(std::string_view text) {

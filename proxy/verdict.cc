@@ -33,23 +33,19 @@ std::uint64_t lot(std::string_view client, std::string_view id) {
   return hash ^ hash >> 32U;
 }
 
-// The best of several replicas, or of containers that one request has had. Who has come before
-// stays with the same one while that can be: another one knows nothing of them.
-Place best_of(const std::vector<Place>& places, const Request& request) {
+// Of several replicas, or of containers that one request has had, the highest is meant. Who has
+// come before stays with the same one while that can be: another one knows nothing of them.
+std::array<std::uint64_t, 5> rank(const Place& place, const Request& request) {
   const auto client = request.client ? request.client->to_string() : std::string();
-  const auto rank = [&](const Place& place) {
-    const bool known = place.opening->id == request.container;
-    return std::array<std::uint64_t, 5>{
-        place.ready() ? 1U : 0U, place.opening->state == State::kDraining ? 0U : 1U,
-        place.opening->stale ? 0U : 1U, known ? 1U : 0U, lot(client, place.opening->id)};
-  };
-  return *std::ranges::max_element(places, {}, rank);
+  const bool known = place.opening->id == request.container;
+  return {place.ready() ? 1U : 0U, place.opening->state == State::kDraining ? 0U : 1U,
+          place.opening->stale ? 0U : 1U, known ? 1U : 0U, lot(client, place.opening->id)};
 }
 
 Found choose(const Directory::Openings& openings, const std::optional<std::uint16_t>& port,
              const Request& request) {
   if (openings.empty()) return Reason::kNoSuchName;
-  std::vector<Place> places;
+  std::optional<Place> best;
   bool lives = false;
   for (const auto& opening : openings) {
     if (opening->state == State::kEnded) continue;
@@ -57,11 +53,12 @@ Found choose(const Directory::Openings& openings, const std::optional<std::uint1
     const auto* open = port ? opening->open_port(*port) : opening->first_http();
     if (open != nullptr && !open->http) continue;  // raw: speaks another language
     if (open == nullptr && !port) continue;
-    places.push_back({opening.get(), port ? *port : open->port, open});
+    const Place place{opening.get(), port ? *port : open->port, open};
+    if (!best || rank(place, request) > rank(*best, request)) best = place;
   }
   if (!lives) return Reason::kEnded;
-  if (places.empty()) return Reason::kNoSuchPort;
-  return best_of(places, request);
+  if (!best) return Reason::kNoSuchPort;
+  return *best;
 }
 
 Found find_direct(const Directory& directory, const Target& target, const Request& request) {
@@ -209,7 +206,10 @@ Step decide(const Directory& directory, const Target& target, const Request& req
     return refuse(Reason::kNotFromHere, place, admitted.user);
   }
   if (const auto why = not_now(place)) return refuse(*why, place, admitted.user);
-  if (place.open == nullptr) return MakeOpening{place.opening->id, place.port, admitted.user};
+  if (place.open == nullptr) {
+    if (place.opening->full) return refuse(Reason::kTooManyOpen, place, admitted.user);
+    return MakeOpening{place.opening->id, place.port, admitted.user};
+  }
   if (!request.container.empty() && request.container != place.opening->id) {
     return change_over(place, request, target, admitted.user);
   }
@@ -257,6 +257,7 @@ constexpr ReasonFacts kReasons[] = {
     {Reason::kNotStarted, 503, "not-started"},
     {Reason::kNotReady, 503, "not-ready"},
     {Reason::kBeingOpened, 503, "being-opened"},
+    {Reason::kTooManyOpen, 503, "too-many-open"},
     {Reason::kCannotAsk, 503, "cannot-ask"},
 };
 

@@ -45,6 +45,7 @@ enum class Reason : std::uint8_t {
   kNotStarted,     // 503
   kNotReady,       // 503
   kBeingOpened,    // 503: a publication on demand is under way
+  kTooManyOpen,    // 503: and no further one is made
   kCannotAsk,      // 503
 };
 [[nodiscard]] int status_of(Reason reason);

@@ -213,15 +213,5 @@ TEST_F(LevelTest, WhatIsNoContainerOfArvadosIsNotAskedAbout) {
   EXPECT_EQ(question.answer().error().fault, Fault::kNotFound);
 }
 
-TEST(SufficesTest, LevelsAreALadder) {
-  const Access levels[] = {Access::kOwner, Access::kCanManage, Access::kCanWrite, Access::kCanRead,
-                           Access::kPublic};
-  for (int held = 0; held < 5; ++held) {
-    for (int needed = 0; needed < 5; ++needed) {
-      EXPECT_EQ(suffices(levels[held], levels[needed]), held <= needed);
-    }
-  }
-}
-
 }  // namespace
 }  // namespace meshd::arvados

@@ -214,17 +214,26 @@ TEST(ArvadosNamesTest, WhatANameStoodForIsRememberedForAWhile) {
   };
   ArvadosNames names;
   TimePoint now{1h};
-  const std::map<std::string, arvados::PortName> one = {
-      {"a", {container_uuid(1), request_uuid(1), 80}}};
-  names.take(one, now, sink);
-  names.take(one, now, sink);
-  names.take({}, now, sink);
-  names.take({}, now + kNameRemembered - 1s, sink);
+  const auto of = [](int request) {
+    arvados::Site site;
+    site.names = {{"a", {container_uuid(request), request_uuid(request), 80}}};
+    return site;
+  };
+  arvados::Site ended;
+  ended.ended_names = {"a"};
+  names.take(of(1), now, sink);
+  names.take(of(1), now, sink);
+  names.take(ended, now, sink);
+  names.take(ended, now + kNameRemembered - 1s, sink);
   EXPECT_THAT(told, ElementsAre("a " + to(1)));
-  names.take({{"a", {container_uuid(2), request_uuid(2), 80}}}, now, sink);
-  names.take({}, now, sink);
-  names.take({}, now + kNameRemembered, sink);
+  names.take(of(2), now, sink);
+  names.take(ended, now, sink);
+  names.take(ended, now + kNameRemembered, sink);
   EXPECT_THAT(told, ElementsAre("a " + to(1), "a " + to(2), "a gone"));
+  told.clear();
+  names.take(of(1), now, sink);
+  names.take({}, now, sink);
+  EXPECT_THAT(told, ElementsAre("a " + to(1), "a gone")) << "its link is gone";
 }
 
 // --- the proxy's questions -----------------------------------------------------------

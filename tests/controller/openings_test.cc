@@ -215,9 +215,18 @@ TEST_F(OpeningsTest, PortsStandAsDeclaredThenOnDemand) {
   endpoint.mutable_published(0)->set_port(6006);
   after([&] { bed_.report("n1", {endpoint}); });
   EXPECT_TRUE(port("a", 6006).ready);
+  for (std::uint16_t more = 1; more < kMaxOpenedPorts; ++more) {
+    EXPECT_FALSE(opening("a").full);
+    after([&] {
+      ok(bed_.fold(open_port(bed_.cluster, "a", static_cast<std::uint16_t>(10'000 + more), "ada",
+                             bed_.now)));
+    });
+  }
+  EXPECT_TRUE(opening("a").full);
   bed_.pass(kOpenIdle + kUseStored);
   after([&] { bed_.fold(shut_idle(bed_.cluster, bed_.now)); });
   EXPECT_EQ(opening("a").open_port(6006), nullptr);
+  EXPECT_FALSE(opening("a").full);
 }
 
 TEST_F(OpeningsTest, OfANodeThatIsNotHeardOfItIsSaid) {

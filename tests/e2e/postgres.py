@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 
+from cluster import PairTest
 from node import run, until
 
 SETTINGS = {"listen_addresses": "", "dynamic_shared_memory_type": "mmap", "shared_buffers": "8MB",
@@ -21,6 +22,12 @@ def programs():
     if not found:
         raise AssertionError("PostgreSQL is not installed (package postgresql-15)")
     return pathlib.Path(found[-1]).parent
+
+
+def attached_to(number):
+    """How many processes use that piece of System V memory."""
+    rows = [line.split() for line in pathlib.Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+    return next((int(row[6]) for row in rows if row[1] == number), 0)
 
 
 class Server:
@@ -60,7 +67,10 @@ class Server:
         self.process.wait()
         self.process = None
         if len(shared) > 6:  # its piece of System V memory, which nobody else removes
-            run("ipcrm", "-m", shared[6].split()[1], check=False)
+            number = shared[6].split()[1]
+            # The children end a moment later; until then no server starts in that directory.
+            until(lambda: attached_to(number) == 0, "nobody uses its memory")
+            run("ipcrm", "-m", number, check=False)
 
 
 class Pair:
@@ -119,3 +129,26 @@ class Pair:
     def close(self):
         self.primary.kill()
         self.standby.kill()
+
+
+class PostgresTest(PairTest):
+    """PairTest on two controllers of one database."""
+
+    @classmethod
+    def options(cls):
+        return {"controllers": 2, "postgres": cls.pair.conninfo, **cls.OPTIONS}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.pair = Pair("/run/postgres")
+        super().setUpClass()
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        cls.pair.close()
+
+    @classmethod
+    def before_start(cls):
+        cls.pair.start()
+        super().before_start()

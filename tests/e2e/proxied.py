@@ -1,30 +1,39 @@
 """nginx beside a controller, with the text that `mesh-controller proxy-config` prints, who comes
 through it, and whom they come to."""
 import http.client
-import pathlib
-import socket
-import ssl
-import subprocess
 
-from node import BUILD, run, until
+import nginx
+from nginx import PORT, connect
+from node import BUILD, run
 
-PORT = 8443
-# Says who it is and what it was sent.
+# Says at each port who it is and what it was sent; a websocket's bytes it sends back.
 SERVER = """
-import http.server, socket, sys
+import http.server, socket, sys, threading
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
+        if self.headers["Upgrade"]:
+            return self.echo()
         body = f"{sys.argv[1]} {self.path}\\n{self.headers}".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+    do_OPTIONS = do_GET
+    def echo(self):
+        self.close_connection = True
+        self.send_response_only(101)
+        self.send_header("Upgrade", self.headers["Upgrade"])
+        self.send_header("Connection", "Upgrade")
+        self.end_headers()
+        while data := self.connection.recv(4096):
+            self.wfile.write(data)
     def log_message(self, *_):
         pass
 class Server(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET6
-Server(("::", int(sys.argv[2])), Handler).serve_forever()
+for port in sys.argv[2:]:
+    threading.Thread(target=Server(("::", int(port)), Handler).serve_forever).start()
 """
 
 
@@ -36,54 +45,12 @@ def new_token(controller, user, *options):
     return admin(controller, "token", "add", user, *options).stdout.strip()
 
 
-class Nginx:
+class Nginx(nginx.Nginx):
     """In the controller's network. The site's certificate is /run/test/site.pem."""
 
-    def __init__(self, cluster, controller, more="", connections=512):
-        self.address, folder = controller.address, cluster.dir
-        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-            "-nodes", "-days", "1", "-subj", "/CN=mesh.example.org", "-keyout", folder / "site.key",
-            "-out", folder / "site.pem")
-        (folder / "mesh.conf").write_text(admin(controller, "proxy-config").stdout)
-        paths = "".join(f"  {name}_temp_path {folder}/{name};\n" for name in
-                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        (folder / "nginx.conf").write_text(
-            f"user root;\nworker_processes 1;\nworker_rlimit_nofile 65536;\n"
-            f"pid {folder}/nginx.pid;\nerror_log {folder}/error.log info;\n"
-            f"events {{ worker_connections {connections}; }}\n"
-            f"http {{\n{paths}  include {folder}/mesh.conf;\n{more}}}\n")
-        command = ["/usr/sbin/nginx", "-p", folder, "-e", folder / "error.log", "-c",
-                   folder / "nginx.conf"]
-        tested = controller.run(*command, "-t", check=False)
-        assert tested.returncode == 0 and "warn" not in tested.stderr, tested.stderr
-        self.process = subprocess.Popen(controller.inside(*command, "-g", "daemon off;"))
-        until(self.listens, "nginx listens")
-
-    def listens(self):
-        assert self.process.poll() is None, "nginx has ended"
-        try:
-            socket.create_connection((self.address, PORT)).close()
-            return True
-        except OSError:
-            return False
-
-    def pids(self):
-        """Its master's, and its worker's."""
-        pid = self.process.pid
-        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [pid, *map(int, children)]
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait(20)
-
-
-def connect(address, host, port=PORT):
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(socket.create_connection((address, port), timeout=20),
-                               server_hostname=host)
+    def __init__(self, cluster, controller, **options):
+        super().__init__(cluster.dir, admin(controller, "proxy-config").stdout, controller.address,
+                         lambda command: controller.inside(*command), **options)
 
 
 class Visitor:
@@ -122,7 +89,9 @@ class Visitor:
         if self.token and "__Host-mesh_token" not in self.cookies.get(host, {}):
             more = "&" if "?" in path else "?"
             reply = self.get(host, f"{path}{more}api_token={self.token}", port=port)
-            assert reply.status == 303 and reply.headers["Location"] == path, reply.text
+            if reply.status != 303:  # there is nothing to sign in to
+                return reply
+            assert reply.headers["Location"] == path, reply.headers
         for _ in range(3):
             reply = self.get(host, path, port=port)
             if reply.status != 303:

@@ -5,9 +5,8 @@ import threading
 import time
 import unittest
 
-from cluster import PairTest
 from node import VOLATILE, canonical, until
-from postgres import Pair
+from postgres import PostgresTest
 
 STALE, DISMISS = 3, 9
 LATE = "- {{id: late{}, owner: ada, workflow: r1, peers: [{{name: db}}]}}\n"
@@ -43,26 +42,12 @@ class Churn(threading.Thread):
             self.longest, self.last = max(self.longest, now - self.last), now
 
 
-class ControllersTest(PairTest):
-    @classmethod
-    def options(cls):
-        return {"nodes": 3, "controllers": 2, "postgres": cls.pair.conninfo,
-                "more": f"stale_after_s: {STALE}\ndismiss_after_s: {DISMISS}\n"}
-
-    @classmethod
-    def setUpClass(cls):
-        cls.pair = Pair("/run/postgres")
-        super().setUpClass()
-
-    @classmethod
-    def tearDownClass(cls):
-        super().tearDownClass()
-        cls.pair.close()
+class ControllersTest(PostgresTest):
+    OPTIONS = {"nodes": 3, "more": f"stale_after_s: {STALE}\ndismiss_after_s: {DISMISS}\n"}
 
     @classmethod
     def before_start(cls):
-        cls.pair.start()
-        cls.cluster.make()
+        super().before_start()
         # Each node to a controller of its own; the third to either.
         cls.c1, cls.c2 = cls.cluster.controllers
         for node, far in ((0, cls.c2), (1, cls.c1)):

@@ -28,6 +28,8 @@ class GatewayTest(ClusterTest):
         for machine in (cls.n2, cls.n3):  # n2 only says so: the controller does not name it
             with open(machine.config, "a", encoding="utf-8") as config:
                 config.write("gateway: true\n")
+        for machine in cls.cluster.machines:  # each refusal is to be heard
+            machine.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/icmp_ratemask")
 
     @classmethod
     def prepare(cls):

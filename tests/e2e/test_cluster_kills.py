@@ -6,9 +6,8 @@ import random
 import time
 import unittest
 
-from cluster import PairTest
 from node import until
-from postgres import Pair
+from postgres import PostgresTest
 
 ROUNDS = int(os.environ.get("MESHD_KILLS", "8"))
 SEED = int(os.environ.get("MESHD_SEED", "8"))
@@ -71,25 +70,8 @@ class Primary:
         self.pair.renew_standby()
 
 
-class KillsTest(PairTest):
-    @classmethod
-    def options(cls):
-        return {"nodes": 3, "controllers": 2, "postgres": cls.pair.conninfo}
-
-    @classmethod
-    def setUpClass(cls):
-        cls.pair = Pair("/run/postgres")
-        super().setUpClass()
-
-    @classmethod
-    def tearDownClass(cls):
-        super().tearDownClass()
-        cls.pair.close()
-
-    @classmethod
-    def before_start(cls):
-        cls.pair.start()
-        super().before_start()
+class KillsTest(PostgresTest):
+    OPTIONS = {"nodes": 3}
 
     @classmethod
     def prepare(cls):

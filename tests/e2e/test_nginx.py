@@ -8,8 +8,10 @@ import threading
 import time
 import unittest
 
-from web import (HOST, LIMIT_S, PORT, Container, Endpoint, Nginx, get, headers_of, listen_unix,
-                 read_head, reply_of, reply_with, send, until)
+from nginx import PORT
+from node import until
+from web import (HOST, LIMIT_S, Container, Endpoint, Nginx, get, headers_of, listen_unix, read_head,
+                 reply_of, reply_with, send)
 
 TOKEN = "mesh_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 
@@ -134,8 +136,8 @@ class NginxTest(unittest.TestCase):
         self.assertEqual(get(query).status, 503)
         send(f"GET {query} HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").close()
         send(f"GET {query} HTTP/1.1\r\nHost: {HOST}\r\nBad Header: x\r\n" + "x: y" * 40000).close()
-        lines = until("all are logged", lambda: '"GET /" 503' in self.nginx.read("access.log") and
-                      self.nginx.read("access.log"))
+        lines = until(lambda: '"GET /" 503' in self.nginx.read("access.log") and
+                      self.nginx.read("access.log"), "all are logged")
         self.assertNotIn(TOKEN[10:], lines)
         self.assertNotIn(TOKEN[10:], self.nginx.read("error.log"))
         for folder, _, files in os.walk(self.nginx.dir):
@@ -168,9 +170,9 @@ class NginxTest(unittest.TestCase):
         reply = get()
         self.assertEqual((reply.status, reply.body), (502, b"does not answer"))
         self.assertEqual(self.asked("/answer")[-1]["x-mesh-status"], ["502"])
-        self.assertIn("upstream=127.0.0.1:1:502", until(
-            "it is logged", lambda: [line for line in self.nginx.read("access.log").splitlines()
-                                     if "127.0.0.1:1:" in line])[-1])
+        lines = until(lambda: [line for line in self.nginx.read("access.log").splitlines()
+                               if "127.0.0.1:1:" in line], "it is logged")
+        self.assertIn("upstream=127.0.0.1:1:502", lines[-1])
 
     def upgrade(self, protocol):
         return send(f"GET /ws HTTP/1.1\r\nHost: {HOST}:{PORT}\r\nConnection: Upgrade, HTTP2-Settings"
@@ -243,7 +245,7 @@ class NginxTest(unittest.TestCase):
         self.served(reply=take)
         with send(f"POST / HTTP/1.1\r\nHost: {HOST}:{PORT}\r\nContent-Length: 10\r\n\r\nfirst") \
                 as connection:
-            until("the first half is there", lambda: b"first" in b"".join(arrived))
+            until(lambda: b"first" in b"".join(arrived), "the first half is there")
             connection.sendall(b"other")
             self.assertEqual(reply_of(connection).status, 200)
 

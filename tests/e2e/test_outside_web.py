@@ -12,8 +12,9 @@ import threading
 import time
 import unittest
 
-from web import (LIMIT_S, PORT, Container, Nginx, get, headers_of, read_head, reply_of, reply_with,
-                 send, until)
+from nginx import PORT
+from node import until
+from web import (LIMIT_S, Container, Nginx, get, headers_of, read_head, reply_of, reply_with, send)
 
 HOST = os.path.join(os.environ["MESHD_BUILD"], "tests", "endpoint_host")
 ZONE = "mesh.example.org"
@@ -36,7 +37,7 @@ class Endpoint:
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.reads = 0
         threading.Thread(target=self.listen, args=(self.process.stdout,), daemon=True).start()
-        until("the endpoint listens", lambda: os.path.exists(self.nginx.socket))
+        until(lambda: os.path.exists(self.nginx.socket), "the endpoint listens")
 
     def listen(self, lines):
         for line in lines:
@@ -61,7 +62,7 @@ class Endpoint:
         before = self.reads
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        until("the openings are read", lambda: self.reads > before)
+        until(lambda: self.reads > before, "the openings are read")
 
     def write_people(self):
         path = self.nginx.file("web-tokens")
@@ -75,8 +76,8 @@ class Endpoint:
         digest = hashlib.sha256(token.encode()).hexdigest()
         self.people[token] = f"{digest[:12]} {digest} {user} never {terms}".rstrip() + "\n"
         self.write_people()
-        until("the token is known",
-              lambda: get("/", cookie(token), host=f"known.svc.{ZONE}").status == 200)
+        until(lambda: get("/", cookie(token), host=f"known.svc.{ZONE}").status == 200,
+              "the token is known")
         return token
 
     def remove(self, token):
@@ -155,7 +156,7 @@ class OutsideWebTest(unittest.TestCase):
         self.assertTrue(head.startswith(b"GET /lab/tree?x=%2f&y HTTP/1.1\r\n"))
         for secret in (self.alice, value.split("=", 1)[1]):
             self.assertNotIn(secret.encode(), head)
-        until("both are logged", lambda: self.nginx.read("access.log").count("/lab/tree") == 2)
+        until(lambda: self.nginx.read("access.log").count("/lab/tree") == 2, "both are logged")
         for name in ("access.log", "error.log"):
             self.assertNotIn(self.alice, self.nginx.read(name))
 
@@ -238,7 +239,7 @@ class OutsideWebTest(unittest.TestCase):
         page = get("/", "Accept: text/html", cookie(self.alice), host=host)
         self.assertEqual(page.status, 503)
         self.assertIn(b"<h1>One moment</h1>", page.body)
-        until("it is wanted", lambda: ["w1", "9000"] in self.endpoint.wanted)
+        until(lambda: ["w1", "9000"] in self.endpoint.wanted, "it is wanted")
         self.endpoint.change(opening("w1", container, "db", access="OWNER", port=9000))
         self.assertEqual(get("/", cookie(self.alice), host=host).status, 200)
         self.assertEqual(get("/", cookie(self.bob), host=host).status, 403)
@@ -279,7 +280,7 @@ class OutsideWebTest(unittest.TestCase):
         self.endpoint.change(opening("w1", container, "db", state="DRAINING"))
         self.refused(410, "This service is about to end", cookie(self.bob))
         end = time.monotonic() + 3  # looked at more than once
-        until("it is looked at", lambda: self.carries(connection) or time.monotonic() > end)
+        until(lambda: self.carries(connection) or time.monotonic() > end, "it is looked at")
         self.endpoint.change(gone=["w1"])
         self.assertEqual(connection.recv(4096), b"")
 
@@ -327,7 +328,7 @@ class OutsideWebTest(unittest.TestCase):
         with send(f"PUT / HTTP/1.1\r\nHost: {DB}:{PORT}\r\nContent-Length: {size}\r\n"
                   f"{cookie(self.alice)}\r\n\r\n") as connection:
             connection.sendall(block)
-            until("the beginning has arrived", lambda: arrived[0] >= len(block))
+            until(lambda: arrived[0] >= len(block), "the beginning has arrived")
             for _ in range(size // len(block) - 1):
                 connection.sendall(block)
             self.assertEqual(reply_of(connection).status, 200)

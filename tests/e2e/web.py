@@ -6,28 +6,15 @@ import http.client
 import os
 import shutil
 import socket
-import ssl
-import subprocess
 import tempfile
 import threading
-import time
+
+import nginx
+from nginx import PORT, connect
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-PORT = 8443
 HOST = "db.svc.mesh.example.org"
 LIMIT_S = 20
-
-
-def until(what, check):
-    """Returns what `check` returns once that is true."""
-    end = time.monotonic() + LIMIT_S
-    while True:
-        got = check()
-        if got:
-            return got
-        if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {LIMIT_S} s")
-        time.sleep(0.01)
 
 
 def read_head(connection):
@@ -152,61 +139,24 @@ def reply_with(*headers, status="200 OK", body=b"hello"):
     return reply
 
 
-class Nginx:
+class Nginx(nginx.Nginx):
     def __init__(self):
-        self.dir = tempfile.mkdtemp(prefix="meshd-test-")
-        self.socket = os.path.join(self.dir, "web.sock")
-        self.write_configuration()
-        self.process = subprocess.Popen(
-            ["/usr/sbin/nginx", "-p", self.dir, "-e", self.file("error.log"),
-             "-c", self.file("nginx.conf"), "-g", "daemon off;"])
-        until("nginx listens", lambda: self.process.poll() is not None or self.listens())
-
-    def file(self, name):
-        return os.path.join(self.dir, name)
-
-    def write_configuration(self):
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-             "-nodes", "-days", "1", "-subj", "/CN=mesh.example.org", "-keyout",
-             self.file("site.key"), "-out", self.file("site.pem")], check=True, capture_output=True)
+        folder = tempfile.mkdtemp(prefix="meshd-test-")
+        self.socket = os.path.join(folder, "web.sock")
         with open(os.path.join(ROOT, "packaging/nginx/mesh.conf"), encoding="utf-8") as shipped:
             text = shipped.read()
         for old, new in [("listen 443 ", f"listen {PORT} "), ("listen [::]:443 ", f"listen [::]:{PORT} "),
-                         ("/etc/ssl/certs/mesh.example.org.pem", self.file("site.pem")),
-                         ("/etc/ssl/private/mesh.example.org.key", self.file("site.key")),
+                         ("/etc/ssl/certs/mesh.example.org.pem", f"{folder}/site.pem"),
+                         ("/etc/ssl/private/mesh.example.org.key", f"{folder}/site.key"),
                          ("/run/mesh-controller/web.sock", self.socket),
-                         ("/var/log/nginx/mesh.log", self.file("access.log"))]:
+                         ("/var/log/nginx/mesh.log", f"{folder}/access.log")]:
             if old not in text:
                 raise AssertionError(f"{old} is not in packaging/nginx/mesh.conf")
             text = text.replace(old, new)
-        with open(self.file("mesh.conf"), "w", encoding="utf-8") as file:
-            file.write(text)
-        paths = "".join(f"  {name}_temp_path {self.file(name)};\n" for name in
-                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        with open(self.file("nginx.conf"), "w", encoding="utf-8") as file:
-            file.write(f"user root;\nworker_processes 1;\npid {self.file('nginx.pid')};\n"
-                       f"error_log {self.file('error.log')} info;\n"
-                       f"events {{ worker_connections 512; }}\nhttp {{\n{paths}"
-                       f"  include {self.file('mesh.conf')};\n}}\n")
-
-    def listens(self):
-        try:
-            socket.create_connection(("127.0.0.1", PORT)).close()
-            return True
-        except OSError:
-            return False
-
-    def read(self, name):
-        try:
-            with open(self.file(name), encoding="latin-1") as file:
-                return file.read()
-        except FileNotFoundError:
-            return ""
+        super().__init__(folder, text, "127.0.0.1")
 
     def close(self):
-        self.process.terminate()
-        self.process.wait(LIMIT_S)
+        super().close()
         shutil.rmtree(self.dir)
 
 
@@ -222,19 +172,9 @@ class Reply:
         return self.headers.get(name, [None])[0]
 
 
-def connect():
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    connection = context.wrap_socket(socket.create_connection(("127.0.0.1", PORT)),
-                                     server_hostname=HOST)
-    connection.settimeout(LIMIT_S)
-    return connection
-
-
 def send(text):
     """Writes a request byte by byte as it is given; the connection stays open."""
-    connection = connect()
+    connection = connect("127.0.0.1", HOST)
     connection.sendall(text if isinstance(text, bytes) else text.encode("latin-1"))
     return connection
 

@@ -58,7 +58,7 @@ TEST_F(AddressBlockTest, FamilyThatIsOffHasNoBlock) {
   EXPECT_FALSE(made->v6);
 }
 
-// A replica that is elsewhere and merely not ready keeps its open connections.
+// A replica that is elsewhere and merely not ready keeps the connections that it has answered.
 TEST_F(AddressBlockTest, EndpointsElsewhereAreKnown) {
   const auto vip = IpAddress::parse("10.214.0.1").value();
   const auto there = IpAddress::parse("10.213.32.1").value();
@@ -81,13 +81,15 @@ TEST_F(AddressBlockTest, EndpointsElsewhereAreKnown) {
   const auto erased = [&] {
     EraseRequest erase;
     note_translations(world_, delta, [](const auto&) { return false; }, erase);
-    return erase.translations.size();
+    return erase.translations;
   };
-  EXPECT_EQ(erased(), 0U);
+  ASSERT_EQ(erased().size(), 1U);
+  EXPECT_TRUE(erased()[0].only_unanswered);
   const policy::LiveConnection live{Proto::kTcp, there, vip, 80, there, 80};
   EXPECT_FALSE(outlived(world_, {})(live));
   workload.declaration.serves.clear();
-  EXPECT_EQ(erased(), 1U);
+  ASSERT_EQ(erased().size(), 1U);
+  EXPECT_FALSE(erased()[0].only_unanswered);
   EXPECT_TRUE(outlived(world_, {})(live));
   workload.remote.reset();
   EXPECT_TRUE(outlived(world_, {})(live)) << "nobody has that address any more";

@@ -37,7 +37,8 @@ class NodeClusterDrainedTest : public ClusterNodesTest {
     pump();
   }
   mesh::v1::WorkloadState::Value state() {
-    for (const auto& one : controller::workload_list(*controller_).workloads()) {
+    const auto list = controller::workload_list(*controller_);
+    for (const auto& one : list.workloads()) {
       if (one.declaration().id() == "db") return one.state();
     }
     return mesh::v1::WorkloadState::DECLARED;

@@ -98,7 +98,10 @@ TEST_F(NodeTest, DrainingTakesNoNewConnectionsAndKeepsTheOpenOnes) {
   EXPECT_EQ(kernel_.count(SetId::kVip4), 0U);
   EXPECT_EQ(kernel_.count(SetId::kDrain4), 1U);
   EXPECT_EQ(kernel_.count(SetId::kAllow4), 1U);
-  EXPECT_TRUE(kernel_.erased.empty());
+  for (const auto& request : kernel_.erased) {
+    EXPECT_TRUE(request.addresses.empty());
+    for (const auto& cut : request.translations) EXPECT_TRUE(cut.only_unanswered);
+  }
   restart();
   EXPECT_EQ(kernel_.count(SetId::kDrain4), 1U);
 }

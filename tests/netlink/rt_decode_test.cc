@@ -265,7 +265,8 @@ TEST(RtDecodeTest, EraseMatchesByAddressOnAnySide) {
 }
 
 TEST(RtDecodeTest, EraseMatchesTranslationsExactly) {
-  const ConntrackEntry entry{.proto = 6, .original = kOriginal, .reply = kReply};
+  constexpr std::uint32_t kSeenReply = 2;  // IPS_SEEN_REPLY
+  ConntrackEntry entry{.proto = 6, .original = kOriginal, .reply = kReply};
   const Translation right{.proto = Proto::kTcp,
                           .from = ip("10.99.0.1"),
                           .first_port = 5432,
@@ -274,6 +275,12 @@ TEST(RtDecodeTest, EraseMatchesTranslationsExactly) {
   const auto matches = [&entry](const Translation& one) {
     return EraseMatcher({.translations = {one}}).matches(entry);
   };
+  EXPECT_TRUE(matches(right));
+  Translation unanswered = right;
+  unanswered.only_unanswered = true;
+  EXPECT_TRUE(matches(unanswered));
+  entry.status = kSeenReply;
+  EXPECT_FALSE(matches(unanswered));
   EXPECT_TRUE(matches(right));
   Translation wrong = right;
   wrong.proto = Proto::kUdp;

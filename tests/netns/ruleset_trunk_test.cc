@@ -121,6 +121,47 @@ TEST_F(RulesetTrunkTest, WhatHasLeftIsNotRefusedToOtherNodes) {
   });
 }
 
+// The other node has not heard of it yet, or it would not send.
+TEST_F(RulesetTrunkTest, WhatDrainsIsSilentToOtherNodes) {
+  set_up(false);
+  const EchoServer v4(bed_[1].netns, bed_[1].v4, kPort), v6(bed_[1].netns, bed_[1].v6, kPort);
+  for_each_kind([this](Family family, Proto proto) {
+    const auto& provider = bed_[1].at(family);
+    const auto drain = MeshBed::draining(provider);
+    bed_.add({flow(SetId::kAllow4, far(family), provider, proto),
+              flow(SetId::kAllow4, bed_[0].at(family), provider, proto), drain});
+    EXPECT_EQ(from_far(family, proto, provider, kSilence), Talk::kSilent);
+    EXPECT_EQ(talk(bed_[0].netns, proto, provider, kPort), Talk::kRefused);
+    bed_.remove({drain});
+    EXPECT_EQ(from_far(family, proto, provider), Talk::kAnswered);
+  });
+}
+
+// It left between two hooks. A table of the test's plays the time that passes: behind what asks
+// whether the destination is here, it becomes one that is not.
+TEST_F(RulesetTrunkTest, WhatLeavesMeanwhileIsNotRefusedToOtherNodes) {
+  set_up(false);
+  std::string rules, routes;
+  for (const Family family : kFamilies) {
+    const bool v4 = family == Family::kV4;
+    const auto was = bed_[1].at(family).to_string();
+    const auto nobody = bed_[1].at(family).plus(100).to_string();
+    const std::string ip_version = v4 ? "ip" : "ip6";
+    rules += ip_version + " daddr " + was + " " + ip_version + " daddr set " + nobody + "\n";
+    routes += "route add " + nobody + " dev " + bed_[1].host_ifname + "\n";
+  }
+  ASSERT_EQ(output_of("ip -batch - <<END\n" + routes + "END\nnft -f - <<END\n" +
+                      "table inet meanwhile { chain c {\n"
+                      "type filter hook prerouting priority -80;\n" +
+                      rules + "}\n}\nEND"),
+            "");
+  for_each_kind([this](Family family, Proto proto) {
+    const auto before = bed_.counter("c_held");
+    EXPECT_EQ(from_far(family, proto, bed_[1].at(family), kSilence), Talk::kSilent);
+    EXPECT_GT(bed_.counter("c_held"), before);
+  });
+}
+
 // A reply whose port looks like one that its sender waits for.
 TEST_F(RulesetTrunkTest, RepliesAreNotHeld) {
   set_up(false);

@@ -6,6 +6,7 @@
 #include <future>
 #include <thread>
 
+#include "netlink/conntrack.h"
 #include "tests/support/mesh_bed.h"
 #include "tests/support/rt_fixture.h"
 
@@ -146,6 +147,79 @@ TEST_F(RulesetVipTest, HeldConnectGoesOnWhenTheEndpointComes) {
     EXPECT_EQ(answer.get(), Talk::kAnswered);
     bed_.apply({slots, hold});
   }
+}
+
+// Its first SYN went to a replica that did not answer, and the second comes after the replica's
+// rules are gone and before connection tracking has heard of it: nobody is to be refused for that.
+TEST_F(RulesetVipTest, AnUnansweredConnectIsNotRefusedWhenItsReplicaGoes) {
+  for (const Family family : kFamilies) {
+    allow(bed_[0], bed_[2]);
+    const auto old_slots = bed_.slots(Proto::kTcp, 5432, bed_[2]);
+    bed_.add(old_slots);
+    const auto set_link = [&](const std::string& state) {
+      ASSERT_TRUE(netlink::run_in_netns(
+          bed_[2].netns.fd(), [&] { EXPECT_EQ(output_of("ip link set eth0 " + state), ""); }));
+    };
+    set_link("down");
+    auto answer = std::async(std::launch::async, [&] {
+      return talk(bed_[0].netns, Proto::kTcp, bed_.vip(family), 5432, std::nullopt, 4 * kPatience);
+    });
+    auto conntrack = netlink::Conntrack::open();
+    ASSERT_TRUE(conntrack);
+    const auto leads_there = [&](const netlink::ConntrackEntry& entry) {
+      return entry.reply.source == bed_[2].at(family);
+    };
+    const auto limit = std::chrono::steady_clock::now() + kPatience;
+    while (conntrack->list(leads_there, 1)->empty() && std::chrono::steady_clock::now() < limit) {
+      std::this_thread::yield();
+    }
+    ASSERT_FALSE(conntrack->list(leads_there, 1)->empty());
+    const auto held = bed_.counter("c_held");
+    const auto hold = bed_.hold(bed_[0], Proto::kTcp, 5432);
+    auto gone = old_slots;
+    for (const Proto proto : kProtos) {
+      for (auto& element : MeshBed::allow(bed_[0], bed_[2], proto, 5432)) {
+        gone.push_back(std::move(element));
+      }
+    }
+    bed_.apply({gone, hold});
+    while (bed_.counter("c_held") == held && std::chrono::steady_clock::now() < limit) {
+      std::this_thread::yield();
+    }
+    EXPECT_GT(bed_.counter("c_held"), held) << "sent again";
+    ASSERT_TRUE(conntrack->erase({.addresses = {bed_[2].at(family)}}));
+    allow(bed_[0], bed_[1]);
+    const auto slots = bed_.slots(Proto::kTcp, 5432, bed_[1]);
+    bed_.apply({hold, slots});
+    EXPECT_EQ(answer.get(), Talk::kAnswered);
+    bed_.remove(slots);
+    for (const Proto proto : kProtos) bed_.remove(MeshBed::allow(bed_[0], bed_[1], proto, 5432));
+    set_link("up");
+  }
+}
+
+// As a packet meets them that was on its way during the change: the slots of before, what is
+// allowed and held of after.
+TEST_F(RulesetVipTest, AConnectThatTheChangeOvertakesIsNotRefused) {
+  fill(5432, bed_[1]);
+  fill(8000, bed_[1]);
+  for (const Proto proto : kProtos) bed_.add(bed_.hold(bed_[0], proto, 5432));
+  bed_.add({policy::ElementBuilder(policy::SetId::kHold6Block)
+                .addr(bed_[0].v6)
+                .addr(bed_.vip(Family::kV6))
+                .proto(Proto::kTcp)
+                .port(8000)
+                .build()});
+  for_each_kind([this](Family family, Proto proto) {
+    const auto before = bed_.counter("c_held");
+    EXPECT_EQ(ask(bed_[0], family, proto, 5432, kSilence), Talk::kSilent);
+    EXPECT_GT(bed_.counter("c_held"), before);
+    EXPECT_EQ(ask(bed_[2], family, proto), Talk::kRefused) << "it waits for nothing";
+    EXPECT_EQ(talk(bed_[0].netns, proto, bed_[1].at(family), 5432), Talk::kRefused)
+        << "not the service";
+  });
+  EXPECT_EQ(ask(bed_[0], Family::kV6, Proto::kTcp, 8000, kSilence), Talk::kSilent);
+  EXPECT_EQ(ask(bed_[0], Family::kV4, Proto::kTcp, 8000), Talk::kRefused);
 }
 
 // Root on the node; IPv4 only, since an IPv6 route to lo refuses before any hook.

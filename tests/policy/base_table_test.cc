@@ -204,6 +204,30 @@ TEST_P(BaseTableTest, EgressBeginsByRefusingMeshToMesh) {
   EXPECT_EQ(texts("egress_back").front(), "iifgroup 77 goto refuse");
 }
 
+// Seen: a service moved, and whoever had just called the old one was refused.
+TEST_P(BaseTableTest, WhomAChangeOvertookIsNotRefused) {
+  const auto all = texts("refuse");
+  const auto refusing = std::ranges::find(all, "counter name c_refused");
+  ASSERT_NE(refusing, all.end());
+  const std::vector<std::string> before(all.begin(), refusing);
+  const std::string held = " counter name c_held drop";
+  const std::string translated = "iifgroup 77 ct state new ct status dnat ";
+  EXPECT_THAT(before, testing::Contains(translated + "ct status confirmed" + held));
+  for (const std::string v : {"4", "6"}) {
+    const std::string ip = v == "4" ? "ip" : "ip6";
+    const std::string asked = translated + ip + " saddr . ct original " + ip + " daddr";
+    EXPECT_THAT(before, testing::Contains(asked + " . meta l4proto . th dport @hold" + v + held));
+    EXPECT_THAT(before, testing::Contains(asked + " . meta l4proto . th dport & 0xfff0 @hold" + v +
+                                          "_b16" + held));
+    const std::string from_elsewhere =
+        ip + " saddr @remote" + v + " ct state new " + ip + " daddr ";
+    const std::string gone = "@mesh" + v + " " + ip + " daddr != @local" + v;
+    for (const auto& to : {"@drain" + v, gone}) {
+      EXPECT_EQ(std::ranges::count(before, from_elsewhere + to + held), GetParam() ? 1 : 0);
+    }
+  }
+}
+
 TEST_P(BaseTableTest, EverySecondVersionIsThere) {
   std::multiset<std::string> v4, v6;
   for (const auto& chain : table_.chains) {

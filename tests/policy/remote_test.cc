@@ -285,6 +285,14 @@ TEST_F(RemoteTest, NamesLeadToOtherNodes) {
   EXPECT_TRUE(service->v6);
 }
 
+// The consumer's node refuses what the provider's could only be silent to.
+TEST_F(RemoteTest, WhoDrainsElsewhereTakesNothingNewFromHere) {
+  w_.drain("s");
+  update(w_.touch("s"));
+  EXPECT_THAT(texts("drain4"), ElementsAre("drain4 10.213.200.2"));
+  EXPECT_THAT(texts("drain6"), ElementsAre("drain6 fd00::200:2"));
+}
+
 // A node that is not heard of keeps its names, and they say so.
 TEST_F(RemoteTest, NamesOfAStaleNodeAreMarked) {
   w_.workload("s").remote->stale = true;

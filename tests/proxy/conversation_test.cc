@@ -159,7 +159,7 @@ TEST_F(ConversationTest, WhoMayGoesOnAndWhoDrainsToo) {
         Reason::kNotFromHere, Reason::kForeignPage, Reason::kNoSuchName, Reason::kNotReadable,
         Reason::kNoSuchPort, Reason::kEnded, Reason::kUnassigned, Reason::kChanged,
         Reason::kMisdirected, Reason::kDoesNotAnswer, Reason::kNotStarted, Reason::kBeingOpened,
-        Reason::kCannotAsk}) {
+        Reason::kTooManyOpen, Reason::kCannotAsk}) {
     EXPECT_EQ(fate_of(refusal(reason), upstream), Fate::kCut) << reason_word(reason);
   }
 }

@@ -202,6 +202,9 @@ TEST_F(ProxyVerdictTest, AnOwnerOpensAnyPortOfTheirOwn) {
   to_port(12345);
   signed_in(Access::kOwner);
   EXPECT_EQ(outcome(), "open w1:12345");
+  opening_.full = true;
+  EXPECT_EQ(outcome(), "refuse too-many-open");
+  opening_.full = false;
   opening_.state = State::kWaiting;
   EXPECT_EQ(outcome(), "refuse not-started");
   opening_.state = State::kReady;

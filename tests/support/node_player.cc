@@ -151,7 +151,8 @@ std::string NodePlayer::check_erased(const Words& words) {
   for (auto i = erased_before_; i < kernel_.erased.size(); ++i) {
     for (const auto& address : kernel_.erased[i].addresses) erased.push_back(address.to_string());
     for (const auto& t : kernel_.erased[i].translations) {
-      erased.push_back(fmt::format("{}:{} -> {}", t.from.to_string(), t.first, t.to.to_string()));
+      erased.push_back(fmt::format("{}:{} -> {}{}", t.from.to_string(), t.first, t.to.to_string(),
+                                   t.only_unanswered ? ", unanswered" : ""));
     }
   }
   const auto pattern = rest(words, 1);

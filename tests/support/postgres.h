@@ -2,15 +2,13 @@
 // reached by sockets in a directory of theirs, gone with it however the test ends.
 //
 // Threads: start servers from the main thread: they end with the thread that started them.
-// Source:  prctl(2) PR_SET_PDEATHSIG; postgresql.org/docs/15/server-shutdown.html.
+// Source:  postgresql.org/docs/15/server-shutdown.html.
 #pragma once
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <grp.h>
 #include <pwd.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,6 +23,7 @@
 #include "base/unique_fd.h"
 #include "controller/store_pg.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/unprivileged.h"
 
 namespace meshd {
 
@@ -37,37 +36,6 @@ inline std::string postgres_programs() {
     if (access((bin + "initdb").c_str(), X_OK) == 0 && bin > best) best = bin;
   }
   return best;
-}
-
-// A child that gives up root, and ends by `signal` when this process does.
-inline pid_t spawn_unprivileged(const std::vector<std::string>& command, int signal,
-                                const std::string& output) {
-  const auto* const user = geteuid() != 0 ? nullptr : getpwnam("nobody");
-  std::vector<char*> arguments;
-  for (const auto& word : command) arguments.push_back(const_cast<char*>(word.c_str()));
-  arguments.push_back(nullptr);
-  const pid_t parent = getpid();
-  const pid_t child = fork();
-  if (child != 0) return child;
-  if (user != nullptr &&
-      (setgroups(0, nullptr) != 0 || setgid(user->pw_gid) != 0 || setuid(user->pw_uid) != 0)) {
-    _exit(126);
-  }
-  prctl(PR_SET_PDEATHSIG, signal);
-  const int log = open(output.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
-  if (getppid() != parent || log < 0 || chdir("/") != 0) _exit(126);
-  dup2(log, STDOUT_FILENO);
-  dup2(log, STDERR_FILENO);
-  setenv("LC_ALL", "C", 1);
-  execv(arguments[0], arguments.data());
-  _exit(127);
-}
-
-inline int exit_of(pid_t child) {
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
 // Where the servers live. A helper waits for the end of this process and clears it away even
@@ -172,7 +140,7 @@ class PostgresServer {
     exit_of(process_);
     process_ = -1;
     const auto space = line.find_last_of(' ');
-    if (space != std::string::npos) shmctl(std::atoi(line.c_str() + space), IPC_RMID, nullptr);
+    if (space != std::string::npos) remove_shared(std::atoi(line.c_str() + space));
   }
   // What an administrator would say to it. The first column of the first row, as it comes.
   [[nodiscard]] Result<std::string> ask(const std::string& sql) const {
@@ -190,6 +158,16 @@ class PostgresServer {
   }
 
  private:
+  // Once nobody is attached: the children end a moment after the kill, and until then no server
+  // starts in that directory.
+  static void remove_shared(int id) {
+    shmid_ds state{};
+    for (int i = 0; i < 1000 && shmctl(id, IPC_STAT, &state) == 0 && state.shm_nattch > 0; ++i) {
+      usleep(10'000);
+    }
+    shmctl(id, IPC_RMID, nullptr);
+  }
+
   std::string programs_, dir_;
   Settings settings_;
   pid_t process_ = -1;
