@@ -65,7 +65,13 @@ TEST_F(NodeClusterDrainedTest, ItsNameGoesAndItsOpenConnectionsStay) {
   node("n2").kernel.erased.clear();
   drain();
   expect_drained();
-  EXPECT_THAT(node("n1").kernel.erased, IsEmpty());
+  for (const auto& name : {"n1", "n2"}) {
+    for (const auto& request : node(name).kernel.erased) {
+      EXPECT_THAT(request.addresses, IsEmpty());
+      EXPECT_FALSE(request.also);
+      for (const auto& cut : request.translations) EXPECT_TRUE(cut.only_unanswered);
+    }
+  }
   const auto told = [&] {
     std::vector<std::string> events;
     for (const auto& event : node("n1").events) {
