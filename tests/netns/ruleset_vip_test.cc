@@ -21,6 +21,15 @@ class RulesetVipTest : public testing::Test {
   void fill(std::uint16_t port, const BedHost& to) {
     for (const Proto proto : kProtos) bed_.add(bed_.slots(proto, port, to));
   }
+  // Of the first container, IPv6 and TCP only: ports 8000 to 8015.
+  void hold_block_of_8000() {
+    bed_.add({policy::ElementBuilder(policy::SetId::kHold6Block)
+                  .addr(bed_[0].v6)
+                  .addr(bed_.vip(Family::kV6))
+                  .proto(Proto::kTcp)
+                  .port(8000)
+                  .build()});
+  }
   [[nodiscard]] Talk ask(const BedHost& from, Family family, Proto proto, std::uint16_t port = 5432,
                          std::chrono::milliseconds limit = kPatience) const {
     return talk(from.netns, proto, bed_.vip(family), port, std::nullopt, limit);
@@ -117,12 +126,7 @@ TEST_F(RulesetVipTest, WithoutEndpointIsHeldForThePermittedAndRefusedToOthers) {
 }
 
 TEST_F(RulesetVipTest, HoldOfABlockIsSilentToo) {
-  bed_.add({policy::ElementBuilder(policy::SetId::kHold6Block)
-                .addr(bed_[0].v6)
-                .addr(bed_.vip(Family::kV6))
-                .proto(Proto::kTcp)
-                .port(8000)
-                .build()});
+  hold_block_of_8000();
   EXPECT_EQ(ask(bed_[0], Family::kV6, Proto::kTcp, 8015, kSilence), Talk::kSilent);
   EXPECT_EQ(ask(bed_[0], Family::kV6, Proto::kTcp, 8016), Talk::kRefused);
 }
@@ -204,12 +208,7 @@ TEST_F(RulesetVipTest, AConnectThatTheChangeOvertakesIsNotRefused) {
   fill(5432, bed_[1]);
   fill(8000, bed_[1]);
   for (const Proto proto : kProtos) bed_.add(bed_.hold(bed_[0], proto, 5432));
-  bed_.add({policy::ElementBuilder(policy::SetId::kHold6Block)
-                .addr(bed_[0].v6)
-                .addr(bed_.vip(Family::kV6))
-                .proto(Proto::kTcp)
-                .port(8000)
-                .build()});
+  hold_block_of_8000();
   for_each_kind([this](Family family, Proto proto) {
     const auto before = bed_.counter("c_held");
     EXPECT_EQ(ask(bed_[0], family, proto, 5432, kSilence), Talk::kSilent);
