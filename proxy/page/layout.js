@@ -4,9 +4,8 @@
 // among bands, whoever calls stands left of whom they call; what goes round in a circle is cut at
 // one place. Bands of the same columns stand below each other, near those they speak with.
 
-export const NODE = { width: 172, height: 42 };
-const GAP = { column: 88, row: 14, band: 20, pad: 12, head: 26 };
-const COLUMN = NODE.width + GAP.column;
+import { COLUMN, GAP, NODE, OVERHANG, lines } from "./lines.js";
+
 const MAX_LOOSE_COLUMNS = 4;
 const WRAP = 9;  // bands below each other
 
@@ -143,36 +142,18 @@ function wrap(bands) {
   }
 }
 
-function curve(from, to) {
-  const x1 = from.x + NODE.width, x2 = to.x - 7, y1 = from.out, y2 = to.in;
-  const reach = x2 > x1 ? Math.min((x2 - x1) / 2, 140) : 90;
-  const a = x1 + reach, b = x2 - reach;
-  const at = (t) => {
-    const u = 1 - t, along = (p, q, r, s) =>
-      u * u * u * p + 3 * u * u * t * q + 3 * u * t * t * r + t * t * t * s;
-    return { x: along(x1, a, b, x2), y: along(y1, y1, y2, y2) };
-  };
-  return { path: `M${x1} ${y1}C${a} ${y1} ${b} ${y2} ${x2} ${y2}`, end: { x: x2, y: y2 }, at };
-}
-
-// Lines leave and arrive side by side, in the order of the other ends.
-function spread(list, other, set) {
-  const step = list.length > 1 ? Math.min(7, (NODE.height - 14) / (list.length - 1)) : 0;
-  [...list].sort((a, b) => other(a).y - other(b).y)
-    .forEach((edge, at) => set(edge, (at - (list.length - 1) / 2) * step));
-}
-
 // bands: [{key, folded, nodes: [key]}] in the order in which they are wanted; edges: [{from, to,
-// open}] of nodes: those that are not open are drawn, but move nobody.
-// -> {width, height, bands: Map key -> {x, y, width, height}, nodes: Map key -> {x, y, column,
+// open}] of nodes: those that are not open are drawn, but move nobody who stands somewhere without
+// them (`isOthers` says of a band's key that its nodes do not).
+// -> {left, right, height, bands: Map key -> {x, y, width, height}, nodes: Map key -> {x, y, column,
 //     row}, edges: [{path, end, label}] in the order of `edges`}
-export function layout(bands, edges) {
+export function layout(bands, edges, isOthers) {
   const bandOf = new Map(bands.flatMap((band) => band.nodes.map((key) => [key, band.key])));
   const inner = new Map(bands.map((band) => [band.key, []]));
   const seen = new Map();
   for (const { from, to, open } of edges) {
     const a = bandOf.get(from), b = bandOf.get(to);
-    if (!open) continue;
+    if (!open && !isOthers(a) && !isOthers(b)) continue;
     if (a === b) inner.get(a).push([from, to]);
     else seen.set(`${a}\n${b}`, [a, b]);
   }
@@ -192,7 +173,7 @@ export function layout(bands, edges) {
   wrap(drawn);
   if (drawn.length > 0) pack(drawn, between);
 
-  const result = { width: 0, height: 0, bands: new Map(), nodes: new Map(), edges: [] };
+  const result = { left: 0, right: 0, height: 0, bands: new Map(), nodes: new Map(), edges: [] };
   for (const band of drawn) {
     const x = band.first * COLUMN, width = band.columns.length * COLUMN - GAP.column;
     result.bands.set(band.key, { x, y: band.y, width: width + 2 * GAP.pad, height: band.height });
@@ -202,28 +183,16 @@ export function layout(bands, edges) {
       const y = band.y + band.head + (above + slack) / 2 + row * step;
       result.nodes.set(key, { x: x + GAP.pad + at * COLUMN, y, column: band.first + at, row });
     }));
-    result.width = Math.max(result.width, x + width + 2 * GAP.pad);
+    result.right = Math.max(result.right, x + width + 2 * GAP.pad);
     result.height = Math.max(result.height, band.y + band.height);
   }
-  const ends = edges.map(({ from, to }) => ({
-    from: { ...result.nodes.get(from) }, to: { ...result.nodes.get(to) },
-    source: from, target: to,
-  }));
-  const byKey = (key) => ends.reduce((map, end) =>
-    map.set(end[key], [...(map.get(end[key]) ?? []), end]), new Map());
-  for (const list of byKey("source").values()) {
-    spread(list, (end) => end.to, (end, by) => {
-      end.from.out = end.from.y + NODE.height / 2 + by;
-    });
+  result.edges = lines(edges, result.nodes);
+  for (const { points } of result.edges) {
+    for (const { x, y } of points) {
+      result.left = Math.min(result.left, x - OVERHANG);
+      result.right = Math.max(result.right, x + OVERHANG);
+      result.height = Math.max(result.height, y + GAP.row);
+    }
   }
-  for (const list of byKey("target").values()) {
-    spread(list, (end) => end.from, (end, by) => {
-      end.to.in = end.to.y + NODE.height / 2 + by;
-    });
-  }
-  result.edges = ends.map((end, number) => {
-    const { path, end: tip, at } = curve(end.from, end.to);
-    return { path, end: tip, label: at(0.4 + 0.1 * (number % 3)) };
-  });
   return result;
 }

@@ -3,7 +3,8 @@
 // Keyboard: one stop of the Tab key. Up and Down go through the nodes of a column, or through the
 // lines of a node; Right and Left go from a node to its lines and on to the other end.
 
-import { NODE, layout } from "./layout.js";
+import { layout } from "./layout.js";
+import { NODE } from "./lines.js";
 import { STATES, model, rateText } from "./model.js";
 import { keep, setAttribute, setText, svg } from "./dom.js";
 
@@ -11,7 +12,7 @@ const MANY_NODES = 60;  // beyond it bands begin folded
 const LABEL_CHARS = 22;
 const LEAST_SCALE = 0.75;
 
-const isOthers = (band) => band.key.startsWith("others ");
+const isOthers = (key) => key.startsWith("others ");
 const shorten = (text, most = LABEL_CHARS) =>
   (text.length <= most ? text : `${text.slice(0, most - 9)}…${text.slice(-8)}`);
 
@@ -53,7 +54,7 @@ export class Picture {
     this.draw();
   }
   get allFolded() {
-    return this.model.bands.every((band) => band.folded || isOthers(band));
+    return this.model.bands.every((band) => band.folded || isOthers(band.key));
   }
 
   draw() {
@@ -61,10 +62,10 @@ export class Picture {
     const { bands, edges, nodes } = this.model;
     const wanted = bands.map(({ key, folded, nodes: inside }) =>
       ({ key, folded, nodes: inside.map((node) => node.key) }));
-    this.at = layout(wanted, edges);
-    const width = Math.max(this.at.width, NODE.width);
+    this.at = layout(wanted, edges, isOthers);
+    const { left } = this.at, width = Math.max(this.at.right - left, NODE.width);
     const height = Math.max(this.at.height, NODE.height);
-    setAttribute(this.root, "viewBox", `-2 -2 ${width + 4} ${height + 4}`);
+    setAttribute(this.root, "viewBox", `${left - 2} -2 ${width + 4} ${height + 4}`);
     // As wide as there is room, as long as it can be read.
     const room = (this.root.parentElement.clientWidth - 20) / (width + 4);
     const scale = Math.max(LEAST_SCALE, Math.min(1, room));
@@ -88,7 +89,7 @@ export class Picture {
     this.elements = new Map([...this.root.querySelectorAll("g[data-key]")].map((one) =>
       [one.dataset.key, one]));
     if (!this.elements.has(this.current)) {
-      this.current = nodeLayer.firstElementChild?.dataset.key ?? null;
+      this.current = this.topLeft([...this.at.nodes.keys()]);
     }
     this.rove(this.current);
     this.mark(this.elements.has(this.chosen) ? this.chosen : null);
@@ -111,7 +112,7 @@ export class Picture {
   makeFold(band) {
     const g = svg("g", { tabindex: "-1" }, svg("rect", { height: 24, rx: 6 }),
       svg("text", { y: 16 }));
-    if (isOthers(band)) return g;
+    if (isOthers(band.key)) return g;
     g.setAttribute("role", "button");
     g.addEventListener("click", () => this.toggle(band.key));
     return g;
@@ -120,13 +121,13 @@ export class Picture {
     const at = this.at.bands.get(band.key), [rect, text] = g.children;
     const x = band.folded ? at.width - 44 : 6, y = band.folded ? 22 : 3;
     setAttribute(g, "transform", `translate(${at.x + x} ${at.y + y})`);
-    setAttribute(g, "class", isOthers(band) ? "fold fixed" : "fold");
+    setAttribute(g, "class", isOthers(band.key) ? "fold fixed" : "fold");
     setAttribute(rect, "width", band.folded ? 24 : at.width - 12);
     setAttribute(text, "x", band.folded ? 6 : 8);
-    const sign = isOthers(band) ? "" : "▾ ";
+    const sign = isOthers(band.key) ? "" : "▾ ";
     const most = Math.floor((at.width - 36) / 7);
     setText(text, band.folded ? "▸" : sign + shorten(band.label, most));
-    if (isOthers(band)) return;
+    if (isOthers(band.key)) return;
     setAttribute(g, "aria-expanded", !band.folded);
     setAttribute(g, "aria-label", `${band.label}, ${band.size} services`);
   }
@@ -152,7 +153,7 @@ export class Picture {
     const { calls, calledBy } = this.linesOf(node.key), lines = [...calls, ...calledBy];
     const refused = lines.filter((edge) => edge.refused > 0).length;
     const words = [node.label, node.kind === "one" ? STATES[node.state] : node.sub,
-      `${lines.length} connections`, refused ? `${refused} refused` : ""];
+      `${lines.length} connection${lines.length === 1 ? "" : "s"}`, refused ? `${refused} refused` : ""];
     setAttribute(g, "aria-label", words.filter(Boolean).join(", "));
   }
 
@@ -234,9 +235,14 @@ export class Picture {
       : edge ? this.fromEdge(edge, step) : this.fromNode(key, step);
     if (next) this.focus(next);
   }
-  fromFold(band, step) {
-    const node = this.model.bands.find((one) => one.key === band)?.nodes[0];
-    return step === "down" || step === "right" ? node?.key : null;
+  topLeft(keys) {
+    const at = (key) => this.at.nodes.get(key);
+    return keys.sort((a, b) => at(a).column - at(b).column || at(a).y - at(b).y)[0] ?? null;
+  }
+  fromFold(key, step) {
+    const band = this.model.bands.find((one) => one.key === key);
+    if (!band || (step !== "down" && step !== "right")) return null;
+    return this.topLeft(band.nodes.map((node) => node.key));
   }
   fromNode(key, step) {
     const here = this.at.nodes.get(key);
@@ -251,7 +257,7 @@ export class Picture {
     const place = column.findIndex(([name]) => name === key) + (step === "down" ? 1 : -1);
     if (column[place]) return column[place][0];
     const band = this.model.bands.find((one) => one.nodes.some((node) => node.key === key));
-    return step === "up" && !isOthers(band) ? `fold ${band.key}` : null;
+    return step === "up" && !isOthers(band.key) ? `fold ${band.key}` : null;
   }
   // Without a line to follow: the nearest node of the next column.
   beside(here, step) {
