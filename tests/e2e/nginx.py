@@ -13,7 +13,8 @@ class Nginx:
     """`text`: our file. The site's certificate is site.pem in the folder. `inside`: makes of a
     command one that runs where nginx is to be."""
 
-    def __init__(self, folder, text, address, inside=list, more="", connections=512):
+    def __init__(self, folder, text, address, inside=list, more="", connections=512,
+                 user="root"):
         self.dir, self.address = pathlib.Path(folder), address
         run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
             "-nodes", "-days", "1", "-subj", "/CN=mesh.example.org", "-keyout",
@@ -22,7 +23,7 @@ class Nginx:
         paths = "".join(f"  {name}_temp_path {self.file(name)};\n" for name in
                         ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         (self.dir / "nginx.conf").write_text(
-            f"user root;\nworker_processes 1;\nworker_rlimit_nofile 65536;\n"
+            f"user {user};\nworker_processes 1;\nworker_rlimit_nofile 65536;\n"
             f"pid {self.file('nginx.pid')};\nerror_log {self.file('error.log')} info;\n"
             f"events {{ worker_connections {connections}; }}\n"
             f"http {{\n{paths}  include {self.file('mesh.conf')};\n{more}}}\n")
