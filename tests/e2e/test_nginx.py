@@ -4,15 +4,30 @@ says when it does not, and what it leaves in its logs."""
 import base64
 import os
 import subprocess
+import tempfile
 import threading
 import time
 import unittest
 
 from nginx import PORT
 from node import until
-from web import (HOST, LIMIT_S, Container, Endpoint, Nginx, get, headers_of, listen_unix, read_head,
-                 reply_of, reply_with, send)
+from web import (HOST, LIMIT_S, ROOT, Container, Endpoint, Nginx, get, headers_of, listen_unix,
+                 read_head, reply_of, reply_with, send)
 
+SHIPPED = os.path.join(ROOT, "packaging/nginx/mesh.conf")
+# As docs/outside.md has it, in a Debian machine's own folders; those are put aside meanwhile.
+AS_DOCUMENTED = """
+for folder in /etc/nginx/conf.d /var/log/nginx /etc/ssl/private; do
+  mount -t tmpfs none $folder
+done
+mount -t tmpfs none $1
+mkdir $1/upper $1/work
+mount -t overlay none -o lowerdir=/etc/ssl/certs,upperdir=$1/upper,workdir=$1/work /etc/ssl/certs
+cp $3.pem /etc/ssl/certs/mesh.example.org.pem
+cp $3.key /etc/ssl/private/mesh.example.org.key
+cp $2 /etc/nginx/conf.d/mesh.conf
+nginx -t
+"""
 TOKEN = "mesh_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
 
 
@@ -53,6 +68,15 @@ class NginxTest(unittest.TestCase):
 
     def asked(self, path):
         return [headers for asked, headers in self.endpoint.asked if asked == path]
+
+    def test_it_goes_into_debians_own_configuration(self):
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                ["unshare", "--mount", "sh", "-euc", AS_DOCUMENTED, "sh", folder, SHIPPED,
+                 self.nginx.file("site")], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("test is successful", done.stderr)
+        self.assertNotIn("[warn]", done.stderr)
 
     def test_what_is_asked_is_what_was_sent(self):
         self.served()
