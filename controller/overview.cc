@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 
@@ -209,7 +210,10 @@ std::vector<ShownRefusal> refusals_of(const Cluster& cluster, const policy::Refu
                      {}});
   }
   // The latest first: of many those are shown.
-  std::ranges::stable_sort(shown, std::ranges::greater(), &ShownRefusal::last_ms);
+  std::ranges::sort(shown, [](const ShownRefusal& a, const ShownRefusal& b) {
+    return std::tie(b.last_ms, a.consumer, a.provider, a.proto, a.port) <
+           std::tie(a.last_ms, b.consumer, b.provider, b.proto, b.port);
+  });
   for (std::size_t i = 0; i < shown.size(); ++i) {
     auto& one = shown[i];
     if (i < kMaxExplained) refresh_missing(cluster, one);
