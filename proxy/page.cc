@@ -183,7 +183,7 @@ const PageLink* find_link(const Overview& overview, const Viewer& viewer, std::s
 PageStep open(const Site& site, const Request& request, std::string_view rest,
               const Overview* overview, const std::optional<Answer>& who) {
   // Whoever comes from elsewhere, or is not signed in, sees the page first.
-  const PageReply to_page{page_redirect("/"), true};
+  PageReply to_page{page_redirect("/"), true};
   if (!is_ours(request) || request.cookie_token.empty()) return to_page;
   if (!who) return ask_who(request.cookie_token);
   if (who->kind != Answer::Kind::kGood || overview == nullptr) return to_page;
