@@ -107,7 +107,7 @@ void ArvadosDeclarer::carry_out(const arvados::Site& site, const std::set<std::s
     goes_on = declare(some, now);
     items = items.subspan(some.size());
   }
-  if (goes_on) goes_on = forget(steps.forget, now);
+  if (goes_on) forget(steps.forget, now);
   audit();
 }
 
@@ -162,23 +162,22 @@ bool ArvadosDeclarer::declare_closed(const Listed& item, const Moment& now) {
   return true;
 }
 
-bool ArvadosDeclarer::forget(const std::vector<std::string>& ids, const Moment& now) {
+void ArvadosDeclarer::forget(const std::vector<std::string>& ids, const Moment& now) {
   std::size_t done = 0;
   for (const auto& id : ids) {
     const auto* placement = controller_.cluster().placement(id);
     if (placement != nullptr && !placement->reported.addresses().empty()) {
-      if (!drain_ended(id, std::string(placement->node), now)) return false;
+      if (!drain_ended(id, std::string(placement->node), now)) return;
       continue;
     }
-    if (++done > kForgottenPerReading) return true;
+    if (++done > kForgottenPerReading) return;
     const auto status = controller_.forget(arvados_author(), id, false, now);
     if (status) {
       ++counts_.forgotten;
     } else if (is_of_store(status.error())) {
-      return false;
+      return;
     }
   }
-  return true;
 }
 
 // The API has it from whoever ran it; its node sees it go a moment later.

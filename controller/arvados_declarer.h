@@ -50,7 +50,7 @@ class ArvadosDeclarer {
   [[nodiscard]] bool declare(std::span<const arvados::Listed> items, const Moment& now);
   [[nodiscard]] bool declare_closed(const arvados::Listed& item, const Moment& now);
   [[nodiscard]] bool drain_ended(const std::string& id, const std::string& node, const Moment& now);
-  [[nodiscard]] bool forget(const std::vector<std::string>& ids, const Moment& now);
+  void forget(const std::vector<std::string>& ids, const Moment& now);
   void count(const arvados::Listed& item);
   void note_problem(const std::string& id, std::string why);
   void note_links(const arvados::Site& site);

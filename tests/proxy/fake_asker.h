@@ -15,18 +15,16 @@ namespace meshd::proxy {
 class FakeAsker : public Asker {
  public:
   bool ask(const Question& question, std::move_only_function<void(Answer)> done) override {
-    std::optional<Answer> now;
-    {
-      const std::lock_guard lock(mutex_);
-      asked_.push_back(question);
-      if (full_) return false;
-      if (answers_) {
-        now = *answers_;
-      } else {
-        held_.push_back(std::move(done));
-      }
+    std::unique_lock lock(mutex_);
+    asked_.push_back(question);
+    if (full_) return false;
+    if (!answers_) {
+      held_.push_back(std::move(done));
+      return true;
     }
-    if (now) done(*now);
+    const auto now = *answers_;
+    lock.unlock();
+    done(now);
     return true;
   }
   // Of each question from now on; absent: it is held until answer_held().

@@ -28,8 +28,8 @@ constexpr std::pair<std::string_view, Opening::State> kStates[] = {
     {"READY", Opening::State::kReady},
     {"DRAINING", Opening::State::kDraining}};
 
-template <class Value, std::size_t kSize>
-Value named(const std::pair<std::string_view, Value> (&values)[kSize], const std::string& name) {
+template <class Value, std::size_t Size>
+Value named(const std::pair<std::string_view, Value> (&values)[Size], const std::string& name) {
   for (const auto& [word, value] : values) {
     if (word == name) return value;
   }
