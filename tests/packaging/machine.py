@@ -50,7 +50,8 @@ def cgroups():
 
 
 class Machine:
-    def __init__(self):
+    def __init__(self, prepare=None):
+        """What `prepare` does to its files is done before it boots."""
         run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
         self.root = pathlib.Path("/run/machine/root")
         for name in ("upper", "work", "root"):
@@ -58,6 +59,8 @@ class Machine:
         layers = ",".join(f"{layer}={self.root.parent / folder}" for layer, folder in
                           (("upperdir", "upper"), ("workdir", "work")))
         run("mount", "-t", "overlay", "-o", f"lowerdir={TREE},{layers}", "overlay", self.root)
+        if prepare:
+            prepare(self.root)
         self.cgroups = list(cgroups())
         for folder in self.cgroups:
             folder.mkdir()
@@ -164,9 +167,11 @@ def tidy(folder):
 class MachineTest(unittest.TestCase):
     """One machine for the tests of a class."""
 
+    prepare = None
+
     @classmethod
     def setUpClass(cls):
-        cls.machine = Machine()
+        cls.machine = Machine(cls.prepare)
 
     @classmethod
     def tearDownClass(cls):

@@ -41,9 +41,9 @@ class NodeTest(MachineTest):
         self.assertEqual(found["error"], "")
 
     def test_starts_at_once_and_the_machine_is_well(self):
-        self.assertTrue(self.machine.active("meshd"))
+        self.assertTrue(self.machine.active(UNIT))
         self.assertEqual(self.machine.state(), "running")
-        self.assertEqual(self.machine.unit("meshd", "UnitFileState"), "enabled")
+        self.assertEqual(self.machine.unit(UNIT, "UnitFileState"), "enabled")
         self.works()
 
     def test_has_the_capabilities_of_its_unit_and_no_others(self):
@@ -82,38 +82,44 @@ class NodeTest(MachineTest):
     def test_killed_it_comes_back_and_its_sockets_were_kept(self):
         before = self.main()
         self.machine.signal(UNIT, "KILL")
-        until(lambda: self.main() not in ("0", before) and self.machine.active("meshd"), "a new one")
-        self.assertEqual(self.machine.unit("meshd", "NFileDescriptorStore"), "8")
+        until(lambda: self.main() not in ("0", before) and self.machine.active(UNIT), "a new one")
+        self.assertEqual(self.machine.unit(UNIT, "NFileDescriptorStore"), "8")
         self.works()
 
+    def laid(self, path, text):
+        """A file for as long as the test goes."""
+        self.machine.run("sh", "-c", 'mkdir -p "${1%/*}" && cat >"$1"', "sh", path, stdin=text)
+        self.addCleanup(self.taken, path)
+        self.machine.run("systemctl", "daemon-reload")
+        self.machine.run("systemctl", "restart", UNIT, check=False)
+
+    def taken(self, path):
+        self.machine.run("rm", "-f", path)
+        self.machine.run("systemctl", "daemon-reload")
+        self.machine.run("systemctl", "restart", UNIT)
+
     def test_hangs_and_the_watchdog_sees_it(self):
-        drop = self.machine.root / "run/systemd/system/meshd.service.d"
-        conf = "[Service]\nWatchdogSec=2s\nTimeoutAbortSec=2s\n"
-        self.machine.run("sh", "-c", 'mkdir -p "$1" && cat >"$1/t.conf" && '
-                         "systemctl daemon-reload && systemctl restart meshd", "sh",
-                         "/" + str(drop.relative_to(self.machine.root)), stdin=conf)
+        self.laid(f"/run/systemd/system/{UNIT}.service.d/t.conf",
+                  "[Service]\nWatchdogSec=6s\nTimeoutAbortSec=2s\n")
         before = self.main()
         self.machine.signal(UNIT, "STOP")
-        until(lambda: self.main() not in ("0", before) and self.machine.active("meshd"), "a new one")
-        self.assertIn("atchdog", self.machine.run("journalctl", "-u", "meshd", "-n", "20").stdout)
-        self.machine.run("rm", "-r", "/" + str(drop.relative_to(self.machine.root)))
-        self.machine.run("systemctl", "daemon-reload")
-        self.machine.run("systemctl", "restart", "meshd")
+        until(lambda: self.main() not in ("0", before) and self.machine.active(UNIT), "a new one",
+              60)
+        self.assertIn("atchdog", self.machine.run("journalctl", "-u", UNIT, "-n", "20").stdout)
         self.works()
 
     def test_unit_that_cannot_start_says_why_in_a_line_and_goes_on_when_it_can(self):
         config = "/etc/meshd/meshd.yaml"
-        self.machine.run("sh", "-c", f"cat >{config}", stdin="log: {level: INFO}\nzone: -bad\n")
-        self.machine.run("systemctl", "restart", "meshd", check=False)
-        until(lambda: f"{config}:2: zone" in self.machine.unit("meshd", "StatusText"),
-              lambda: "status " + self.machine.unit("meshd", "StatusText"))
-        self.assertFalse(self.machine.active("meshd"))
+        self.laid(config, "log: {level: INFO}\nzone: -bad\n")
+        until(lambda: f"{config}:2: zone" in self.machine.unit(UNIT, "StatusText"),
+              lambda: "status " + self.machine.unit(UNIT, "StatusText"))
+        self.assertFalse(self.machine.active(UNIT))
         # What ran goes on meanwhile.
         asked = self.machine.agents["worker"].ask(proto="tcp", to=self.machine.address("db"),
                                                   port=5432)
         self.assertEqual(asked["result"], "answered")
         self.machine.run("rm", config)
-        until(lambda: self.machine.active("meshd"), "it starts by itself")
+        until(lambda: self.machine.active(UNIT), "it starts by itself")
         self.works()
 
     def test_examples_are_good_configurations(self):
