@@ -17,7 +17,7 @@ from node import Agent, run, until  # noqa: E402
 PACKAGES = pathlib.Path(os.environ["MESHD_PACKAGES"]).resolve()
 TREE = pathlib.Path(os.environ["MESHD_TREE"]).resolve()
 # A boot, and an installation, on a machine that has other things to do.
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 def package(name):
