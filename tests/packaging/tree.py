@@ -23,6 +23,19 @@ def depends(deb):
             if clause.strip()]
 
 
+def provided():
+    """Names that are no packages but what packages here are as well, on whose word they were built."""
+    listed = subprocess.run(["dpkg-query", "-W", "-f", "${Package}\\t${Provides}\\n"],
+                            capture_output=True, text=True, check=True).stdout
+    names = {}
+    for line in listed.splitlines():
+        package, _, provides = line.partition("\t")
+        names.update({re.match(r"[\w.+-]+", one)[0]: package
+                      for one in provides.split(", ") if one})
+    real = {line.split("\t")[0] for line in listed.splitlines()}
+    return {name: package for name, package in names.items() if name not in real}
+
+
 def mirror():
     """Where apt gets this suite from; none: debootstrap knows one itself."""
     asked = subprocess.run(
@@ -36,7 +49,9 @@ def main():
     if not debs:
         return f"{PACKAGES}: no packages: ./dev package makes them"
     ours = {deb.name.split("_")[0] for deb in debs}
-    wanted = sorted({*BASE, *(name for deb in debs for name in depends(deb))} - ours)
+    virtual = provided()
+    wanted = sorted({*BASE, *(virtual.get(name, name) for deb in debs for name in depends(deb))}
+                    - ours)
     mark = TREE.with_suffix(".packages")
     if TREE.is_dir() and mark.is_file() and mark.read_text(encoding="utf-8").split() == wanted:
         return None
