@@ -29,8 +29,8 @@ Status check_directory(const std::string& path, int fd) {
   struct stat info{};
   if (fstat(fd, &info) != 0) return fail_errno("look at " + path, errno);
   if (info.st_uid != geteuid()) {
-    return fail(ErrorCode::kInvalid, fmt::format("{}: owned by uid {}, not by us (uid {}): chown "
-                                                 "it, or name another state_dir",
+    return fail(ErrorCode::kInvalid, fmt::format("{}: owned by uid {}, not by us (uid {}): run as "
+                                                 "its owner, chown it, or name another state_dir",
                                                  path, info.st_uid, geteuid()));
   }
   if ((info.st_mode & 022) != 0) {

@@ -172,13 +172,21 @@ int administrate(const std::vector<std::string>& arguments) {
   return 0;
 }
 
+// Who looks at the unit reads there why, without the log.
+int ended(const meshd::Error& error) {
+  sd_notifyf(0, "STATUS=%s", meshd::log::printable(error.what).c_str());
+  return failed(error);
+}
+
 int serve(const meshd::controller::Config& config) {
   meshd::log::init(config.log_level, config.log_format);
-  const auto status = meshd::controller::serve(config, [](int port, int join_port) {
+  const auto ready = [](int port, int join_port) {
     meshd::log::info("mesh-controller: ports {} and {}", port, join_port);
     sd_notify(0, "READY=1");
-  });
-  return status ? 0 : failed(status.error());
+  };
+  // Nobody listens without a service manager, and one that has no watchdog takes no notice.
+  const auto status = meshd::controller::serve(config, ready, [] { sd_notify(0, "WATCHDOG=1"); });
+  return status ? 0 : ended(status.error());
 }
 
 }  // namespace
@@ -209,7 +217,7 @@ int main(int argc, char** argv) {
   }
   const auto config = meshd::controller::load_config(
       path.value_or(meshd::controller::kDefaultConfigPath), path.has_value());
-  if (!config) return failed(config.error());
+  if (!config) return check ? failed(config.error()) : ended(config.error());
   if (check) {
     fmt::print("configuration is good\n");
     return 0;

@@ -114,7 +114,8 @@ void run(Controller& controller, Server& server, App& app, int signal_fd,
 
 }  // namespace
 
-Status serve(const Config& config, const std::function<void(int, int)>& ready) {
+Status serve(const Config& config, const std::function<void(int, int)>& ready,
+             const std::function<void()>& alive) {
   CHECK_OK(pki::require_tls13());
   take_grpc_log();
   allow_descriptors();
@@ -163,8 +164,10 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready) {
   }
   log::info("mesh-controller {}: serving cluster {}", config.name, authority.cluster);
   ready(server->port(), server->join_port());
-  run(*controller, *server, app, signal_fd.get(), metrics.get(), arvados.get(), web.get(),
-      [&] { look_after(config, authority, *controller, app); });
+  run(*controller, *server, app, signal_fd.get(), metrics.get(), arvados.get(), web.get(), [&] {
+    look_after(config, authority, *controller, app);
+    alive();
+  });
   log::info("mesh-controller {}: stopping", config.name);
   server->shutdown(app);
   return {};

@@ -11,7 +11,9 @@
 
 namespace meshd::controller {
 
-// Returns when SIGTERM or SIGINT has come and all is closed. `ready` is told the two ports.
-[[nodiscard]] Status serve(const Config& config, const std::function<void(int, int)>& ready);
+// Returns when SIGTERM or SIGINT has come and all is closed. `ready` is told the two ports, `alive`
+// is called every second by the loop that all changes pass.
+[[nodiscard]] Status serve(const Config& config, const std::function<void(int, int)>& ready,
+                           const std::function<void()>& alive);
 
 }  // namespace meshd::controller

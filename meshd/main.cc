@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "meshd/config.h"
 #include "meshd/daemon.h"
+#include "meshd/notify.h"
 #include "pki/grpc_credentials.h"
 
 namespace {
@@ -44,10 +45,16 @@ int failed(const meshd::Error& error) {
   return 1;
 }
 
+// Who looks at the unit reads there why, without the log.
+int ended(const meshd::Error& error) {
+  [[maybe_unused]] const auto told = meshd::notify_failed(error);
+  return failed(error);
+}
+
 int serve(meshd::Config config) {
   // Before any thread: it sets an environment variable.
   if (config.controller) {
-    if (const auto status = meshd::pki::require_tls13(); !status) return failed(status.error());
+    if (const auto status = meshd::pki::require_tls13(); !status) return ended(status.error());
   }
   // In every thread to come: the loop takes them from a descriptor.
   sigset_t signals;
@@ -57,9 +64,9 @@ int serve(meshd::Config config) {
   signal(SIGPIPE, SIG_IGN);
   meshd::log::init(config.log_level, config.log_format.value_or(meshd::journal_or_text()));
   auto daemon = meshd::Daemon::start(std::move(config));
-  if (!daemon) return failed(daemon.error());
+  if (!daemon) return ended(daemon.error());
   const auto status = (*daemon)->run();
-  return status ? 0 : failed(status.error());
+  return status ? 0 : ended(status.error());
 }
 
 }  // namespace
@@ -90,7 +97,7 @@ int main(int argc, char** argv) {
   }
   auto config = meshd::load_config(options.config.value_or(meshd::kDefaultConfigPath),
                                    options.config.has_value());
-  if (!config) return failed(config.error());
+  if (!config) return options.check ? failed(config.error()) : ended(config.error());
   if (options.check) {
     fmt::print("configuration is good\n");
     return 0;

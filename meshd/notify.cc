@@ -21,6 +21,13 @@ Status tell(const std::string& state, std::string_view what) {
   return {};
 }
 
+// A line break would start another field.
+std::string one_line(std::string_view text) {
+  std::string line(text);
+  std::ranges::replace_if(line, [](char c) { return c == '\n' || c == '\r' || c == '\0'; }, ' ');
+  return line;
+}
+
 // A ':' would split the name in LISTEN_FDNAMES, a line break would start another field.
 Status check_name(std::string_view name) {
   const auto fits = [](char c) { return c > ' ' && c < 0x7f && c != ':'; };
@@ -36,10 +43,13 @@ Status check_name(std::string_view name) {
 
 Status notify_ready() { return tell("READY=1", "ready"); }
 
-Status notify_status(std::string_view text) {
-  std::string line(text);
-  std::ranges::replace_if(line, [](char c) { return c == '\n' || c == '\r' || c == '\0'; }, ' ');
-  return tell("STATUS=" + line, "status");
+Status notify_status(std::string_view text) { return tell("STATUS=" + one_line(text), "status"); }
+
+Status notify_failed(const Error& error) {
+  auto state = "STATUS=" + one_line(error.what);
+  // 0 would be success to the manager.
+  if (error.sys_errno > 0) state += fmt::format("\nERRNO={}", error.sys_errno);
+  return tell(state, "failed");
 }
 
 Status notify_stopping() { return tell("STOPPING=1", "stopping"); }

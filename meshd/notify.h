@@ -31,6 +31,8 @@ inline constexpr std::size_t kMaxFdName = 255;
 // One line for `systemctl status`; line breaks become spaces.
 [[nodiscard]] Status notify_status(std::string_view text);
 [[nodiscard]] Status notify_stopping();
+// Why the daemon ends, as the status line that stays when the unit has failed, and as errno.
+[[nodiscard]] Status notify_failed(const Error& error);
 // To be said at least twice in each watchdog_interval().
 [[nodiscard]] Status notify_watchdog();
 // Absent: no watchdog for this process.

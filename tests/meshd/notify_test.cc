@@ -1,6 +1,7 @@
 #include "meshd/notify.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -110,6 +111,14 @@ TEST(NotifyTest, StatusCannotSmuggleInAnotherField) {
   FakeManager manager;
   ASSERT_TRUE(notify_status("behind by 1\nREADY=1"));
   EXPECT_EQ(manager.receive().text, "STATUS=behind by 1 READY=1");
+}
+
+TEST(NotifyTest, FailedUnitSaysWhyInOneLine) {
+  FakeManager manager;
+  ASSERT_TRUE(notify_failed(Error{ErrorCode::kSystem, "open /x:\nno", EACCES}));
+  EXPECT_EQ(manager.receive().text, fmt::format("STATUS=open /x: no\nERRNO={}", EACCES));
+  ASSERT_TRUE(notify_failed(Error{ErrorCode::kInvalid, "line 3: zone: too long"}));
+  EXPECT_EQ(manager.receive().text, "STATUS=line 3: zone: too long");
 }
 
 TEST(NotifyTest, WithoutAManagerNothingHappens) {

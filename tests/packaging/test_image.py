@@ -1,0 +1,72 @@
+"""The recipe for an image: meshd is put into a tree that does not run, and what boots from it is a
+node of the cluster before anybody comes in by ssh."""
+import pathlib
+import shutil
+import unittest
+
+from machine import MachineTest, package, run, until
+
+RECIPE = pathlib.Path(__file__).resolve().parents[2] / "examples/image/install"
+CONTROLLER = "mesh-controller"
+STATE = "/var/lib/mesh-controller"
+
+
+def prepare(root):
+    folder = root / "srv/packages"
+    folder.mkdir()
+    for name in ("meshd", "meshctl", CONTROLLER):
+        shutil.copy(package(name), folder)
+    shutil.copy(RECIPE, root / "srv/install")
+
+    def inside(*argv, check=True):
+        return run("chroot", root, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *argv,
+                   check=check, timeout=120)
+    run("mount", "-t", "proc", "proc", root / "proc")  # as whoever makes images does
+    # In the same machine, so that there is a cluster to join.
+    inside("sh", "-c", f"apt-get -q -y install /srv/packages/{CONTROLLER}_*.deb")
+    inside("runuser", "-u", CONTROLLER, "--", CONTROLLER, "init", "--address", "127.0.0.1:7443")
+    without = inside("/srv/install", "/srv/packages", "--docker", check=False)
+    if without.returncode == 0 or "needs the package meshd-engines" not in without.stderr:
+        raise AssertionError(f"no engines, and no word of it: {without.stderr}")
+    done = inside("/srv/install", "/srv/packages", "--ticket", f"{STATE}/join.ticket",
+                  "--docker-forward")
+    if "starts with the node" not in done.stdout:
+        raise AssertionError(done.stdout)
+    if (root / "var/lib/meshd").exists() or (root / "run/meshd").exists():
+        raise AssertionError("the image has what is a node's own")
+    run("umount", root / "proc")
+
+
+class ImageTest(MachineTest):
+    prepare = staticmethod(prepare)
+
+    def test_machine_that_boots_from_it_is_a_node(self):
+        self.assertTrue(self.machine.active("meshd"))
+        self.assertEqual(self.machine.state(), "running")
+        until(lambda: "connected" in self.machine.run("meshctl", "status", check=False).stdout,
+              lambda: self.machine.run("meshctl", "status", check=False).stdout)
+        self.assertIn("identity.pem", self.machine.run("ls", "/var/lib/meshd").stdout)
+        modes = self.machine.run("stat", "-c", "%U %a", "/etc/meshd/join.ticket").stdout
+        self.assertEqual(modes.strip(), "root 600")
+
+    def test_nobody_comes_in_before(self):
+        for later in ("ssh.service", "docker.service", "containerd.service", "slurmd.service"):
+            self.assertIn(later, self.machine.unit("meshd", "Before").split())
+
+    def test_drop_in_of_docker_is_read_as_meant(self):
+        self.machine.run("sh", "-c", "cat >/run/systemd/system/docker.service",
+                         stdin="[Service]\nType=oneshot\nExecStart=/bin/true\n")
+        stub = '#!/bin/sh\necho "$0 $*" >>/run/asked\ncase $* in -C*) exit 1;; esac\n'
+        for name in ("iptables", "ip6tables"):
+            self.machine.run("sh", "-c", f"cat >/usr/sbin/{name} && chmod +x /usr/sbin/{name}",
+                             stdin=stub)
+        self.machine.run("systemctl", "daemon-reload")
+        self.machine.run("systemctl", "start", "docker")
+        asked = self.machine.run("cat", "/run/asked").stdout
+        for name in ("iptables", "ip6tables"):
+            for way in ("-i", "-o"):
+                self.assertIn(f"/usr/sbin/{name} -I DOCKER-USER {way} mesh+ -j ACCEPT", asked)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

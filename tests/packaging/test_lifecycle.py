@@ -1,0 +1,115 @@
+"""Installation to purge: an upgrade and a downgrade under load, a removal that gives the node back,
+a purge that leaves nothing."""
+import pathlib
+import re
+import unittest
+
+from machine import MachineTest, package, reversioned, until
+
+WORKLOADS = """
+workloads:
+- {id: db, owner: ada, workflow: wf1, name: db, serves: [{port: 5432}]}
+- {id: worker, owner: ada, workflow: wf1, peers: [{name: db}]}
+- {id: stranger, owner: ada, workflow: wf1}
+"""
+# Below the five seconds after which the C library asks again: no question was lost.
+ASKED_AGAIN_MS = 4500
+# What every installation writes, whatever is installed.
+RECORDS = ("/var/lib/dpkg/", "/var/lib/apt/", "/var/cache/", "/var/log/", "/var/lib/systemd/",
+           "/root/", "/tmp/", "/etc/group-", "/etc/gshadow-", "/etc/passwd-", "/etc/shadow-",
+           "/etc/.pwd.lock", "/etc/ld.so.cache")
+# Of the machine's sysctls what counts, and not what is set.
+COUNTING = re.compile(r"nf_conntrack_count|/netfilter/nf_log|random|dentry|inode|route/flush")
+
+
+def files(machine):
+    listed = machine.run("find", "/", "-xdev", "-not", "-type", "s").stdout.splitlines()
+    runtime = machine.run("find", "/run", "-path", "*mesh*").stdout.splitlines()
+    return {path for path in listed + runtime
+            if not path.startswith(RECORDS) and f"{path}/" not in RECORDS}
+
+
+def kernel(machine):
+    lines = machine.run("sh", "-c", "ip -br link; ip -br addr; ip rule; ip -6 rule; "
+                        "ip route show table all; ip -6 route show table all; nft list ruleset; "
+                        "grep -rs . /proc/sys/net; true").stdout.splitlines()
+    return {line for line in lines if not COUNTING.search(line)}
+
+
+class LifecycleTest(MachineTest):
+    def accounts(self):
+        return self.machine.run("cat", "/etc/passwd", "/etc/group").stdout
+
+    def load(self, stop):
+        """Begins: an open flow, lookups and connects by name, and who is refused all that."""
+        machine = self.machine
+        to = machine.address("db")
+        worker, stranger = machine.agents["worker"], machine.agents["stranger"]
+        self.assertEqual(worker.open(key="flow", proto="tcp", to=to, port=5432)["result"],
+                         "answered")
+        targets = [[proto, to, 5432] for proto in ("tcp", "udp")]
+        return {"flow": (worker, worker.begin("stream", key="flow", until=stop)),
+                "names": (worker, worker.begin("loops", name="db", port=5432, count=4, until=stop)),
+                "refused": (stranger, stranger.begin("hammer", targets=targets, until=stop))}
+
+    def change(self, deb, option):
+        """Under load: what came of it."""
+        machine = self.machine
+        stop = pathlib.Path(f"/run/stop-{deb.name}")
+        main = machine.unit("meshd", "MainPID")
+        arrived = machine.agents["db"].count(proto="udp", port=5432)
+        load = self.load(str(stop))
+        machine.install(deb, option=option)
+        until(lambda: machine.active("meshd"), "it runs again")
+        self.assertNotEqual(machine.unit("meshd", "MainPID"), main)
+        machine.run("meshctl", "wait", "db", "--timeout", "20s")
+        stop.touch()
+        found = {name: agent.end(number) for name, (agent, number) in load.items()}
+        self.assertEqual(found["flow"]["end"], "stopped", found["flow"])
+        self.assertGreater(found["flow"]["rounds"], 20)
+        self.assertEqual(set(found["names"]["outcomes"]), {"answered"}, found["names"])
+        waits = [1000 * (end - begin) for begin, end in found["names"]["answered"]]
+        self.assertLess(max(waits), ASKED_AGAIN_MS)
+        self.assertGreater(found["refused"]["sent"], 50)
+        # The worker's own connects are TCP; of UDP only the stranger sends.
+        self.assertEqual(machine.agents["db"].count(proto="udp", port=5432), arrived)
+        print(f"{deb.name}: {found['flow']['rounds']} rounds, longest "
+              f"{found['flow']['longest_ms']} ms; {len(waits)} by name, longest "
+              f"{max(waits):.0f} ms; {found['refused']['sent']} refused")
+
+    def test_upgrade_downgrade_remove_purge(self):
+        machine = self.machine
+        before, kernel_before, accounts = files(machine), kernel(machine), self.accounts()
+        machine.install(package("meshd"), package("meshctl"))
+        machine.apply(WORKLOADS)
+        for name in ("db", "worker", "stranger"):
+            machine.container(name)
+        machine.agents["db"].serve(proto="tcp", port=5432)
+        machine.agents["db"].serve(proto="udp", port=5432)
+        machine.run("meshctl", "wait", "db", "--timeout", "20s")
+        with self.subTest("upgrade"):
+            self.change(reversioned("meshd", "0.1.99", machine.root.parent), "--no-remove")
+        with self.subTest("downgrade"):
+            self.change(package("meshd"), "--allow-downgrades")
+        with self.subTest("removal: the node is given back, declarations stay"):
+            for agent in machine.agents.values():
+                agent.stop()
+            machine.agents.clear()
+            machine.remove("meshd")
+            for name in ("db", "worker", "stranger"):  # meshctl made them; nobody's now
+                machine.run("ip", "netns", "del", name)
+            self.assertEqual(kernel(machine), kernel_before)
+            machine.install(package("meshd"))
+            self.assertIn("stranger", machine.run("meshctl", "list", "workloads").stdout)
+        with self.subTest("purge: nothing is left"):
+            machine.remove("meshd", "meshctl", purge=True)
+            machine.run("umount", "/run/netns")  # as ip(8) leaves it
+            machine.run("rmdir", "/run/netns")
+            self.assertEqual(sorted(files(machine) - before), [])
+            self.assertEqual(sorted(before - files(machine)), [])
+            self.assertEqual(kernel(machine), kernel_before)
+            self.assertEqual(self.accounts(), accounts)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
