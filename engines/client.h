@@ -4,7 +4,7 @@
 // Errors:  kSystem when no daemon answers in time: whether it was done is then not known, and
 //          what is repeated is harmless; kNotFound when it knows no such workload; else the
 //          daemon's own words.
-// Source:  measured with gRPC 1.51 from archives (docs/decisions/0010-shims-read-notes.md).
+// Source:  measured with gRPC 1.51 from archives (docs/decisions/0011-shims-read-notes.md).
 #pragma once
 
 #include <memory>

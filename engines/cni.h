@@ -78,6 +78,8 @@ struct CniNetwork {
 // `reply` absent: it starts without us, and what came before stands.
 [[nodiscard]] std::string render_result(const CniCall& call, const CniNetwork& network,
                                         const std::optional<mesh::v1::AttachReply>& reply);
+// Whether a result has one: its host's end bears a name that only meshd gives.
+[[nodiscard]] bool names_attachment(const Json& result);
 [[nodiscard]] std::string render_error(const CniError& error, std::string_view version);
 [[nodiscard]] std::string render_versions(std::string_view asked);
 

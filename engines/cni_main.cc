@@ -12,10 +12,10 @@
 #include "engines/program.h"
 
 int main() {
-  using namespace meshd;  // NOLINT(google-build-using-namespace): the program's own
+  namespace engines = meshd::engines;
   engines::end_after_deadline(
       1, R"({"cniVersion":"1.0.0","code":11,"msg":"meshd does not answer in time"})");
-  const auto by = BootClock::now() + engines::kDeadline;
+  const auto by = meshd::BootClock::now() + engines::kDeadline;
   engines::Variables variables;
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
     const std::string_view text = *entry;

@@ -15,6 +15,9 @@ namespace {
 
 using Kind = Json::Kind;
 
+// Of the host's ends (meshd/addressing.h).
+constexpr std::string_view kHostPrefix = "mesh";
+
 bool is_v6(std::string_view address) { return address.contains(':'); }
 
 // Until 1.0.0 an address says its family.
@@ -101,6 +104,13 @@ std::string render_result(const CniCall& call, const CniNetwork& network,
     result.set("dns", Json::object());
   }
   return render(result);
+}
+
+bool names_attachment(const Json& result) {
+  const auto* const interfaces = result.find("interfaces");
+  return interfaces != nullptr && std::ranges::any_of(interfaces->items, [](const Json& one) {
+           return one.text_at("sandbox").empty() && one.text_at("name").starts_with(kHostPrefix);
+         });
 }
 
 std::string render_error(const CniError& error, std::string_view version) {

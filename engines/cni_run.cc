@@ -74,9 +74,8 @@ CniResult<std::string> check(const CniCall& call, const CniNetwork& network, Tim
   const auto attached = attached_under(key, network.places, by);
   if (!attached) return std::unexpected(to_error(attached.error()));
   if (std::ranges::find(*attached, key, &Attached::key) == attached->end()) {
-    const auto text = network.previous ? render(*network.previous) : std::string();
     // Nobody declared it, and so it was never attached.
-    if (!text.contains("\"mesh")) return std::string();
+    if (!network.previous || !names_attachment(*network.previous)) return std::string();
     return std::unexpected(CniError{CniError::kRefused, "it is not attached any more"});
   }
   const auto netns = open_netns(call.netns);

@@ -54,7 +54,6 @@ Result<DockerContainer> parse_docker_container(std::string_view text, std::strin
   container.name = json.text_at("Name");
   if (container.name.starts_with('/')) container.name.erase(0, 1);
   container.labels = labels_of(find_path(json, "Config", "Labels"));
-  container.resolv_conf = json.text_at("ResolvConfPath");
   container.image_file = image_file(json);
   return container;
 }

@@ -1,5 +1,5 @@
-// What Docker has written of a container before it starts: its name and labels, and where its
-// resolv.conf is. Its API cannot be asked from a hook: it answers once the hook has ended.
+// What Docker has written of a container before it starts: its name and labels. Its API cannot be
+// asked from a hook: it answers once the hook has ended.
 //
 // Threads:   any: values in, values out.
 // Invariant: a label that the image has as well is the image author's and says nothing: else
@@ -18,9 +18,8 @@
 namespace meshd::engines {
 
 struct DockerContainer {
-  std::string name;  // without the slash in front
-  Labels labels;     // the image's among them
-  std::string resolv_conf;
+  std::string name;        // without the slash in front
+  Labels labels;           // the image's among them
   std::string image_file;  // below the data root: the image's configuration; empty: unknown
 };
 

@@ -46,14 +46,13 @@ Status look_at_docker(const Json& config, const OciState& state, const std::stri
   }
   into.launch.labels.merge(launchers_labels(*docker, directory));
   into.launch.names.insert(into.launch.names.begin(), docker->name);
-  // Never a file that somebody has mounted there: it may be the node's.
-  if (docker->resolv_conf.empty() ||
-      mount_source(config, "/etc/resolv.conf") != docker->resolv_conf) {
-    return {};
-  }
+  // Never a file that somebody has mounted there: it may be the node's. (Where Docker's own is,
+  // config.v2.json says from the second start on.)
+  const auto own = directory + "/resolv.conf";
+  if (mount_source(config, "/etc/resolv.conf") != own) return {};
   const auto host = read_file(directory + "/hostconfig.json", kMaxFileBytes);
   const auto own_dns = host ? has_own_dns(*host) : std::unexpected(host.error());
-  if (own_dns && !*own_dns) into.resolv_conf = docker->resolv_conf;
+  if (own_dns && !*own_dns) into.resolv_conf = own;
   return {};
 }
 

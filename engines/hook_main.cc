@@ -13,9 +13,9 @@
 #include "engines/program.h"
 
 int main(int argc, char** argv) {
-  using namespace meshd;  // NOLINT(google-build-using-namespace): the program's own
+  namespace engines = meshd::engines;
   engines::end_after_deadline(2, "mesh-hook: meshd does not answer in time\n");
-  const auto by = BootClock::now() + engines::kDeadline;
+  const auto by = meshd::BootClock::now() + engines::kDeadline;
   std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
   const bool ends = !arguments.empty() && arguments.front() == "detach";
   const auto status = engines::run_hook(std::move(arguments), 0, by);

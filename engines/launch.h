@@ -4,7 +4,7 @@
 // Threads:   any: values in, values out.
 // Invariant: whoever has mesh.id or mesh.declaration is never left alone.
 // Errors:    kInvalid, one line that names the annotation.
-// Source:    docs/decisions/0010-shims-read-notes.md, docs/engines.md.
+// Source:    docs/decisions/0011-shims-read-notes.md, docs/engines.md.
 #pragma once
 
 #include <map>

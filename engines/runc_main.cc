@@ -17,9 +17,8 @@
 #include "engines/program.h"
 #include "engines/runc.h"
 
+namespace meshd::engines {
 namespace {
-
-using namespace meshd;  // NOLINT(google-build-using-namespace): the program's own
 
 Result<std::string> own_path() {
   std::array<char, 4096> path{};
@@ -29,7 +28,7 @@ Result<std::string> own_path() {
 }
 
 // Returns on failure only.
-std::unexpected<Error> become(const engines::WrapperCall& call) {
+std::unexpected<Error> become(const WrapperCall& call) {
   std::vector<std::string> arguments{call.runtime};
   arguments.insert(arguments.end(), call.arguments.begin(), call.arguments.end());
   std::vector<char*> pointers;
@@ -40,29 +39,33 @@ std::unexpected<Error> become(const engines::WrapperCall& call) {
 }
 
 // Where the engine looks, too: in the log that it told the runtime to write.
-int report(const engines::RuntimeCall& call, const std::string& what) {
-  const auto line = fmt::format("mesh-runc: {}", engines::printable(what));
+int report(const RuntimeCall& call, const std::string& what) {
+  const auto line = fmt::format("mesh-runc: {}", printable(what));
   if (call.log) {
-    auto entry = engines::Json::object();
-    entry.set("level", engines::Json::string("error"));
-    entry.set("msg", engines::Json::string(line));
-    [[maybe_unused]] const auto logged = engines::append_line(*call.log, engines::render(entry));
+    auto entry = Json::object();
+    entry.set("level", Json::string("error"));
+    entry.set("msg", Json::string(line));
+    [[maybe_unused]] const auto logged = append_line(*call.log, render(entry));
   }
-  [[maybe_unused]] const auto written = engines::write_all(2, line + "\n");
+  [[maybe_unused]] const auto written = write_all(2, line + "\n");
   return 1;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  const std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+int run(const std::vector<std::string>& arguments) {
   auto self = own_path();
-  const auto call = self ? engines::parse_wrapper_call(arguments, *self)
-                         : std::unexpected(std::move(self).error());
+  const auto call =
+      self ? parse_wrapper_call(arguments, *self) : std::unexpected(std::move(self).error());
   if (!call) return report({}, call.error().what);
-  const auto runtime = engines::parse_runtime_call(call->arguments);
-  if (const auto prepared = engines::prepare_bundle(*call); !prepared) {
+  const auto runtime = parse_runtime_call(call->arguments);
+  if (const auto prepared = prepare_bundle(*call); !prepared) {
     return report(runtime, prepared.error().what);
   }
   return report(runtime, become(*call).error().what);
+}
+
+}  // namespace
+}  // namespace meshd::engines
+
+int main(int argc, char** argv) {
+  return meshd::engines::run({argv + std::min(argc, 1), argv + argc});
 }

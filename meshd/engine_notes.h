@@ -7,7 +7,7 @@
 //          not in the run_dir: it holds while the daemon is stopped, and after a reboot until
 //          it is there again.
 // Errors:  kSystem; what could not be noted is tried again by the next call.
-// Source:  docs/decisions/0010-shims-read-notes.md; engines/notes.h reads it.
+// Source:  docs/decisions/0011-shims-read-notes.md; engines/notes.h reads it.
 #pragma once
 
 #include <map>
