@@ -1,6 +1,7 @@
 // mesh-hook: see engines/hook.h.
 
 #include <fmt/format.h>
+#include <syslog.h>
 
 #include <algorithm>
 #include <string>
@@ -20,7 +21,10 @@ int main(int argc, char** argv) {
   const bool ends = !arguments.empty() && arguments.front() == "detach";
   const auto status = engines::run_hook(std::move(arguments), 0, by);
   if (status) return 0;
-  const auto line = fmt::format("mesh-hook: {}\n", engines::printable(status.error().what));
-  [[maybe_unused]] const auto written = engines::write_all(2, line);
+  const auto line = engines::printable(status.error().what);
+  [[maybe_unused]] const auto written = engines::write_all(2, fmt::format("mesh-hook: {}\n", line));
+  // Some runtimes say only that a hook has failed (crun 1.8).
+  openlog("mesh-hook", 0, LOG_DAEMON);
+  syslog(ends ? LOG_WARNING : LOG_ERR, "%s", line.c_str());
   return ends ? 0 : 1;
 }

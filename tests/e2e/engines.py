@@ -1,5 +1,6 @@
 """Real container engines beside a node's daemon: from Debian's packages, each with directories and
 sockets of its own. Runs inside namespaces of its own (see CMakeLists.txt)."""
+import contextlib
 import glob
 import json
 import os
@@ -41,16 +42,26 @@ def image(directory):
     return archive
 
 
+def is_cgroup(path):
+    return run("stat", "-f", "-c", "%T", path).stdout.strip() in ("cgroupfs", "cgroup2fs")
+
+
 class Cgroups:
     """A group of the test's own in each hierarchy: the machine's outlives our namespaces."""
 
     def __init__(self, engine):
-        self.name = f"/meshd-{engine}-{os.getpid()}"
+        self.name = f"/meshd-{engine}-{os.urandom(4).hex()}"
 
     def remove(self):
-        """Once the processes in them are gone, which may take the kernel a moment."""
+        """Once the processes in them are gone: the engine's own come to us, the init here."""
         def gone():
-            for top in glob.glob(f"/sys/fs/cgroup/*{self.name}") + [f"/sys/fs/cgroup{self.name}"]:
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                    pass
+            tops = [f"/sys/fs/cgroup{self.name}", *glob.glob(f"/sys/fs/cgroup/*{self.name}")]
+            for top in tops:
+                if top.startswith("/sys/fs/cgroup/unified/") and not is_cgroup(top):
+                    continue
                 for path, _, _ in os.walk(top, topdown=False):
                     try:
                         os.rmdir(path)
@@ -146,8 +157,11 @@ class Podman:
         self.hooks = self.dir / "hooks.d"
         for directory in (self.networks, self.hooks):
             directory.mkdir(parents=True)
-        # crun takes no mixture of both generations of control groups.
-        run("umount", "/sys/fs/cgroup/unified", check=False)
+        # crun takes no mixture of both generations of control groups; what it then writes where
+        # the second was is the machine's unless something of ours is mounted there.
+        if os.path.ismount("/sys/fs/cgroup/unified"):
+            run("umount", "/sys/fs/cgroup/unified")
+            run("mount", "-t", "tmpfs", "tmpfs", "/sys/fs/cgroup/unified")
         self.cgroups = Cgroups("podman")
         (self.dir / "containers.conf").write_text(
             "[containers]\n"
@@ -187,8 +201,8 @@ class Podman:
                                  + done.stderr)
         return done
 
-    def run(self, name, network, *command, options=(), **more):
-        return self("run", "--cgroup-parent", self.cgroups.name, "--name", name, "--network",
+    def run(self, name, network, *command, options=(), runtime="crun", **more):
+        return self("--runtime", runtime, "run", "--cgroup-parent", self.cgroups.name, "--name", name, "--network",
                     network, *options, "bb:1", *command, **more)
 
     def pid(self, name):

@@ -56,9 +56,10 @@ class PodmanTest(EngineTest):
     def say(self, name, script, network="mesh", options=DNS):
         return self.podman.run(name, network, "sh", "-c", script, options=("--rm", *options)).stdout
 
-    def refused(self, name, network="mesh", options=()):
+    def refused(self, name, network="mesh", options=(), runtime="crun"):
         begun = time.monotonic()
-        done = self.podman.run(name, network, "true", options=("--rm", *options), check=False)
+        done = self.podman.run(name, network, "true", options=("--rm", *options), runtime=runtime,
+                               check=False)
         self.assertNotEqual(done.returncode, 0)
         self.podman("rm", "-f", name, check=False)
         self.assertLess(time.monotonic() - begun, 30)
@@ -84,12 +85,13 @@ class PodmanTest(EngineTest):
         self.assertTrue(said.endswith("answered\n"), said)
 
     def test_hook_with_the_declaration(self):
+        # Podman takes several in one, divided by commas, unless they are quoted.
         text = "{name: web, serves: [{port: 8080}]}"
-        self.start("shop", "none", ("--annotation", f"mesh.declaration={text}", "--annotation",
+        self.start("shop", "none", ("--annotation", f'"mesh.declaration={text}"', "--annotation",
                                     "mesh.id=shop"))
         self.assertEqual(self.attachment("shop")["ifname"], "eth0")
         said = self.refused("odd", "none", ("--annotation", "mesh.declaration=nonsense: 1",
-                                            "--annotation", "mesh.id=odd"))
+                                            "--annotation", "mesh.id=odd"), "runc")
         self.assertIn("nonsense", said)
 
     def test_hook_leaves_others_alone(self):
@@ -134,10 +136,13 @@ class PodmanTest(EngineTest):
 
     def test_daemon_is_away(self):
         self.node.kill(signal.SIGTERM)
-        for network, options in (("mesh", ()), ("none", ("--annotation", "mesh.id=worker"))):
-            said = self.refused("worker", network, options)
+        hooked = ("--annotation", "mesh.id=worker")
+        for network, options in (("mesh", ()), ("none", hooked)):
+            said = self.refused("worker", network, options, "runc")
             self.assertIn("container worker is declared and does not start without the mesh", said)
             self.assertIn("meshd does not answer", said)
+        # crun keeps what a hook says to itself.
+        self.assertIn("error executing hook", self.refused("worker", "none", hooked))
         self.say("nobody", "true", "none", ())
 
     def test_restart_reload_and_kill(self):
