@@ -49,7 +49,8 @@ pb::AttachRequest request_for(const std::string& id, const Netns& netns, const P
 }
 
 std::unexpected<Error> not_started(const Decision& decision, Error error) {
-  const auto how = decision.declaration.empty() ? "is declared" : "brings its declaration";
+  const auto* how = decision.declaration.empty() ? "is declared" : "brings its declaration";
+  if (decision.kind == Kind::kAsk) how = "may be declared, which only a controller knows,";
   return std::unexpected(std::move(error).in(
       fmt::format("container {} {} and does not start without the mesh", decision.id, how)));
 }
@@ -92,6 +93,12 @@ Result<Attachment> attach(const Launch& launch, const Netns& netns, const Place&
   const bool is_nobodys = decision.kind == Kind::kAsk && reply.error().code == ErrorCode::kNotFound;
   if (is_nobodys) return without(undeclared(notes), netns);
   return not_started(decision, std::move(reply).error());
+}
+
+bool concerns_us(const Launch& launch, const Places& places) {
+  const auto notes = read_notes(places.state_dir, ids_of(launch));
+  const auto decision = notes ? decide(launch, *notes) : std::unexpected(notes.error());
+  return !decision || decision->kind == Kind::kAttach || decision->kind == Kind::kAsk;
 }
 
 Result<std::vector<Attached>> attached_under(const std::string& prefix, const Places& places,

@@ -35,6 +35,9 @@ struct Place {      // of an attachment
                                                                   const Places& places,
                                                                   TimePoint by);
 
+// Whether attach() would ask the daemon at all.
+[[nodiscard]] bool concerns_us(const Launch& launch, const Places& places);
+
 // Detaches whatever was attached under that key. Harmless when nothing was.
 [[nodiscard]] Status detach(const std::string& key, const Places& places, TimePoint by);
 

@@ -94,6 +94,9 @@ Status run_hook(std::vector<std::string> arguments, int input, TimePoint by) {
   const auto text = TRY(read_input(input, kMaxInputBytes, by));
   const auto state = TRY(parse_state(text));
   if (arguments[0] == "attach") return attach_container(state, places, by);
+  // Nobody's container ends as it started: without asking anybody.
+  const auto container = look_at(state);
+  if (container && !concerns_us(container->launch, places)) return {};
   return detach(key_of(state), places, by);
 }
 

@@ -7,7 +7,7 @@ import time
 import unittest
 
 from engines import EngineTest, Podman
-from node import run, until
+from node import run
 
 SERVE = ("httpd", "-f", "-p", "8080", "-h", "/www")
 GET = "wget -qO- http://db:8080/"
