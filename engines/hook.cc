@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "engines/attach.h"
@@ -11,6 +12,7 @@
 #include "engines/limits.h"
 #include "engines/netns.h"
 #include "engines/oci.h"
+#include "engines/podman.h"
 #include "engines/program.h"
 
 namespace meshd::engines {
@@ -27,14 +29,44 @@ struct Container {
   std::string resolv_conf;  // to be written to; empty: none that is the engine's own
 };
 
-// The image's labels are not the launcher's. Of an image that cannot be looked at (removed
-// meanwhile, another store) none is believed.
-Labels launchers_labels(const DockerContainer& container, const std::string& directory) {
+bool says_something(const Labels& labels) {
+  return std::ranges::any_of(labels, [](const auto& label) {
+    return label.first == kIdKey || label.first == kDeclarationKey;
+  });
+}
+
+// What an image says of itself is not the launcher's word. Where that cannot be told apart, a
+// container that means us must not start as nobody's, nor as another.
+Result<Labels> without_images(Labels labels, Result<Labels> image) {
+  if (image) return launchers_own(std::move(labels), *image);
+  if (!says_something(labels)) return labels;
+  return std::unexpected(
+      std::move(image).error().in("what of its labels is the image's cannot be seen"));
+}
+
+Result<Labels> docker_image_labels(const DockerContainer& container, const std::string& directory) {
+  if (container.image_file.empty()) return fail(ErrorCode::kUnsupported, "an unknown image store");
   const auto root = directory.substr(0, directory.rfind("/containers/"));
-  if (container.image_file.empty()) return {};
-  const auto text = read_file(root + "/" + container.image_file, kMaxFileBytes);
-  const auto image = text ? parse_image_labels(*text) : std::unexpected(text.error());
-  return image ? launchers_own(container.labels, *image) : Labels();
+  const auto text = TRY(read_file(root + "/" + container.image_file, kMaxFileBytes));
+  return parse_image_labels(text);
+}
+
+// One with --rm may stand in the second file, which podman does not sync.
+Result<std::string> podman_image(const PodmanStore& store, const std::string& id) {
+  for (const auto* file : {"containers.json", "volatile-containers.json"}) {
+    const auto text = read_file(fmt::format("{}/{}", store.containers, file), kMaxFileBytes);
+    if (!text && text.error().sys_errno == ENOENT) continue;
+    auto image = text ? parse_store_image(*text, id) : std::unexpected(text.error());
+    if (image || image.error().code != ErrorCode::kNotFound) return image;
+  }
+  return fail(ErrorCode::kNotFound, store.containers + ": does not have the container");
+}
+
+Result<Labels> podman_image_annotations(const PodmanStore& store, const std::string& id) {
+  const auto image = TRY(podman_image(store, id));
+  if (image.empty()) return Labels();
+  const auto path = fmt::format("{}/{}/manifest", store.images, image);
+  return parse_manifest_annotations(TRY(read_file(path, kMaxFileBytes)));
 }
 
 Status look_at_docker(const Json& config, const OciState& state, const std::string& directory,
@@ -44,7 +76,8 @@ Status look_at_docker(const Json& config, const OciState& state, const std::stri
   if (!docker) {
     return std::unexpected(std::move(docker).error().in(directory + "/config.v2.json"));
   }
-  into.launch.labels.merge(launchers_labels(*docker, directory));
+  into.launch.labels.merge(
+      TRY(without_images(docker->labels, docker_image_labels(*docker, directory))));
   into.launch.names.insert(into.launch.names.begin(), docker->name);
   // Never a file that somebody has mounted there: it may be the node's. (Where Docker's own is,
   // config.v2.json says from the second start on.)
@@ -66,6 +99,10 @@ Result<Container> look_at(const OciState& state) {
   if (!config) return std::unexpected(Error(config.error()).in(path));
   const auto directory = docker_directory(*config, state.id);
   if (!directory.empty()) CHECK_OK(look_at_docker(*config, state, directory, container));
+  if (const auto store = podman_store(state.bundle, state.id)) {
+    auto& labels = container.launch.labels;
+    labels = TRY(without_images(std::move(labels), podman_image_annotations(*store, state.id)));
+  }
   return container;
 }
 

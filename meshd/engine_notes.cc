@@ -79,7 +79,7 @@ Status EngineNotes::write_rules(Undeclared undeclared, bool in_cluster) const {
   return {};
 }
 
-Status EngineNotes::follow(const std::map<std::string, policy::Workload>& workloads) {
+Status EngineNotes::follow(const decltype(policy::World::workloads)& workloads) {
   auto noted = noted_.begin();
   auto wanted = workloads.begin();
   while (noted != noted_.end() || wanted != workloads.end()) {

@@ -10,7 +10,6 @@
 // Source:  docs/decisions/0011-shims-read-notes.md; engines/notes.h reads it.
 #pragma once
 
-#include <map>
 #include <set>
 #include <string>
 
@@ -28,7 +27,7 @@ class EngineNotes {
   // In a cluster an id that is not noted may be declared all the same: only a controller knows.
   [[nodiscard]] Status write_rules(Undeclared undeclared, bool in_cluster) const;
   // Afterwards exactly these are noted.
-  [[nodiscard]] Status follow(const std::map<std::string, policy::Workload>& workloads);
+  [[nodiscard]] Status follow(const decltype(policy::World::workloads)& workloads);
 
  private:
   EngineNotes(UniqueFd dir, UniqueFd declared, std::string path)

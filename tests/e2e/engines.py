@@ -201,9 +201,14 @@ class Podman:
                                  + done.stderr)
         return done
 
-    def run(self, name, network, *command, options=(), runtime="crun", **more):
+    def build(self, *argv):
+        store = ["--root", self.dir / "root", "--runroot", self.dir / "runroot"]
+        return run("env", f"CONTAINERS_CONF={self.dir / 'containers.conf'}",
+                   need("buildah", "buildah"), *store, *argv, timeout=PATIENCE)
+
+    def run(self, name, network, *command, options=(), runtime="crun", image="bb:1", **more):
         return self("--runtime", runtime, "run", "--cgroup-parent", self.cgroups.name, "--name", name, "--network",
-                    network, *options, "bb:1", *command, **more)
+                    network, *options, image, *command, **more)
 
     def pid(self, name):
         return int(self("inspect", "-f", "{{.State.Pid}}", name).stdout)

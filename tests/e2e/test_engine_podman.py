@@ -94,6 +94,22 @@ class PodmanTest(EngineTest):
                                             "--annotation", "mesh.id=odd"), "runc")
         self.assertIn("nonsense", said)
 
+    def test_what_an_image_says_of_itself_is_not_believed(self):
+        """Podman gives a container the annotations of its image."""
+        container = self.podman.build("from", "bb:1").stdout.strip()
+        self.podman.build("config", "--annotation", "mesh.id=worker", container)
+        self.podman.build("commit", "--format", "oci", container, "liar:1")
+        self.podman.build("rm", container)
+        argv = ("cat", "/proc/net/dev")
+        said = self.podman.run("liar", "none", *argv, options=("--rm",), image="liar:1").stdout
+        self.assertNotIn("eth0", said)
+        # The launcher's own word counts, whatever the image says.
+        said = self.podman.run("liar", "none", *argv, image="liar:1", options=(
+            "--rm", "--annotation", "mesh.id=stranger")).stdout
+        self.assertIn("eth0", said)
+        self.assertEqual(self.podman("inspect", "-f", "{{.Annotations}}", "liar:1").stdout.count(
+            "mesh.id:worker"), 1)
+
     def test_hook_leaves_others_alone(self):
         said = self.say("nobody", "cat /proc/net/dev", "none", ())
         self.assertNotIn("eth0", said)

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "engines/docker.h"
+#include "engines/podman.h"
 #include "engines/runc.h"
 
 namespace meshd::engines {
@@ -164,6 +165,28 @@ TEST(DockerTest, WhatTheImageSaysIsNotTheLaunchers) {
   // Another value is somebody's who started it.
   EXPECT_THAT(launchers_own({{"mesh.id", "web"}}, image), ElementsAre(Pair("mesh.id", "web")));
   EXPECT_TRUE(parse_image_labels(R"({"config":{"Labels":null}})")->empty());
+}
+
+TEST(PodmanTest, ImageOfAContainerIsFoundInItsStore) {
+  const auto bundle = with_id("/var/lib/containers/storage/overlay-containers/ID/userdata");
+  const auto store = podman_store(bundle, kId).value();
+  EXPECT_EQ(store.containers, "/var/lib/containers/storage/overlay-containers");
+  EXPECT_EQ(store.images, "/var/lib/containers/storage/overlay-images");
+  EXPECT_FALSE(podman_store(bundle, "other"));
+  EXPECT_FALSE(podman_store("/run/docker/bundle", kId));
+  const auto* const text =
+      R"([{"id":"aa","image":"0123"},{"id":"bb","image":""},{"id":"cc","image":"../x"}])";
+  EXPECT_EQ(parse_store_image(text, "aa").value(), "0123");
+  EXPECT_EQ(parse_store_image(text, "bb").value(), "");
+  EXPECT_EQ(parse_store_image(text, "cc").error().code, ErrorCode::kInvalid);
+  EXPECT_EQ(parse_store_image(text, "dd").error().code, ErrorCode::kNotFound);
+}
+
+TEST(PodmanTest, AnnotationsOfAManifest) {
+  EXPECT_THAT(
+      parse_manifest_annotations(R"({"schemaVersion":2,"annotations":{"mesh.id":"db"}})").value(),
+      ElementsAre(Pair("mesh.id", "db")));
+  EXPECT_TRUE(parse_manifest_annotations(R"({"schemaVersion":2})")->empty());
 }
 
 TEST(DockerTest, DnsThatSomebodyChose) {

@@ -29,8 +29,8 @@ class EngineNotesTest : public testing::Test {
     text << std::ifstream(dir_ + "/engines/rules").rdbuf();
     return text.str();
   }
-  static std::map<std::string, policy::Workload> workloads(std::set<std::string> ids) {
-    std::map<std::string, policy::Workload> all;
+  static auto workloads(std::set<std::string> ids) {
+    decltype(policy::World::workloads) all;
     for (const auto& id : ids) all[id];
     return all;
   }
