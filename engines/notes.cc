@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <utility>
 
 #include "engines/files.h"
 
@@ -12,6 +14,10 @@ namespace meshd::engines {
 namespace {
 
 constexpr std::size_t kMaxRulesBytes = 4096;
+constexpr std::array<std::pair<std::string_view, Notes::Undeclared>, 3> kWords = {
+    {{"undeclared IGNORE", Notes::Undeclared::kIgnore},
+     {"undeclared CLOSED", Notes::Undeclared::kClosed},
+     {"undeclared REFUSE", Notes::Undeclared::kRefuse}}};
 
 // A hook of an engine without privileges runs as root of its own user namespace. Nothing of such
 // an engine can be declared here: its containers are another's than root's.
@@ -28,11 +34,12 @@ Result<Notes> parse_rules(std::string_view text) {
   while (!text.empty()) {
     const auto line = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), line.size() + 1));
-    if (line == "undeclared IGNORE") notes.undeclared = Notes::Undeclared::kIgnore;
-    if (line == "undeclared CLOSED") notes.undeclared = Notes::Undeclared::kClosed;
-    if (line == "undeclared REFUSE") notes.undeclared = Notes::Undeclared::kRefuse;
+    for (const auto& [word, undeclared] : kWords) {
+      if (line != word) continue;
+      notes.undeclared = undeclared;
+      whole = true;
+    }
     notes.in_cluster = notes.in_cluster || line == "cluster yes";
-    whole = whole || line.starts_with("undeclared ");
   }
   if (!whole) return fail(ErrorCode::kInvalid, "does not say what becomes of the undeclared");
   return notes;

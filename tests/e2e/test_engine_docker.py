@@ -84,7 +84,7 @@ class DockerTest(EngineTest):
         self.assertEqual(self.resolv_conf(said), ["192.0.2.53"])
 
     def test_container_brings_its_declaration(self):
-        serves = "{name: web, serves: [{port: 8080}]}"
+        serves = "{name: web, scope: CLUSTER, serves: [{port: 8080}]}"
         self.start("shop", *SERVE, options=("--label", f"mesh.declaration={serves}"))
         said = self.say("guest", "wget -qO- http://web:8080/",
                         options=("--label", "mesh.declaration=peers: [{name: web}]"))

@@ -86,7 +86,7 @@ class PodmanTest(EngineTest):
 
     def test_hook_with_the_declaration(self):
         # Podman takes several in one, divided by commas, unless they are quoted.
-        text = "{name: web, serves: [{port: 8080}]}"
+        text = "{name: web, scope: CLUSTER, serves: [{port: 8080}]}"
         self.start("shop", "none", ("--annotation", f'"mesh.declaration={text}"', "--annotation",
                                     "mesh.id=shop"))
         self.assertEqual(self.attachment("shop")["ifname"], "eth0")

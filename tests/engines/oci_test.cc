@@ -18,10 +18,10 @@ using testing::Pair;
 
 constexpr std::string_view kId = "3f2a0c9e4b7d1a5c8e6f0b2d4a6c8e0f1a3c5e7f9b1d3f5a7c9e1b3d5f7a9c1e";
 
+// Of `text` with the container's id in place of each @.
 std::string with_id(std::string text) {
-  for (auto at = text.find("ID"); at != std::string::npos; at = text.find("ID", at + kId.size())) {
-    if (text.compare(at - 1, 4, "\"ID\"") == 0) continue;
-    text.replace(at, 2, kId);
+  for (auto at = text.find('@'); at != std::string::npos; at = text.find('@')) {
+    text.replace(at, 1, kId);
   }
   return text;
 }
@@ -125,10 +125,10 @@ TEST(OciTest, OursIsTakenOutOfTheCommandLine) {
 
 TEST(DockerTest, DirectoryIsFoundByWhatDockerMounts) {
   const auto json = read_json(with_id(R"({"mounts":[{"destination":"/proc","source":"proc"},
-      {"destination":"/etc/resolv.conf","source":"/var/lib/docker/containers/ID/resolv.conf"},
-      {"destination":"/etc/hostname","source":"/var/lib/docker/containers/ID/hostname"}]})"))
+      {"destination":"/etc/resolv.conf","source":"/var/lib/docker/containers/@/resolv.conf"},
+      {"destination":"/etc/hostname","source":"/var/lib/docker/containers/@/hostname"}]})"))
                         .value();
-  EXPECT_EQ(docker_directory(json, kId), with_id("/var/lib/docker/containers/ID"));
+  EXPECT_EQ(docker_directory(json, kId), with_id("/var/lib/docker/containers/@"));
   EXPECT_EQ(docker_directory(json, "other"), "");
   EXPECT_EQ(docker_directory(read_json("{}").value(), kId), "");
 }
@@ -140,9 +140,9 @@ TEST(DockerTest, WhatIsMountedLastIsWhatTheContainerSees) {
 }
 
 TEST(DockerTest, NameAndLabels) {
-  const auto text = with_id(R"({"ID":"ID","Image":"sha256:0123abcd","Driver":"overlay2",
+  const auto text = with_id(R"({"ID":"@","Image":"sha256:0123abcd","Driver":"overlay2",
       "Name":"/zzzzz-dz642-000000000000001","Config":{"Labels":{"mesh.id":"db"},"Hostname":"h"},
-      "ResolvConfPath":"/var/lib/docker/containers/ID/resolv.conf"})");
+      "ResolvConfPath":"/var/lib/docker/containers/@/resolv.conf"})");
   const auto container = parse_docker_container(text, kId).value();
   EXPECT_EQ(container.name, "zzzzz-dz642-000000000000001");
   EXPECT_THAT(container.labels, ElementsAre(Pair("mesh.id", "db")));
@@ -152,7 +152,7 @@ TEST(DockerTest, NameAndLabels) {
 
 TEST(DockerTest, AnImagesFileIsNeverElsewhere) {
   for (const auto* image : {"sha256:../../x", "sha256:", "md5:00", ""}) {
-    const auto text = with_id(R"({"ID":"ID","Driver":"overlay2","Image":")") + image + "\"}";
+    const auto text = with_id(R"({"ID":"@","Driver":"overlay2","Image":")") + image + "\"}";
     EXPECT_EQ(parse_docker_container(text, kId)->image_file, "") << image;
   }
 }
@@ -168,7 +168,7 @@ TEST(DockerTest, WhatTheImageSaysIsNotTheLaunchers) {
 }
 
 TEST(PodmanTest, ImageOfAContainerIsFoundInItsStore) {
-  const auto bundle = with_id("/var/lib/containers/storage/overlay-containers/ID/userdata");
+  const auto bundle = with_id("/var/lib/containers/storage/overlay-containers/@/userdata");
   const auto store = podman_store(bundle, kId).value();
   EXPECT_EQ(store.containers, "/var/lib/containers/storage/overlay-containers");
   EXPECT_EQ(store.images, "/var/lib/containers/storage/overlay-images");
