@@ -17,7 +17,9 @@
 
 #include "base/log.h"
 #include "meshd/local_socket.h"
+#include "policy/authored.h"
 #include "policy/from_proto.h"
+#include "policy/read_yaml.h"
 #include "proto/node.grpc.pb.h"
 
 namespace meshd {
@@ -178,6 +180,13 @@ using Declarations = std::vector<policy::Declaration>;
 Result<Declarations> read_files(const pb::ApplyRequest& request) {
   Declarations all;
   for (const auto& file : request.files()) {
+    if (file.has_launched()) {
+      const auto& by = file.launched();
+      const auto text = TRY(policy::read_yaml(file.name(), file.text()));
+      all.push_back(
+          TRY(policy::read_authored(file.name(), text, {by.id(), by.owner(), by.workflow()})));
+      continue;
+    }
     auto declarations = TRY(policy::read_declarations(file.name(), file.text()));
     std::ranges::move(declarations, std::back_inserter(all));
   }

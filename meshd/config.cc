@@ -196,6 +196,12 @@ Status read_names(const NodeConfig::Names& from, Config& to) {
                      to.idle_release_days);
 }
 
+void read_engines(const NodeConfig::Engines& from, Config& to) {
+  using Word = NodeConfig::Engines::Undeclared;
+  if (from.undeclared() == Word::CLOSED) to.undeclared = Undeclared::kClosed;
+  if (from.undeclared() == Word::REFUSE) to.undeclared = Undeclared::kRefuse;
+}
+
 // Others must be able to send to it, from wherever they are.
 Result<IpAddress> parse_underlay_address(const std::string& text) {
   const auto address = TRY(IpAddress::parse(text));
@@ -361,6 +367,7 @@ Result<Config> to_config(const NodeConfig& from) {
   CHECK_OK(read_dns(from.dns(), config));
   CHECK_OK(read_publish(from.publish(), config));
   CHECK_OK(read_names(from.names(), config));
+  read_engines(from.engines(), config);
   CHECK_OK(read_underlay(from.underlay(), config));
   CHECK_OK(read_paths(from, config));
   read_log(from.log(), config);

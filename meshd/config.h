@@ -41,6 +41,9 @@ struct ControllerSettings {
   std::string authorities_file, identity_file;
 };
 
+// What becomes of a container that an engine starts and that nobody declared.
+enum class Undeclared { kIgnore, kClosed, kRefuse };
+
 struct Config {
   std::string node_name;                  // the host's unless given
   std::vector<std::uint32_t> allow_uids;  // sorted, without 0, which always may
@@ -61,6 +64,7 @@ struct Config {
 
   std::vector<std::string> reserved_names;  // sorted
   std::uint32_t idle_release_days = 0;      // 0: never
+  Undeclared undeclared = Undeclared::kIgnore;
   UnderlayConfig underlay;
   std::string state_dir = "/var/lib/meshd";
   std::string run_dir = "/run/meshd";

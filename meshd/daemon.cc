@@ -118,7 +118,19 @@ Status Daemon::start_node() {
       settings_, *store_, *kernel_, *names_,
       [this](mesh::v1::Event event) { on_event(std::move(event)); }, std::move(options));
   node_->set_mtu(TRY(kernel_->topology().uplink_mtu()));
-  return node_->load(BootClock::now());
+  CHECK_OK(node_->load(BootClock::now()));
+  engine_notes_ = std::make_unique<EngineNotes>(TRY(EngineNotes::open(config_.state_dir)));
+  CHECK_OK(engine_notes_->write_rules(config_.undeclared, config_.controller.has_value()));
+  return note_declared();
+}
+
+// A container that is not noted starts as one that nobody declared.
+Status Daemon::note_declared() {
+  auto noted = engine_notes_->follow(node_->world().workloads);
+  const auto trouble = noted ? std::string() : noted.error().what;
+  if (!trouble.empty() && trouble != engine_trouble_) log::error("engines: {}", trouble);
+  engine_trouble_ = trouble;
+  return noted;
 }
 
 dns::ZoneSettings Daemon::zone_settings() const {
@@ -278,6 +290,7 @@ void Daemon::settle() {
     followed_nodes_ = node_->world().nodes;
     follow_underlay(followed_nodes_);
   }
+  [[maybe_unused]] const auto noted = note_declared();  // status() shows what is wrong
   ready_->refresh(BootClock::now());
   node_timer_->set(node_->next_timer());
   if (controller_timer_) controller_timer_->set(controller_->link().next_timer());

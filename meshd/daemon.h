@@ -20,6 +20,7 @@
 #include "meshd/api.h"
 #include "meshd/config.h"
 #include "meshd/controller_session.h"
+#include "meshd/engine_notes.h"
 #include "meshd/linux_kernel.h"
 #include "meshd/loop.h"
 #include "meshd/metrics.h"
@@ -117,6 +118,8 @@ class Daemon final : public Api {
   [[nodiscard]] mesh::v1::StatusReply status_reply() const;
   [[nodiscard]] std::string metrics_text();
   void serve_metrics();
+  [[nodiscard]] bool is_attached_as(const std::string& id, const std::string& netns) const;
+  [[nodiscard]] Status note_declared();
   // After anything that may have changed the world: watches and timers follow.
   void settle();
 
@@ -126,6 +129,7 @@ class Daemon final : public Api {
   std::unique_ptr<Store> store_;
   std::unique_ptr<LinuxKernel> kernel_;
   std::unique_ptr<Names> names_;
+  std::unique_ptr<EngineNotes> engine_notes_;
   policy::Settings settings_;
   std::vector<Prefix> bridges_;
   std::vector<dns::UpstreamAddress> upstreams_;
@@ -140,6 +144,7 @@ class Daemon final : public Api {
   std::unique_ptr<netlink::LinkMonitor> link_monitor_;
   std::unique_ptr<netlink::NflogReader> nflog_;
   std::string log_trouble_;  // why there is none
+  std::string engine_trouble_;
   std::vector<std::string> underlay_trouble_;
   std::map<std::string, policy::RemoteNode> followed_nodes_;
   TimePoint audit_at_ = TimePoint::max();

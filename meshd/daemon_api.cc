@@ -71,8 +71,16 @@ Reply<T> Daemon::audited(Caller caller, std::string_view command, std::vector<st
 void Daemon::apply(std::vector<policy::Declaration> declarations, Caller caller,
                    Reply<pb::ApplyReply> reply) {
   auto lines = apply_lines(declarations);
+  // Whoever hears that it is declared starts it next, and by then engines must know.
+  auto noted = [this, reply = std::move(reply)](Result<pb::ApplyReply> result) mutable {
+    const auto told = note_declared();
+    if (result && !told) {
+      return reply(fail(ErrorCode::kNotInForce, "stored, not in force: " + told.error().what));
+    }
+    reply(std::move(result));
+  };
   node_->apply(std::move(declarations), BootClock::now(),
-               audited(caller, "apply", std::move(lines), std::move(reply)));
+               audited<pb::ApplyReply>(caller, "apply", std::move(lines), std::move(noted)));
 }
 
 void Daemon::plan(std::vector<policy::Declaration> declarations, Reply<pb::PlanReply> reply) {
@@ -116,12 +124,22 @@ void Daemon::attach(const pb::AttachRequest& request, Caller caller,
                 });
 }
 
+bool Daemon::is_attached_as(const std::string& id, const std::string& netns) const {
+  const auto found = node_->world().workloads.find(id);
+  if (found == node_->world().workloads.end()) return false;
+  const auto& attachment = found->second.attachment;
+  return attachment && attachment->netns_path == netns;
+}
+
 void Daemon::detach(const pb::DetachRequest& request, Caller caller, Reply<pb::DetachReply> reply) {
   if (request.removed_netns_ino() != 0) {
     return node_->forget_netns(request.id(), request.removed_netns_ino(), BootClock::now(),
                                std::move(reply));
   }
   if (request.left_only()) return reply(node_->left_netns(request.id()));
+  if (!request.only_netns().empty() && !is_attached_as(request.id(), request.only_netns())) {
+    return reply(pb::DetachReply());
+  }
   node_->detach(request.id(), BootClock::now(),
                 audited(caller, "detach", {"detach " + with_owner(node_->world(), request.id())},
                         std::move(reply)));
@@ -237,6 +255,7 @@ pb::StatusReply Daemon::status_reply() const {
   if (!node_->behind().empty()) add("rules", node_->behind());
   if (const auto& trouble = node_->store_trouble(); !trouble.empty()) add("store", trouble);
   if (cluster && !cluster->trouble().empty()) add("cluster", cluster->trouble());
+  if (!engine_trouble_.empty()) add("engines", engine_trouble_);
   if (!log_trouble_.empty()) add("refusals", log_trouble_);
   add_upstreams(dns_->upstream_states(), answer);
   for (const auto& trouble : underlay_trouble_) add("underlay", trouble);

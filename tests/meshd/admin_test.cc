@@ -27,8 +27,10 @@ using testing::SizeIs;
 // Notes who drains what, and answers.
 class NotingApi final : public Api {
  public:
-  void apply(std::vector<policy::Declaration>, Caller who, Reply<pb::ApplyReply> reply) override {
+  void apply(std::vector<policy::Declaration> all, Caller who,
+             Reply<pb::ApplyReply> reply) override {
     callers.push_back(who);
+    declarations = std::move(all);
     reply(pb::ApplyReply());
   }
   void drain(const pb::WorkloadRequest& request, Caller who, Reply<pb::Empty> reply) override {
@@ -61,6 +63,7 @@ class NotingApi final : public Api {
   }
 
   std::vector<Caller> callers;
+  std::vector<policy::Declaration> declarations;
   std::vector<Reply<pb::Empty>> waiting;
 };
 
@@ -116,10 +119,43 @@ class AdminTest : public testing::Test {
     return call.get();
   }
 
+  grpc::Status apply(pb::Control::Stub& stub, const pb::ApplyRequest& request) {
+    auto call = std::async(std::launch::async, [&] {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + seconds(20));
+      pb::ApplyReply reply;
+      return stub.Apply(&context, request, &reply);
+    });
+    serve([&] { return call.wait_for(seconds(0)) == std::future_status::ready; });
+    return call.get();
+  }
+
   TempDir dir_;
   NotingApi api_;
   std::unique_ptr<Admin> admin_;
 };
+
+TEST_F(AdminTest, WhatAnAuthorWroteIsTheLaunchersByIdOwnerAndWorkflow) {
+  const auto stub = stub_of(connect());
+  pb::ApplyRequest request;
+  auto& file = *request.add_files();
+  file.set_name("mesh.declaration");
+  file.set_text("{name: db, serves: [{port: 5432}]}");
+  file.mutable_launched()->set_id("db-1");
+  file.mutable_launched()->set_owner("ada");
+  file.mutable_launched()->set_workflow("wf1");
+  EXPECT_TRUE(apply(*stub, request).ok());
+  ASSERT_THAT(api_.declarations, SizeIs(1));
+  EXPECT_EQ(api_.declarations[0].id, "db-1");
+  EXPECT_EQ(api_.declarations[0].owner, "ada");
+  EXPECT_EQ(api_.declarations[0].workflow, "wf1");
+  for (const auto* text : {"{id: other}", "{owner: eve}", "workloads: []", "{nonsense: 1}"}) {
+    file.set_text(text);
+    const auto status = apply(*stub, request);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << text;
+    EXPECT_EQ(status.error_message().substr(0, 16), "mesh.declaration");
+  }
+}
 
 TEST_F(AdminTest, AChangeComesWithWhoConnectedByTheKernelsWord) {
   const auto stub = stub_of(connect());

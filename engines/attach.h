@@ -1,0 +1,54 @@
+// What every shim does once it knows who a container is: declare it if it brings its
+// declaration, attach it, and look what becomes of one that nobody declared. One deadline.
+//
+// Invariant: a container that is to be attached and is not does not start.
+// Errors:    one line for whoever started the container: what, and why.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "engines/launch.h"
+#include "engines/netns.h"
+#include "proto/node.pb.h"
+
+namespace meshd::engines {
+
+// Where daemon and notes are.
+struct Places {
+  std::string run_dir = "/run/meshd";
+  std::string state_dir = "/var/lib/meshd";
+};
+
+struct Place {      // of an attachment
+  std::string key;  // by which its end is recognised; shown as its netns
+  std::string ifname;
+  bool default_route = true;
+};
+
+// The reply; nothing where the container starts without the mesh.
+[[nodiscard]] Result<std::optional<mesh::v1::AttachReply>> attach(const Launch& launch,
+                                                                  const Netns& netns,
+                                                                  const Place& place,
+                                                                  const Places& places,
+                                                                  TimePoint by);
+
+// Whether attach() would ask the daemon at all.
+[[nodiscard]] bool concerns_us(const Launch& launch, const Places& places);
+
+// Detaches whatever was attached under that key. Harmless when nothing was.
+[[nodiscard]] Status detach(const std::string& key, const Places& places, TimePoint by);
+
+// The keys of all attachments that begin so, with their ids.
+struct Attached {
+  std::string key, id;
+};
+[[nodiscard]] Result<std::vector<Attached>> attached_under(const std::string& prefix,
+                                                           const Places& places, TimePoint by);
+
+// As a container's resolv.conf.
+[[nodiscard]] std::string resolv_conf_of(const mesh::v1::AttachReply& reply);
+
+}  // namespace meshd::engines

@@ -1,0 +1,140 @@
+#include "engines/hook.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "engines/attach.h"
+#include "engines/docker.h"
+#include "engines/files.h"
+#include "engines/limits.h"
+#include "engines/netns.h"
+#include "engines/oci.h"
+#include "engines/podman.h"
+#include "engines/program.h"
+
+namespace meshd::engines {
+namespace {
+
+// Beside the engine's own interface, which is eth0 then.
+constexpr std::string_view kSecondName = "mesh0";
+constexpr std::string_view kFirstName = "eth0";
+
+std::string key_of(const OciState& state) { return "container:" + state.id; }
+
+struct Container {
+  Launch launch;
+  std::string resolv_conf;  // to be written to; empty: none that is the engine's own
+};
+
+bool says_something(const Labels& labels) {
+  return std::ranges::any_of(labels, [](const auto& label) {
+    return label.first == kIdKey || label.first == kDeclarationKey;
+  });
+}
+
+// What an image says of itself is not the launcher's word. Where that cannot be told apart, a
+// container that means us must not start as nobody's, nor as another.
+Result<Labels> without_images(Labels labels, Result<Labels> image) {
+  if (image) return launchers_own(std::move(labels), *image);
+  if (!says_something(labels)) return labels;
+  return std::unexpected(
+      std::move(image).error().in("what of its labels is the image's cannot be seen"));
+}
+
+Result<Labels> docker_image_labels(const DockerContainer& container, const std::string& directory) {
+  if (container.image_file.empty()) return fail(ErrorCode::kUnsupported, "an unknown image store");
+  const auto root = directory.substr(0, directory.rfind("/containers/"));
+  const auto text = TRY(read_file(root + "/" + container.image_file, kMaxFileBytes));
+  return parse_image_labels(text);
+}
+
+// One with --rm may stand in the second file, which podman does not sync.
+Result<std::string> podman_image(const PodmanStore& store, const std::string& id) {
+  for (const auto* file : {"containers.json", "volatile-containers.json"}) {
+    const auto text = read_file(fmt::format("{}/{}", store.containers, file), kMaxFileBytes);
+    if (!text && text.error().sys_errno == ENOENT) continue;
+    auto image = text ? parse_store_image(*text, id) : std::unexpected(text.error());
+    if (image || image.error().code != ErrorCode::kNotFound) return image;
+  }
+  return fail(ErrorCode::kNotFound, store.containers + ": does not have the container");
+}
+
+Result<Labels> podman_image_annotations(const PodmanStore& store, const std::string& id) {
+  const auto image = TRY(podman_image(store, id));
+  if (image.empty()) return Labels();
+  const auto path = fmt::format("{}/{}/manifest", store.images, image);
+  return parse_manifest_annotations(TRY(read_file(path, kMaxFileBytes)));
+}
+
+Status look_at_docker(const Json& config, const OciState& state, const std::string& directory,
+                      Container& into) {
+  const auto text = TRY(read_file(directory + "/config.v2.json", kMaxFileBytes));
+  auto docker = parse_docker_container(text, state.id);
+  if (!docker) {
+    return std::unexpected(std::move(docker).error().in(directory + "/config.v2.json"));
+  }
+  into.launch.labels.merge(
+      TRY(without_images(docker->labels, docker_image_labels(*docker, directory))));
+  into.launch.names.insert(into.launch.names.begin(), docker->name);
+  // Never a file that somebody has mounted there: it may be the node's. (Where Docker's own is,
+  // config.v2.json says from the second start on.)
+  const auto own = directory + "/resolv.conf";
+  if (mount_source(config, "/etc/resolv.conf") != own) return {};
+  const auto host = read_file(directory + "/hostconfig.json", kMaxFileBytes);
+  const auto own_dns = host ? has_own_dns(*host) : std::unexpected(host.error());
+  if (own_dns && !*own_dns) into.resolv_conf = own;
+  return {};
+}
+
+Result<Container> look_at(const OciState& state) {
+  Container container;
+  container.launch.labels = state.annotations;
+  container.launch.names = {state.id};
+  const auto path = state.bundle + "/config.json";
+  const auto text = TRY(read_file(path, kMaxFileBytes));
+  const auto config = read_json(text);
+  if (!config) return std::unexpected(Error(config.error()).in(path));
+  const auto directory = docker_directory(*config, state.id);
+  if (!directory.empty()) CHECK_OK(look_at_docker(*config, state, directory, container));
+  if (const auto store = podman_store(state.bundle, state.id)) {
+    auto& labels = container.launch.labels;
+    labels = TRY(without_images(std::move(labels), podman_image_annotations(*store, state.id)));
+  }
+  return container;
+}
+
+Status attach_container(const OciState& state, const Places& places, TimePoint by) {
+  if (state.pid == 0) return fail(ErrorCode::kInvalid, "the container's state has no process");
+  const auto container = TRY(look_at(state));
+  const auto netns = TRY(open_netns_of(state.pid));
+  Place place{.key = key_of(state), .ifname = std::string(kFirstName)};
+  if (!TRY(is_own(netns)) && !TRY(links_in(netns)).empty()) {
+    place.ifname = kSecondName;
+    place.default_route = false;
+  }
+  const auto reply = TRY(attach(container.launch, netns, place, places, by));
+  if (!reply || container.resolv_conf.empty()) return {};
+  return write_in_place(container.resolv_conf, resolv_conf_of(*reply));
+}
+
+}  // namespace
+
+Status run_hook(std::vector<std::string> arguments, int input, TimePoint by) {
+  const auto places = TRY(take_places(arguments));
+  if (arguments.size() != 1 || (arguments[0] != "attach" && arguments[0] != "detach")) {
+    return fail(ErrorCode::kInvalid,
+                "usage: mesh-hook attach|detach [--run-dir DIR] [--state-dir DIR]");
+  }
+  const auto text = TRY(read_input(input, kMaxInputBytes, by));
+  const auto state = TRY(parse_state(text));
+  if (arguments[0] == "attach") return attach_container(state, places, by);
+  // Nobody's container ends as it started: without asking anybody.
+  const auto container = look_at(state);
+  if (container && !concerns_us(container->launch, places)) return {};
+  return detach(key_of(state), places, by);
+}
+
+}  // namespace meshd::engines

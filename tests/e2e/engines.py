@@ -1,0 +1,317 @@
+"""Real container engines beside a node's daemon: from Debian's packages, each with directories and
+sockets of its own. Runs inside namespaces of its own (see CMakeLists.txt)."""
+import contextlib
+import glob
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tarfile
+
+from node import BUILD, NodeTest, run, until
+
+BUSYBOX = "/bin/busybox"  # busybox-static: an image needs nothing else
+# What an engine needs to start a container on a busy machine.
+PATIENCE = 120.0
+
+
+def need(program, package):
+    if not shutil.which(program, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"):
+        raise AssertionError(f"{program} is not installed (package {package}): ./dev setup")
+    return program
+
+
+def image(directory):
+    """A root file system of busybox alone, as a tar archive."""
+    need(BUSYBOX, "busybox-static")
+    root = directory / "rootfs"
+    for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "www"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(BUSYBOX, root / "bin/busybox")
+    for name in run(BUSYBOX, "--list").stdout.split():
+        if name != "busybox":
+            (root / "bin" / name).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    (root / "www/index.html").write_text("answered\n")
+    archive = directory / "image.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(root, arcname=".")
+    return archive
+
+
+def is_cgroup(path):
+    return run("stat", "-f", "-c", "%T", path).stdout.strip() in ("cgroupfs", "cgroup2fs")
+
+
+class Cgroups:
+    """A group of the test's own in each hierarchy: the machine's outlives our namespaces."""
+
+    def __init__(self, engine):
+        self.name = f"/meshd-{engine}-{os.urandom(4).hex()}"
+
+    def remove(self):
+        """Once the processes in them are gone: the engine's own come to us, the init here."""
+        def gone():
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                    pass
+            tops = [f"/sys/fs/cgroup{self.name}", *glob.glob(f"/sys/fs/cgroup/*{self.name}")]
+            for top in tops:
+                if top.startswith("/sys/fs/cgroup/unified/") and not is_cgroup(top):
+                    continue
+                for path, _, _ in os.walk(top, topdown=False):
+                    try:
+                        os.rmdir(path)
+                    except OSError:
+                        return False
+            return True
+        until(gone, f"cgroups {self.name} can be removed")
+
+
+class Engine:
+    """A server program and its command."""
+
+    def __init__(self, node, name):
+        self.node, self.name = node, name
+        self.dir = node.dir / name
+        self.dir.mkdir()
+        self.log = node.dir / f"{name}.log"
+        self.process = None
+        self.cgroups = Cgroups(name)
+
+    def launch(self, *argv):
+        environment = {**os.environ, "MESHD_RUN_DIR": "/run/meshd", "MESHD_STATE_DIR": "/run/state"}
+        with open(self.log, "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen([str(a) for a in argv], stdout=log, stderr=log,
+                                            env=environment)
+
+    def is_up(self, *argv):
+        if self.process.poll() is not None:
+            raise AssertionError(f"{self.name} ended: {self.log.read_text()[-2000:]}")
+        return run(*argv, check=False).returncode == 0
+
+    def kill(self, number=signal.SIGKILL):
+        self.process.send_signal(number)
+        self.process.wait(timeout=PATIENCE)
+        self.process = None
+
+
+class Docker(Engine):
+    def __init__(self, node, *options):
+        super().__init__(node, "docker")
+        need("dockerd", "docker.io")
+        need("runc", "runc")
+        self.options = options
+        self.socket = f"unix://{self.dir}/docker.sock"
+        self.containerd = None
+        self.start()
+        run("docker", "-H", self.socket, "import", image(node.dir / "docker"), "bb:1",
+            timeout=PATIENCE)
+
+    def start(self):
+        self.launch("dockerd", "--data-root", self.dir / "data", "--exec-root", self.dir / "exec",
+                    "--pidfile", self.dir / "pid", "-H", self.socket, "--bridge=none",
+                    "--iptables=false", "--ip6tables=false", "--ip-masq=false",
+                    "--ip-forward=false", "--userland-proxy=false", "--cgroup-parent",
+                    self.cgroups.name, "--add-runtime", f"mesh={BUILD / 'mesh-runc'}",
+                    "--default-runtime", "mesh", *self.options)
+        until(lambda: self.is_up("docker", "-H", self.socket, "version"), "dockerd answers",
+              PATIENCE)
+
+    def __call__(self, *argv, check=True):
+        return run("docker", "-H", self.socket, *argv, check=check, timeout=PATIENCE)
+
+    def begin(self, *argv):
+        return subprocess.Popen(["docker", "-H", self.socket, *map(str, argv)], text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def inspect(self, name):
+        return json.loads(self("inspect", name).stdout)[0]
+
+    def kill_hard(self):
+        """dockerd and its containerd at once, as the kernel's out-of-memory killer might."""
+        pid = int((self.dir / "exec/containerd/containerd.pid").read_text())
+        self.kill()
+        os.kill(pid, signal.SIGKILL)
+        # Its parent is gone, and we are the init here: else it would seem to live.
+        os.waitpid(pid, 0)
+
+    def close(self):
+        if self.process:
+            self("rm", "-f", *self("ps", "-aq").stdout.split(), check=False)
+            self.kill(signal.SIGTERM)
+        self.cgroups.remove()
+
+
+class Podman:
+    """Without a server. Its CNI plugins are ours and Debian's."""
+
+    def __init__(self, node):
+        need("podman", "podman")
+        need("crun", "crun")
+        self.dir = node.dir / "podman"
+        self.networks = self.dir / "net.d"
+        self.hooks = self.dir / "hooks.d"
+        for directory in (self.networks, self.hooks):
+            directory.mkdir(parents=True)
+        # crun takes no mixture of both generations of control groups; what it then writes where
+        # the second was is the machine's unless something of ours is mounted there.
+        if os.path.ismount("/sys/fs/cgroup/unified"):
+            run("umount", "/sys/fs/cgroup/unified")
+            run("mount", "-t", "tmpfs", "tmpfs", "/sys/fs/cgroup/unified")
+        self.cgroups = Cgroups("podman")
+        (self.dir / "containers.conf").write_text(
+            "[containers]\n"
+            'default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
+            "[network]\n"
+            f'network_backend = "cni"\ncni_plugin_dirs = ["{BUILD}", "/usr/lib/cni"]\n'
+            f'network_config_dir = "{self.networks}"\n'
+            f'[engine]\nhooks_dir = ["{self.hooks}"]\ncgroup_manager = "cgroupfs"\n'
+            'events_logger = "file"\nruntime = "crun"\n')
+        self.environment = {**os.environ, "CONTAINERS_CONF": str(self.dir / "containers.conf"),
+                            "MESHD_RUN_DIR": "/run/meshd", "MESHD_STATE_DIR": "/run/state"}
+        self("import", image(self.dir), "bb:1")
+
+    def hook(self, name, stage, verb):
+        (self.hooks / f"{name}.json").write_text(json.dumps({
+            "version": "1.0.0",
+            "hook": {"path": str(BUILD / "mesh-hook"),
+                     "args": ["mesh-hook", verb, "--run-dir", "/run/meshd", "--state-dir",
+                              "/run/state"], "timeout": 6},
+            "when": {"annotations": {r"^mesh\.(id|declaration)$": ".*"}}, "stages": [stage]}))
+
+    def network(self, name, version, before=(), **more):
+        (self.networks / f"{name}.conflist").write_text(json.dumps({
+            "cniVersion": version, "name": name,
+            "plugins": [*before, {"type": "mesh-cni", "run_dir": "/run/meshd",
+                                  "state_dir": "/run/state", **more}]}))
+
+    def argv(self, *argv):
+        return ["podman", "--root", self.dir / "root", "--runroot", self.dir / "runroot", "--tmpdir",
+                self.dir / "tmp", *argv]
+
+    def __call__(self, *argv, check=True, env=None):
+        done = subprocess.run([str(a) for a in self.argv(*argv)], capture_output=True, text=True,
+                              timeout=PATIENCE, check=False, env=self.environment | (env or {}))
+        if check and done.returncode != 0:
+            raise AssertionError(f"podman {' '.join(map(str, argv))}: {done.returncode}: "
+                                 + done.stderr)
+        return done
+
+    def build(self, *argv):
+        store = ["--root", self.dir / "root", "--runroot", self.dir / "runroot"]
+        return run("env", f"CONTAINERS_CONF={self.dir / 'containers.conf'}",
+                   need("buildah", "buildah"), *store, *argv, timeout=PATIENCE)
+
+    def run(self, name, network, *command, options=(), runtime="crun", image="bb:1", **more):
+        return self("--runtime", runtime, "run", "--cgroup-parent", self.cgroups.name, "--name", name, "--network",
+                    network, *options, image, *command, **more)
+
+    def pid(self, name):
+        return int(self("inspect", "-f", "{{.State.Pid}}", name).stdout)
+
+    def close(self):
+        self("rm", "-fa", "-t", "0", check=False)
+        self.cgroups.remove()
+
+
+class Containerd(Engine):
+    """And `ctr`, which looks for CNI in two fixed places: both are ours here."""
+
+    def __init__(self, node):
+        super().__init__(node, "containerd")
+        need("containerd", "containerd")
+        self.networks = pathlib.Path("/etc/cni/net.d")
+        run("mount", "-t", "tmpfs", "tmpfs", "/opt")
+        plugins = pathlib.Path("/opt/cni/bin")
+        plugins.mkdir(parents=True)
+        (plugins / "mesh-cni").symlink_to(BUILD / "mesh-cni")
+        self.networks.mkdir(parents=True, exist_ok=True)
+        run("mount", "-t", "tmpfs", "tmpfs", self.networks)
+        self.address = self.dir / "containerd.sock"
+        (self.dir / "config.toml").write_text(
+            f'version = 2\nroot = "{self.dir}/root"\nstate = "{self.dir}/state"\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt", '
+            '"io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", '
+            '"io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]\n'
+            f'[grpc]\naddress = "{self.address}"\n')
+        self.start()
+        archive = self.docker_archive(image(self.dir))
+        self("image", "import", archive)
+
+    def docker_archive(self, layer):
+        """As `docker save` has it, made by hand: no other engine is needed."""
+        digest = run("sha256sum", layer).stdout.split()[0]
+        config = {"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"]},
+                  "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}
+        manifest = [{"Config": "config.json", "RepoTags": ["bb:1"], "Layers": ["layer.tar"]}]
+        (self.dir / "config.json").write_text(json.dumps(config))
+        (self.dir / "manifest.json").write_text(json.dumps(manifest))
+        archive = self.dir / "docker.tar"
+        with tarfile.open(archive, "w") as tar:
+            tar.add(self.dir / "config.json", "config.json")
+            tar.add(layer, "layer.tar")
+            tar.add(self.dir / "manifest.json", "manifest.json")
+        return archive
+
+    def start(self):
+        self.launch("containerd", "--config", self.dir / "config.toml")
+        until(lambda: self.is_up("ctr", "-a", self.address, "version"), "containerd answers",
+              PATIENCE)
+
+    def network(self, name, version, **more):
+        (self.networks / f"{name}.conflist").write_text(json.dumps({
+            "cniVersion": version, "name": name,
+            "plugins": [{"type": "mesh-cni", "run_dir": "/run/meshd", "state_dir": "/run/state",
+                         **more}]}))
+
+    def __call__(self, *argv, check=True):
+        return run("ctr", "-a", self.address, *argv, check=check, timeout=PATIENCE)
+
+    def run(self, name, *command, options=(), check=True):
+        return self("run", "--cgroup", f"{self.cgroups.name}/{name}", *options,
+                    "docker.io/library/bb:1", name, *command, check=check)
+
+    def pid(self, name):
+        for line in self("task", "ls").stdout.splitlines()[1:]:
+            if line.split()[0] == name:
+                return int(line.split()[1])
+        raise AssertionError(f"no task {name}")
+
+    def close(self):
+        if self.process:
+            for name in self("container", "ls", "-q").stdout.split():
+                self("task", "rm", "-f", name, check=False)
+                self("container", "rm", name, check=False)
+            self.kill(signal.SIGTERM)
+        self.cgroups.remove()
+
+
+class EngineTest(NodeTest):
+    """One node and one engine for all tests of a class."""
+
+    @classmethod
+    def tell_log(cls):
+        super().tell_log()
+        for log in cls.node.dir.glob("*.log"):
+            print(f"--- {log.name}\n" + log.read_text()[-3000:])
+
+    def attachment(self, name):
+        for workload in self.node.json("list", "workloads")["workloads"]:
+            if workload["id"] == name:
+                return workload["attachment"]
+        raise AssertionError(f"no workload {name}")
+
+    def until_left(self, what="nothing is left of the containers"):
+        """Whoever attached them, no link and no attachment."""
+        def nothing():
+            listed = self.node.json("list", "workloads")["workloads"]
+            return not self.node.links() and all(w["state"] == "DECLARED" for w in listed)
+        until(nothing, what)
+
+    @staticmethod
+    def resolv_conf(text):
+        return [line.split()[1] for line in text.splitlines() if line.startswith("nameserver")]

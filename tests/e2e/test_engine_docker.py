@@ -1,0 +1,245 @@
+"""Docker as it is, with mesh-runc before its runtime: whoever is declared is in the mesh before its
+first instruction or does not run, and whoever is not is none of our business."""
+import concurrent.futures
+import os
+import signal
+import time
+import unittest
+
+from engines import Docker, EngineTest
+
+SERVE = ("httpd", "-f", "-p", "8080", "-h", "/www")
+GET = "wget -qO- http://db:8080/"
+# Tells refused from silent: nc waits for 5 s and says nothing then.
+ASK = "nc -w 5 db {port} </dev/null >/dev/null 2>&1; echo $?"
+DB = "{id: db, owner: ada, workflow: wf1, name: db, serves: [{port: 8080}]}"
+WORKER = "{id: worker, owner: ada, workflow: wf1, peers: [{name: db}]}"
+STRANGER = "{id: stranger, owner: ada, workflow: wf1}"
+
+
+def workloads(*some):
+    return "workloads: [" + ", ".join(some) + "]"
+
+
+class DockerTest(EngineTest):
+    @classmethod
+    def prepare(cls):
+        cls.docker = Docker(cls.node)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.docker.close()
+        super().tearDownClass()
+
+    def setUp(self):
+        self.node.apply(workloads(DB, WORKER, STRANGER))
+
+    def tearDown(self):
+        if self.node.daemon is None:
+            self.node.start()
+        if self.docker.process is None:
+            self.docker.start()
+        names = self.docker("ps", "-aq").stdout.split()
+        if names:
+            self.docker("rm", "-f", *names)
+        self.until_left()
+        for workload in self.node.json("list", "workloads")["workloads"]:
+            self.node.ctl("delete", workload["id"])
+        super().tearDown()
+
+    def start(self, name, *command, options=()):
+        self.docker("run", "-d", "--network", "none", "--name", name, *options, "bb:1", *command)
+
+    def say(self, name, script, options=()):
+        """What its shell prints, from its first instruction on."""
+        return self.docker("run", "--rm", "--network", "none", "--name", name, *options, "bb:1",
+                           "sh", "-c", script).stdout
+
+    def test_first_instruction_is_in_the_mesh(self):
+        self.start("db", *SERVE)
+        said = self.say("worker", f"cat /proc/net/dev /etc/resolv.conf; {GET}")
+        self.assertIn("eth0", said)
+        self.assertTrue(said.endswith("answered\n"), said)
+        self.assertEqual(self.attachment("db")["ifname"], "eth0")
+
+    def test_names_and_flows_are_those_that_are_declared(self):
+        self.start("db", *SERVE)
+        self.node.ready("db")
+        self.assertEqual(self.say("worker", ASK.format(port=8080)), "0\n")
+        self.assertEqual(self.say("worker", ASK.format(port=8081)), "1\n")
+        said = self.say("stranger", "nslookup db; echo $?")
+        self.assertTrue(said.endswith("1\n"), said)
+        address = self.attachment("db")["addresses"][0]
+        self.assertEqual(self.say("stranger", f"nc -w 5 {address} 8080 </dev/null; echo $?"), "1\n")
+
+    def test_resolver_is_the_mesh_and_no_other(self):
+        said = self.say("worker", "cat /etc/resolv.conf")
+        servers = self.resolv_conf(said)
+        self.assertEqual(servers[0], "169.254.1.1", said)
+        self.assertTrue(all(s == "169.254.1.1" or s.startswith("fd") for s in servers), said)
+        self.assertIn("search wf1.wf.mesh.internal svc.mesh.internal", said)
+
+    def test_dns_that_somebody_chose_is_left(self):
+        said = self.say("worker", "cat /etc/resolv.conf", options=("--dns", "192.0.2.53"))
+        self.assertEqual(self.resolv_conf(said), ["192.0.2.53"])
+
+    def test_container_brings_its_declaration(self):
+        serves = "{name: web, scope: CLUSTER, serves: [{port: 8080}]}"
+        self.start("shop", *SERVE, options=("--label", f"mesh.declaration={serves}"))
+        said = self.say("guest", "wget -qO- http://web:8080/",
+                        options=("--label", "mesh.declaration=peers: [{name: web}]"))
+        self.assertEqual(said, "answered\n")
+        declared = {w["id"]: w
+                    for w in self.node.json("list", "workloads")["workloads"]}
+        self.assertEqual(declared["shop"]["owner"], "root")
+        self.docker("rm", "-f", "shop")
+
+    def test_declaration_that_is_wrong_says_why(self):
+        for text, why in (("{serves: [{port: 99999}]}", "port"), ("{id: db}", "id"),
+                          ("nonsense: 1", "nonsense")):
+            done = self.docker("run", "--rm", "--network", "none", "--name", "odd", "--label",
+                               f"mesh.declaration={text}", "bb:1", "true", check=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("mesh-hook: container odd brings its declaration", done.stderr)
+            self.assertIn(why, done.stderr)
+            self.docker("rm", "-f", "odd", check=False)
+
+    def test_id_by_label(self):
+        self.start("anything", *SERVE, options=("--label", "mesh.id=db"))
+        self.assertEqual(self.attachment("db")["addresses"][0][:4], "10.2")
+        self.assertEqual(self.say("worker", GET), "answered\n")
+
+    def test_what_an_image_says_of_itself_is_not_believed(self):
+        """Else whoever makes an image took the id, and the permissions, of another."""
+        archive = self.docker.dir / "image.tar"
+        self.docker("import", "--change", "LABEL mesh.id=worker", archive, "bb:liar")
+        said = self.docker("run", "--rm", "--network", "none", "--name", "liar", "bb:liar",
+                           "cat", "/proc/net/dev").stdout
+        self.assertNotIn("eth0", said)
+        # The launcher's own word counts, whatever the image says.
+        said = self.docker("run", "--rm", "--network", "none", "--name", "liar", "--label",
+                           "mesh.id=stranger", "bb:liar", "cat", "/proc/net/dev").stdout
+        self.assertIn("eth0", said)
+
+    def test_whom_nobody_declared_is_left_alone(self):
+        said = self.say("nobody", "cat /proc/net/dev /etc/resolv.conf")
+        self.assertNotIn("eth0", said)
+        self.assertNotIn("169.254.1.1", said)
+        begun = time.monotonic()
+        self.say("nobody", "true")
+        took = time.monotonic() - begun
+        # A daemon that hangs is not waited for, neither at the start nor at the end: each would
+        # take 4 s.
+        self.node.daemon.send_signal(signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            self.assertNotIn("eth0", self.say("nobody", "cat /proc/net/dev"))
+            self.assertLess(time.monotonic() - begun, 2 * took + 3)
+        finally:
+            self.node.daemon.send_signal(signal.SIGCONT)
+        self.node.kill()
+        self.assertNotIn("eth0", self.say("nobody", "cat /proc/net/dev"))
+        self.node.start()
+
+    def refused(self, name, *options):
+        begun = time.monotonic()
+        done = self.docker("run", "--rm", "--network", "none", "--name", name, *options, "bb:1",
+                           "touch", "/ran", check=False)
+        took = time.monotonic() - begun
+        self.assertNotEqual(done.returncode, 0)
+        self.docker("rm", "-f", name, check=False)
+        return done.stderr, took
+
+    def test_declared_does_not_start_while_the_daemon_is_away(self):
+        self.node.kill(signal.SIGTERM)
+        said, took = self.refused("worker")
+        self.assertIn("container worker is declared and does not start without the mesh", said)
+        self.assertIn("meshd does not answer at /run/meshd/control.sock", said)
+        self.assertLess(took, 20)
+        said, _ = self.refused("new", "--label", "mesh.declaration=peers: [{name: db}]")
+        self.assertIn("meshd does not answer", said)
+        said, _ = self.refused("new", "--label", "mesh.id=worker")
+        self.assertIn("meshd does not answer", said)
+        self.node.start()
+        self.assertIn("eth0", self.say("worker", "cat /proc/net/dev"))
+
+    def test_daemon_that_is_replaced_is_waited_for(self):
+        self.node.kill()
+        worker = self.docker.begin("run", "--rm", "--network", "none", "--name", "worker", "bb:1",
+                                   "cat", "/proc/net/dev")
+        self.node.start()
+        said, errors = worker.communicate(timeout=120)
+        # On a machine that is too busy for that it was refused, and says so.
+        self.assertTrue("eth0" in said or "meshd" in errors, errors)
+
+    def test_deleted_is_nobody_again(self):
+        self.node.ctl("delete", "stranger")
+        self.assertNotIn("eth0", self.say("stranger", "cat /proc/net/dev"))
+
+    def test_restart_is_another_namespace_and_the_same_name(self):
+        self.start("db", *SERVE)
+        first, vip = self.attachment("db"), self.node.vip("db")
+        self.docker("restart", "-t", "0", "db")
+        second = self.attachment("db")
+        self.assertEqual(self.node.vip("db"), vip)
+        self.assertNotEqual(first["host_ifname"], "")
+        self.assertEqual(first["netns"], second["netns"])  # the same container
+        self.assertEqual(self.say("worker", GET), "answered\n")
+
+    def test_killed_payload_is_detached(self):
+        self.start("db", *SERVE)
+        os.kill(self.docker.inspect("db")["State"]["Pid"], signal.SIGKILL)
+        self.until_left()
+        self.docker("start", "db")
+        self.assertEqual(self.say("worker", GET), "answered\n")
+
+    def test_killed_engine_leaves_flows_and_then_nothing(self):
+        self.start("db", *SERVE)
+        self.start("worker", "sleep", "1000")
+        pid = self.docker.inspect("worker")["State"]["Pid"]
+        self.docker.kill_hard()
+        self.assertEqual(len(self.node.links()), 2)
+        done = self.node.node.run(argv=["nsenter", "-t", str(pid), "-n", "-m", "/bin/sh", "-c", GET],
+                                  timeout=20)
+        self.assertEqual(done["out"], "answered\n")
+        self.docker.start()  # which ends what it finds
+        self.until_left("the engine's new process has ended the containers")
+
+    def test_declared_twice_at_once_starts_once(self):
+        self.start("db", *SERVE)
+        said, _ = self.refused("other", "--label", "mesh.id=db")
+        self.assertIn("it is attached to container:", said)
+
+    def test_host_network_cannot_be_declared(self):
+        done = self.docker("run", "--rm", "--network", "host", "--name", "worker", "bb:1", "true",
+                           check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("the node's own network", done.stderr)
+        self.docker("rm", "-f", "worker", check=False)
+        self.docker("run", "--rm", "--network", "host", "--name", "nobody", "bb:1", "true")
+
+    def test_beside_the_engines_own_bridge(self):
+        """As crunch-run has it, whose own forwarding goes over the engine's interface."""
+        self.docker("network", "create", "-d", "bridge", "--subnet", "198.51.100.0/24", "own")
+        try:
+            self.start("db", *SERVE)
+            said = self.docker("run", "--rm", "--network", "own", "--name", "worker", "bb:1", "sh",
+                               "-c", f"cat /proc/net/dev; ip route show default; {GET}").stdout
+            self.assertIn("mesh0", said)
+            self.assertIn("default via 198.51.100.1 dev eth0", said)
+            self.assertTrue(said.endswith("answered\n"), said)
+        finally:
+            self.docker("network", "rm", "own")
+
+    def test_fifty_at_once(self):
+        names = [f"many-{i}" for i in range(50)]
+        self.node.apply(workloads(*(WORKER.replace("id: worker", f"id: {n}") for n in names)))
+        self.start("db", *SERVE)
+        self.node.ready("db")
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            said = list(pool.map(lambda name: self.say(name, GET), names))
+        self.assertEqual(said, ["answered\n"] * len(names))
+
+
+if __name__ == "__main__":
+    unittest.main()

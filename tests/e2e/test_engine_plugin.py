@@ -1,0 +1,157 @@
+"""The CNI plugin as runtimes call it that no Debian package has: with the bare environment, the
+process's number and the five seconds of Singularity, in every version, twice, late and wrongly."""
+import json
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+from engines import EngineTest
+from node import BUILD, run, until
+
+ID = "zzzzz-dz642-00000000000000"
+DB = f"{{id: {ID}1, owner: ada, workflow: wf1, name: db, serves: [{{port: 8080}}]}}"
+WORKER = f"{{id: {ID}2, owner: ada, workflow: wf1, peers: [{{name: db}}]}}"
+OTHER = f"{{id: {ID}3, owner: ada, workflow: wf1, peers: [{{name: db}}]}}"
+
+
+class PluginTest(EngineTest):
+    @classmethod
+    def prepare(cls):
+        cls.node.apply(f"workloads: [{DB}, {WORKER}, {OTHER}]")
+
+    def setUp(self):
+        self.payload = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
+        until(self.has_own_namespace, "the payload has a namespace")
+
+    def has_own_namespace(self):
+        own, its = (os.stat(f"/proc/{pid}/ns/net").st_ino for pid in ("self", self.payload.pid))
+        return own != its
+
+    def tearDown(self):
+        if self.node.daemon is None:
+            self.node.start()
+        self.payload.kill()
+        self.payload.wait()
+        self.until_left()
+        super().tearDown()
+
+    def call(self, command, container, version="1.0.0", before=(), **more):
+        """With the environment that Singularity has cleared, and its 5 s."""
+        environment = {"PATH": "/bin:/sbin:/usr/bin:/usr/sbin", "CNI_COMMAND": command,
+                       "CNI_CONTAINERID": container, "CNI_IFNAME": "eth0",
+                       "CNI_NETNS": f"/proc/{self.payload.pid}/ns/net", "CNI_PATH": str(BUILD)}
+        environment |= more.pop("environment", {})
+        network = {"cniVersion": version, "name": "bridge", "type": "mesh-cni",
+                   "run_dir": "/run/meshd", "state_dir": "/run/state", **more}
+        begun = time.monotonic()
+        done = subprocess.run([*before, BUILD / "mesh-cni"], input=json.dumps(network), text=True,
+                              capture_output=True, env=environment, timeout=30, check=False)
+        self.took = time.monotonic() - begun
+        self.assertEqual(done.stderr, "")
+        answer = json.loads(done.stdout) if done.stdout else None
+        self.assertEqual(done.returncode, 1 if answer and "code" in answer else 0)
+        return answer
+
+    def inside(self, *argv):
+        return run("nsenter", "-t", self.payload.pid, "-n", *argv).stdout
+
+    def test_all_versions(self):
+        for version in ("0.3.1", "0.4.0", "1.0.0", "1.1.0"):
+            answer = self.call("ADD", f"{ID}1", version)
+            self.assertEqual(answer["cniVersion"], version)
+            inside = answer["interfaces"][1]
+            self.assertIn(inside["mac"], self.inside("ip", "link", "show", "eth0"))
+            self.assertIn("default via 169.254.1.1", self.inside("ip", "route"))
+            self.assertEqual({ip["address"].split("/")[1] for ip in answer["ips"]}, {"32", "128"})
+            self.assertEqual("version" in answer["ips"][0], version < "1")
+            self.assertIsNone(self.call("CHECK", f"{ID}1", version, prevResult=answer))
+            self.assertIsNone(self.call("DEL", f"{ID}1", version, prevResult=answer))
+            self.assertNotIn("eth0", self.inside("ip", "link"))
+            self.assertIn("code", self.call("CHECK", f"{ID}1", version, prevResult=answer))
+
+    def test_repeated_add_gives_the_same(self):
+        first = self.call("ADD", f"{ID}1")
+        self.assertEqual(self.call("ADD", f"{ID}1"), first)
+
+    def test_removal_twice_late_and_of_nothing(self):
+        self.call("ADD", f"{ID}1")
+        for _ in range(2):
+            self.assertIsNone(self.call("DEL", f"{ID}1", environment={"CNI_NETNS": ""}))
+        self.assertIsNone(self.call("DEL", "never-seen"))
+        # Of an earlier container of that id: the one that runs stays.
+        self.call("ADD", "second", environment={"MESHD_UUID": f"{ID}1"})
+        self.assertIsNone(self.call("DEL", f"{ID}1"))
+        self.assertEqual(self.attachment(f"{ID}1")["netns"], "cni:bridge/second/eth0")
+        self.node.kill()
+        self.assertIsNone(self.call("DEL", "second"))
+        self.node.start()
+
+    def test_singularity_under_crunch_run(self):
+        """Nothing but a process's number arrives; an ancestor says for whom it was started."""
+        crunch = self.node.dir / "crunch-run"
+        if not crunch.exists():
+            crunch.write_text('#!/bin/bash\nshift\n"$@"\n')
+            crunch.chmod(0o755)
+        starts = ["bash", "-c", f'exec -a crunch-run bash {crunch} "$@"', "bash", f"{ID}2"]
+        answer = self.call("ADD", str(self.payload.pid), "0.4.0", before=starts)
+        self.assertEqual(len(answer["ips"]), 2, answer)
+        self.assertLess(self.took, 5)
+        self.assertEqual(self.attachment(f"{ID}2")["ifname"], "eth0")
+        self.assertIsNone(self.call("DEL", str(self.payload.pid), "0.4.0"))
+        # Nobody knows of it: it starts as alone as it would without a plugin.
+        answer = self.call("ADD", str(self.payload.pid), "0.4.0")
+        self.assertEqual((answer["interfaces"], answer["ips"]), ([], []))
+
+    def test_garbage_is_collected_and_nothing_else(self):
+        self.call("ADD", f"{ID}1")
+        other = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
+        try:
+            until(lambda: os.stat(f"/proc/{other.pid}/ns/net").st_ino
+                  != os.stat("/proc/self/ns/net").st_ino, "another namespace")
+            self.call("ADD", f"{ID}2", environment={"CNI_NETNS": f"/proc/{other.pid}/ns/net"})
+            valid = [{"containerID": f"{ID}2", "ifname": "eth0"}]
+            self.assertIsNone(self.call("GC", "", "1.1.0", **{"cni.dev/valid-attachments": valid}))
+            states = {w["id"]: w["state"] for w in self.node.json("list", "workloads")["workloads"]}
+            self.assertEqual(states[f"{ID}1"], "DECLARED")
+            self.assertIn(states[f"{ID}2"], ("ATTACHED", "READY"))
+            # A list that is missing is not an empty one.
+            self.assertEqual(self.call("GC", "", "1.1.0")["code"], 7)
+            self.assertIsNone(self.call("GC", "", "1.1.0", **{"cni.dev/valid-attachments": []}))
+        finally:
+            other.kill()
+            other.wait()
+
+    def test_status_and_version(self):
+        self.assertIsNone(self.call("STATUS", "", "1.1.0"))
+        self.node.kill(signal.SIGTERM)
+        self.assertEqual(self.call("STATUS", "", "1.1.0")["code"], 50)
+        versions = self.call("VERSION", "")
+        self.assertEqual(versions["supportedVersions"][-1], "1.1.0")
+        answer = self.call("ADD", f"{ID}1")
+        self.assertEqual(answer["code"], 11)
+        self.assertIn(f"container {ID}1 is declared and does not start", answer["msg"])
+        self.assertLess(self.took, 5)
+
+    def test_daemon_that_hangs_holds_nobody_longer(self):
+        self.node.daemon.send_signal(signal.SIGSTOP)
+        try:
+            answer = self.call("ADD", f"{ID}1")
+            self.assertEqual(answer["code"], 11)
+            self.assertIn("does not answer in time", answer["msg"])
+            self.assertLess(self.took, 5)
+        finally:
+            self.node.daemon.send_signal(signal.SIGCONT)
+
+    def test_what_is_wrong_is_told_in_json(self):
+        self.assertEqual(self.call("ADD", f"{ID}1", "0.2.0")["code"], 1)
+        self.assertEqual(self.call("ADD", "../x")["code"], 4)
+        self.assertEqual(self.call("ADD", f"{ID}1", environment={"CNI_NETNS": "/etc/passwd"})["code"],
+                         4)
+        self.assertEqual(self.call("ADD", f"{ID}1", environment={"CNI_NETNS": "/proc/self/ns/net"})
+                         ["code"], 100)
+
+
+if __name__ == "__main__":
+    unittest.main()

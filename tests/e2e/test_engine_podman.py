@@ -1,0 +1,193 @@
+"""Podman, the three ways into the mesh that it has: a namespace that is there first, a hook, and a
+CNI network."""
+import concurrent.futures
+import os
+import signal
+import time
+import unittest
+
+from engines import EngineTest, Podman
+from node import run
+
+SERVE = ("httpd", "-f", "-p", "8080", "-h", "/www")
+GET = "wget -qO- http://db:8080/"
+DB = "{id: db, owner: ada, workflow: wf1, name: db, serves: [{port: 8080}]}"
+WORKER = "{id: worker, owner: ada, workflow: wf1, peers: [{name: db}]}"
+STRANGER = "{id: stranger, owner: ada, workflow: wf1}"
+# Podman puts the host's server behind the network's own unless it is told one.
+DNS = ("--dns", "169.254.1.1", "--dns-search", "wf1.wf.mesh.internal")
+
+
+def workloads(*some):
+    return "workloads: [" + ", ".join(some) + "]"
+
+
+class PodmanTest(EngineTest):
+    @classmethod
+    def prepare(cls):
+        cls.podman = Podman(cls.node)
+        cls.podman.hook("attach", "createRuntime", "attach")
+        cls.podman.hook("detach", "poststop", "detach")
+        cls.podman.network("mesh", "1.0.0")
+        cls.podman.network("mesh-old", "0.4.0")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.podman.close()
+        super().tearDownClass()
+
+    def setUp(self):
+        self.node.apply(workloads(DB, WORKER, STRANGER))
+
+    def tearDown(self):
+        if self.node.daemon is None:
+            self.node.start()
+        self.podman("rm", "-fa", "-t", "0")
+        for name in ("db", "worker"):
+            self.node.ctl("detach", name)
+        self.until_left()
+        for workload in self.node.json("list", "workloads")["workloads"]:
+            self.node.ctl("delete", workload["id"])
+        super().tearDown()
+
+    def start(self, name, network="mesh", options=DNS):
+        self.podman.run(name, network, *SERVE, options=("-d", *options))
+
+    def say(self, name, script, network="mesh", options=DNS):
+        return self.podman.run(name, network, "sh", "-c", script, options=("--rm", *options)).stdout
+
+    def refused(self, name, network="mesh", options=(), runtime="crun"):
+        begun = time.monotonic()
+        done = self.podman.run(name, network, "true", options=("--rm", *options), runtime=runtime,
+                               check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.podman("rm", "-f", name, check=False)
+        self.assertLess(time.monotonic() - begun, 30)
+        return done.stderr
+
+    def test_namespace_that_is_there_first(self):
+        self.node.ctl("prepare", "db")
+        self.node.ctl("prepare", "worker")
+        self.start("db", "ns:/run/netns/db")
+        self.assertEqual(self.say("worker", GET, "ns:/run/netns/worker"), "answered\n")
+        refused = self.say("worker", "nc -w 5 db 8081 </dev/null; echo $?", "ns:/run/netns/worker")
+        self.assertEqual(refused, "1\n")
+        # Its container ends, and the namespace is the next one's.
+        self.assertEqual(self.say("worker", GET, "ns:/run/netns/worker"), "answered\n")
+
+    def test_hook_by_annotation(self):
+        self.start("first", "none", ("--annotation", "mesh.id=db"))
+        said = self.podman.run("second", "none", "sh", "-c",
+                               f"cat /proc/net/dev; nslookup db 169.254.1.1; {GET.replace('db', '$0')}",
+                               self.node.vip("db"),
+                               options=("--rm", "--annotation", "mesh.id=worker")).stdout
+        self.assertIn("eth0", said)
+        self.assertTrue(said.endswith("answered\n"), said)
+
+    def test_hook_with_the_declaration(self):
+        # Podman takes several in one, divided by commas, unless they are quoted.
+        text = "{name: web, scope: CLUSTER, serves: [{port: 8080}]}"
+        self.start("shop", "none", ("--annotation", f'"mesh.declaration={text}"', "--annotation",
+                                    "mesh.id=shop"))
+        self.assertEqual(self.attachment("shop")["ifname"], "eth0")
+        said = self.refused("odd", "none", ("--annotation", "mesh.declaration=nonsense: 1",
+                                            "--annotation", "mesh.id=odd"), "runc")
+        self.assertIn("nonsense", said)
+
+    def test_what_an_image_says_of_itself_is_not_believed(self):
+        """Podman gives a container the annotations of its image."""
+        container = self.podman.build("from", "bb:1").stdout.strip()
+        self.podman.build("config", "--annotation", "mesh.id=worker", container)
+        self.podman.build("commit", "--format", "oci", container, "liar:1")
+        self.podman.build("rm", container)
+        argv = ("cat", "/proc/net/dev")
+        said = self.podman.run("liar", "none", *argv, options=("--rm",), image="liar:1").stdout
+        self.assertNotIn("eth0", said)
+        # The launcher's own word counts, whatever the image says.
+        said = self.podman.run("liar", "none", *argv, image="liar:1", options=(
+            "--rm", "--annotation", "mesh.id=stranger")).stdout
+        self.assertIn("eth0", said)
+        self.assertEqual(self.podman("inspect", "-f", "{{.Annotations}}", "liar:1").stdout.count(
+            "mesh.id:worker"), 1)
+
+    def test_hook_leaves_others_alone(self):
+        said = self.say("nobody", "cat /proc/net/dev", "none", ())
+        self.assertNotIn("eth0", said)
+
+    def test_network(self):
+        for network in ("mesh", "mesh-old"):
+            self.start("db", network)
+            said = self.say("worker", f"cat /etc/resolv.conf /proc/net/dev; {GET}", network)
+            self.assertEqual(self.resolv_conf(said), ["169.254.1.1"])
+            self.assertTrue(said.endswith("answered\n"), said)
+            self.podman("rm", "-f", "-t", "0", "db")
+            self.until_left()
+
+    def test_network_behind_the_engines_own(self):
+        self.podman.network("own", "1.0.0", before=[
+            {"type": "bridge", "bridge": "own0", "ipam": {
+                "type": "host-local", "subnet": "198.51.100.0/24",
+                "routes": [{"dst": "0.0.0.0/0"}]}, "isGateway": True}])
+        try:
+            self.start("db")
+            said = self.say("worker", f"ip route show default; cat /proc/net/dev; {GET}", "own")
+            self.assertIn("dev eth0", said)
+            self.assertIn("mesh0", said)
+            self.assertTrue(said.endswith("answered\n"), said)
+            # Whom nobody declared has what it had without us.
+            said = self.say("nobody", "cat /proc/net/dev", "own")
+            self.assertIn("eth0", said)
+            self.assertNotIn("mesh0", said)
+        finally:
+            (self.podman.networks / "own.conflist").unlink()
+            run("ip", "link", "del", "own0", check=False)
+
+    def test_identity_by_environment(self):
+        said = self.podman.run("any", "mesh", "cat", "/proc/net/dev", options=("--rm",),
+                               env={"MESHD_UUID": "stranger"}).stdout
+        self.assertIn("eth0", said)
+        said = self.podman.run("any", "mesh", "true", options=("--rm",),
+                               env={"MESHD_UUID": "unknown"}, check=False).stderr
+        self.assertIn("attach unknown: no workload of that id is declared here", said)
+
+    def test_daemon_is_away(self):
+        self.node.kill(signal.SIGTERM)
+        hooked = ("--annotation", "mesh.id=worker")
+        for network, options in (("mesh", ()), ("none", hooked)):
+            said = self.refused("worker", network, options, "runc")
+            self.assertIn("container worker is declared and does not start without the mesh", said)
+            self.assertIn("meshd does not answer", said)
+        # crun keeps what a hook says to itself.
+        self.assertIn("error executing hook", self.refused("worker", "none", hooked))
+        self.say("nobody", "true", "none", ())
+
+    def test_restart_reload_and_kill(self):
+        self.start("db")
+        vip = self.node.vip("db")
+        self.podman("restart", "-t", "0", "db")
+        self.assertEqual(self.node.vip("db"), vip)
+        self.assertEqual(self.say("worker", GET), "answered\n")
+        self.podman("network", "reload", "db")
+        self.assertEqual(self.say("worker", GET), "answered\n")
+        os.kill(self.podman.pid("db"), signal.SIGKILL)
+        self.until_left()
+
+    def test_removed_while_the_daemon_is_away(self):
+        self.start("db")
+        self.node.kill()
+        self.podman("rm", "-f", "-t", "0", "db")
+        self.node.start()
+        self.until_left()
+
+    def test_fifty_at_once(self):
+        names = [f"many-{i}" for i in range(50)]
+        self.node.apply(workloads(*(WORKER.replace("id: worker", f"id: {n}") for n in names)))
+        self.start("db")
+        self.node.ready("db")
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            said = list(pool.map(lambda name: self.say(name, GET), names))
+        self.assertEqual(said, ["answered\n"] * len(names))
+
+
+if __name__ == "__main__":
+    unittest.main()

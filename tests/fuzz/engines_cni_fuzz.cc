@@ -1,0 +1,65 @@
+// What a container runtime may say to mesh-cni: an environment and a network, in any bytes. What is
+// answered is JSON that reads back, whatever was asked.
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "engines/cni.h"
+#include "proto/node.pb.h"
+
+namespace meshd::engines {
+namespace {
+
+void expect(bool condition) {
+  if (!condition) std::abort();
+}
+
+// Lines NAME=VALUE until an empty one; the network's configuration follows.
+Variables take_environment(std::string_view& text) {
+  Variables environment;
+  while (!text.empty()) {
+    const auto line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    if (line.empty()) break;
+    const auto equals = line.find('=');
+    if (equals == std::string_view::npos) continue;
+    environment.emplace(line.substr(0, equals), line.substr(equals + 1));
+  }
+  return environment;
+}
+
+mesh::v1::AttachReply sample() {
+  mesh::v1::AttachReply reply;
+  reply.set_ifname("eth0");
+  reply.set_host_ifname("mesh5");
+  reply.add_addresses("10.213.0.5");
+  reply.add_gateways("169.254.1.1");
+  reply.add_resolvers("169.254.1.1");
+  return reply;
+}
+
+void answer(std::string_view text) {
+  const auto environment = take_environment(text);
+  static_cast<void>(crunch_container(text));
+  const auto call = parse_call(environment);
+  const auto network = parse_network(text, {});
+  if (!call) return expect(read_json(render_error(call.error(), "1.0.0")).has_value());
+  if (!network) return expect(read_json(render_error(network.error(), "")).has_value());
+  for (const auto& id : ids_of(launch_of(*call, *network, ""))) expect(is_id(id));
+  expect(key_of(*call, *network).starts_with(key_prefix(*network)));
+  const auto with = render_result(*call, *network, sample());
+  expect(read_json(with).has_value());
+  expect(names_attachment(read_json(with).value()));
+  expect(read_json(render_result(*call, *network, std::nullopt)).has_value());
+}
+
+}  // namespace
+}  // namespace meshd::engines
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  meshd::engines::answer({reinterpret_cast<const char*>(data), size});
+  return 0;
+}
