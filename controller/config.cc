@@ -61,6 +61,10 @@ Status read_proxy(const ControllerConfig::Proxy& from, Config& to) {
     if (!prefix) return wrong(fmt::format("proxy.addresses[{}]", i), prefix.error().what);
     to.proxies.push_back(*prefix);
   }
+  if (const auto why = from.node().empty() ? "" : pki::label_problem(from.node()); !why.empty()) {
+    return wrong("proxy.node", why);
+  }
+  to.proxy_node = from.node();
   return {};
 }
 

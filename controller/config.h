@@ -51,6 +51,7 @@ struct Config {
   log::Format log_format = log::Format::kText;
   std::optional<metrics::ListenAddress> metrics;  // absent: nowhere
   std::vector<Prefix> proxies;                    // where the proxies' requests come from
+  std::string proxy_node;                         // that this one's proxy runs on; may be empty
   policy::PortSpan gateway_ports;                 // none: there are no gateways
   std::set<std::string> gateway_nodes;            // none: any node may be one
   std::optional<ArvadosConfig> arvados;           // absent: there is none

@@ -118,7 +118,7 @@ class Controller {
       : store_(std::move(store)),
         options_(std::move(options)),
         elsewhere_(options_.instance, store_->notify_fd() >= 0, now) {
-    if (options_.web) openings_.emplace();
+    if (options_.web) openings_.emplace(options_.proxy_node);
   }
   [[nodiscard]] Status load(const Moment& now);
   // Decides, stores, folds; again when somebody else was quicker.

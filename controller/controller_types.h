@@ -41,6 +41,7 @@ struct ControllerOptions {
   policy::PortSpan gateway_ports = {};  // outside ports; none: there are no gateways
   std::set<std::string> gateway_nodes = {};  // that may be one; none: any
   std::optional<proxy::Site> web = {};       // how it is called from outside; absent: not at all
+  std::string proxy_node = {};               // that the proxy before this controller runs on
   bool arvados = false;                      // what its API lists is its own to say
 };
 

@@ -18,8 +18,16 @@ State state_of(const policy::Workload& workload) {
   return workload.ready ? State::kReady : State::kAttached;
 }
 
+std::vector<IpAddress> own_addresses(const policy::Remote& remote) {
+  std::vector<IpAddress> addresses;
+  for (const auto family : kFamilies) {
+    if (const auto& address = remote.address(family)) addresses.push_back(*address);
+  }
+  return addresses;
+}
+
 proxy::OpenPort open_port(const Cluster& cluster, const std::string& id,
-                          const policy::Publication& publication) {
+                          const policy::Publication& publication, std::string_view proxy_node) {
   proxy::OpenPort open;
   open.port = publication.port;
   open.http = publication.http;
@@ -29,9 +37,15 @@ proxy::OpenPort open_port(const Cluster& cluster, const std::string& id,
   open.path = publication.path;
   auto found = installed(cluster, id, publication.proto, publication.port, publication.http);
   if (!found) return open;
-  open.addresses = std::move(found->addresses);
-  open.node_port = found->node_port;
   open.ready = found->info->ready();
+  const auto& remote = cluster.world().workloads.find(id)->second.remote;
+  if (!proxy_node.empty() && remote->node == proxy_node) {
+    open.addresses = own_addresses(*remote);
+    open.upstream_port = publication.port;
+  } else {
+    open.addresses = std::move(found->addresses);
+    open.upstream_port = found->node_port;
+  }
   return open;
 }
 
@@ -44,7 +58,8 @@ std::string service_of(const policy::Declaration& declaration) {
 }  // namespace
 
 std::optional<proxy::Opening> opening_of(const Cluster& cluster, const std::string& id,
-                                         const std::set<std::string>& stale) {
+                                         const std::set<std::string>& stale,
+                                         std::string_view proxy_node) {
   const auto found = cluster.world().workloads.find(id);
   if (found == cluster.world().workloads.end()) return std::nullopt;
   const auto& workload = found->second;
@@ -57,7 +72,7 @@ std::optional<proxy::Opening> opening_of(const Cluster& cluster, const std::stri
   opening.stale = workload.remote && stale.contains(workload.remote->node);
   for (const auto& publication : policy::publications_of(workload)) {
     if (publication.proto != Proto::kTcp) continue;
-    opening.ports.push_back(open_port(cluster, id, publication));
+    opening.ports.push_back(open_port(cluster, id, publication, proxy_node));
   }
   opening.full = workload.opened.size() >= kMaxOpenedPorts;
   return opening;
@@ -80,7 +95,7 @@ void Openings::update(const Cluster& cluster, const Touched& touched,
     ids.insert(placed.begin(), placed.end());
   }
   for (const auto& id : ids) {
-    auto opening = opening_of(cluster, id, stale);
+    auto opening = opening_of(cluster, id, stale, proxy_node_);
     if (opening) {
       writer_.set(*std::move(opening));
     } else {

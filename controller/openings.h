@@ -11,6 +11,8 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "controller/cluster.h"
@@ -19,15 +21,20 @@
 namespace meshd::controller {
 
 // Absent: it is not declared, or no longer. `stale`: nodes that have not been heard of for a while.
+// What runs on `proxy_node`, where the proxy runs, is reached at the container's own address.
 [[nodiscard]] std::optional<proxy::Opening> opening_of(const Cluster& cluster,
                                                        const std::string& id,
-                                                       const std::set<std::string>& stale);
+                                                       const std::set<std::string>& stale,
+                                                       std::string_view proxy_node = {});
 // What an outside port of the proxy stands for. Absent: it is nobody's.
 [[nodiscard]] std::optional<proxy::Target> web_target(const Cluster& cluster,
                                                       const policy::OutsideKey& key);
 
 class Openings {
  public:
+  // Empty: the proxy runs on no node.
+  explicit Openings(std::string proxy_node = {}) : proxy_node_(std::move(proxy_node)) {}
+
   // After the cluster folded what `touched` names.
   void update(const Cluster& cluster, const Touched& touched, const std::set<std::string>& stale,
               TimePoint now);
@@ -42,6 +49,7 @@ class Openings {
   }
 
  private:
+  std::string proxy_node_;
   proxy::DirectoryWriter writer_;
 };
 

@@ -34,7 +34,7 @@ struct OpenPort {
   std::uint16_t port = 0;            // inside
   bool http = false;                 // else raw: not for browsers
   std::vector<IpAddress> addresses;  // where the proxy reaches it: the node's, or its own
-  std::uint16_t node_port = 0;       // there
+  std::uint16_t upstream_port = 0;   // there
   bool ready = false;                // somebody listens
   policy::Access access = policy::Access::kOwner;
   std::optional<std::vector<Prefix>> allow_from;  // absent: anybody

@@ -177,6 +177,7 @@ void Relay::sweep(TimePoint now) {
       const bool late = one.end_by && *one.end_by <= now;
       if (late || (!one.connected && one.connect_by <= now)) end(door, one);
     }
+    pause(door, false);
     if (!door.pipes.empty()) door.used = now;
     if (now - door.used > kDoorLife) remove(at);
   }
@@ -186,10 +187,21 @@ void Relay::sweep(TimePoint now) {
 
 // --- connections ---------------------------------------------------------------------
 
+void Relay::pause(Door& door, bool paused) const {
+  if (std::exchange(door.paused, paused) == paused) return;
+  epoll_event event{.events = paused ? 0U : static_cast<std::uint32_t>(EPOLLIN),
+                    .data = {.ptr = &door.source}};
+  epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, door.listener.get(), &event);
+}
+
 void Relay::accept(Door& door, TimePoint now) {
   for (int i = 0; i < kBacklog; ++i) {
     UniqueFd fd(accept4(door.listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!fd) return;
+    if (!fd) {
+      // Out of descriptors or memory: it stays readable, and would be told of again and again.
+      if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) pause(door, true);
+      return;
+    }
     if (connections_ >= limits_.connections) continue;  // nginx tells 502
     auto& pipe = *door.pipes.emplace_front(std::make_unique<Pipe>());
     pipe.self = door.pipes.begin();

@@ -105,6 +105,7 @@ class Relay {
     UniqueFd listener;
     Source source;
     TimePoint used{};
+    bool paused = false;  // until the next sweep: nothing could be accepted
     std::list<std::unique_ptr<Pipe>> pipes;
   };
 
@@ -112,6 +113,7 @@ class Relay {
       : dir_(std::move(dir)), epoll_(std::move(epoll)), limits_(limits) {}
   [[nodiscard]] Status listen(Door& door) const;
   void accept(Door& door, TimePoint now);
+  void pause(Door& door, bool paused) const;
   [[nodiscard]] bool connect(Door& door, Pipe& pipe);
   // False: the pipe has come to its end.
   [[nodiscard]] bool serve(Pipe& pipe, bool outer, std::uint32_t events);

@@ -18,7 +18,7 @@ struct Place {
   const OpenPort* open = nullptr;  // null: nobody published it
 
   [[nodiscard]] bool ready() const {
-    return open != nullptr && open->ready && !open->addresses.empty() && open->node_port != 0 &&
+    return open != nullptr && open->ready && !open->addresses.empty() && open->upstream_port != 0 &&
            (opening->state == State::kAttached || opening->state == State::kReady);
   }
 };
@@ -179,8 +179,8 @@ std::optional<Reason> not_now(const Place& place) {
 
 std::string upstream_text(const OpenPort& open) {
   const auto& address = open.addresses.front();
-  return address.is_v4() ? fmt::format("{}:{}", address.to_string(), open.node_port)
-                         : fmt::format("[{}]:{}", address.to_string(), open.node_port);
+  return address.is_v4() ? fmt::format("{}:{}", address.to_string(), open.upstream_port)
+                         : fmt::format("[{}]:{}", address.to_string(), open.upstream_port);
 }
 
 }  // namespace

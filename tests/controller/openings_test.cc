@@ -138,9 +138,29 @@ TEST_F(OpeningsTest, WhatItsNodeHasInForceIsReachedAtTheNode) {
   EXPECT_EQ(opening("lab-1").state, State::kReady);
   const auto open = port("lab-1");
   EXPECT_TRUE(open.ready);
-  EXPECT_EQ(open.node_port, 20000);
+  EXPECT_EQ(open.upstream_port, 20000);
   EXPECT_THAT(open.addresses, ElementsAre(IpAddress::parse(underlay("n1")).value()))
       << "no other address that a node names";
+}
+
+TEST_F(OpeningsTest, BesideTheProxyItIsReachedAtItsOwnAddress) {
+  openings_ = Openings("n1");
+  declare(kLab);
+  declare(
+      "{id: far-1, owner: ada, name: far, scope: CLUSTER, publish: [{port: 8888, http: true}]}");
+  install("n2", "far-1");
+  EXPECT_EQ(port("far-1").upstream_port, 20000);
+  EXPECT_THAT(port("far-1").addresses, ElementsAre(IpAddress::parse(underlay("n2")).value()));
+  after([&] { ok(bed_.fold(start(bed_.cluster, "n1", "lab-1"))); });
+  EXPECT_THAT(port("lab-1").addresses, IsEmpty()) << "not before it is in force";
+  install("n1", "lab-1");
+  const auto open = port("lab-1");
+  EXPECT_TRUE(open.ready);
+  EXPECT_EQ(open.upstream_port, 8888);
+  const auto& own = bed_.cluster.world().workloads.at("lab-1").remote;
+  ASSERT_TRUE(own && own->v4);
+  EXPECT_EQ(open.addresses.front(), *own->v4);
+  EXPECT_NE(open.addresses.front(), IpAddress::parse(underlay("n1")).value());
 }
 
 TEST_F(OpeningsTest, ANodeSendsNobodyElsewhere) {

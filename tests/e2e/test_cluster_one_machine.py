@@ -10,7 +10,7 @@ from proxied import PORT, SERVER, Nginx, Visitor, new_token
 
 ZONE = "mesh.example.org"
 SITE = "192.0.2.251"  # what browsers call; n1's other address
-WEB = f"""proxy: {{addresses: [{SITE}, 192.0.2.1]}}
+WEB = f"""proxy: {{addresses: [{SITE}, 192.0.2.1], node: n1}}
 web:
   zone: {ZONE}
   port: {PORT}
@@ -64,6 +64,16 @@ class OneMachineTest(ClusterTest):
                 return reply if reply.status == 200 else None
             reply = until(answered, f"{name} answers")
             self.assertTrue(reply.text.startswith(f"{name} /\n"), reply.text)
+        # What runs beside nginx is called at its own address, no node port between.
+        flows = self.n1.run("conntrack", "-L", "-p", "tcp").stdout
+        for name, port in (("here", 8888), ("there", self.node_port("there"))):
+            address = {"here": self.n1.address_of("here"), "there": "192.0.2.2"}[name]
+            self.assertRegex(flows, rf" dst={address} sport=[0-9]+ dport={port} ")
+        self.assertNotIn(f"dport={self.node_port('here')} ", flows)
+
+    def node_port(self, name):
+        return next(row["node_port"] for row in self.cluster.json("list", "published")["published"]
+                    if row["id"] == name)
 
     def test_websockets_too(self):
         for name in ("here", "there"):

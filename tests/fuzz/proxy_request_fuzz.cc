@@ -70,7 +70,7 @@ const Directory& sample_directory() {
     port.port = 80;
     port.http = port.ready = true;
     port.addresses = {IpAddress::v4(0xc0000207)};
-    port.node_port = 20001;
+    port.upstream_port = 20001;
     port.access = Access::kPublic;
     opening.ports = {port};
     writer.set(opening);

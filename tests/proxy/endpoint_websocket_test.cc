@@ -58,7 +58,7 @@ class EndpointWebsocketTest : public EndpointTest {
   [[nodiscard]] Opening opening(const std::string& id) const {
     auto result = sample_opening(id, "db");
     result.ports.front().addresses = {IpAddress::v4(INADDR_LOOPBACK)};
-    result.ports.front().node_port = container_.port();
+    result.ports.front().upstream_port = container_.port();
     return result;
   }
   [[nodiscard]] static Said upgrade(const std::string& token) {
@@ -142,7 +142,7 @@ TEST_F(EndpointWebsocketTest, EndsWhenTheWorkloadIsElsewhere) {
   start();
   const auto one = open(alice);
   auto moved = opening("w1");
-  moved.ports.front().node_port = 1;
+  moved.ports.front().upstream_port = 1;
   set(moved);
   EXPECT_TRUE(one.is_cut());
 }

@@ -186,7 +186,7 @@ class GateWebsocketTest : public GateTest {
     EXPECT_EQ(bind(listener_.get(), reinterpret_cast<sockaddr*>(&name), size), 0);
     EXPECT_EQ(listen(listener_.get(), 64), 0);
     EXPECT_EQ(getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&name), &size), 0);
-    opening_.ports.front().node_port = ntohs(name.sin_port);
+    opening_.ports.front().upstream_port = ntohs(name.sin_port);
     set(opening_);
     websocket_ = connect_websocket("mesh_a");
     EXPECT_TRUE(comes_true([&] {

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -261,6 +262,27 @@ TEST_F(RelayTest, SocketsOfAnEarlierProcessGo) {
   EXPECT_FALSE(std::filesystem::exists(path));
   const auto folder_mode = std::filesystem::status(folder()).permissions();
   EXPECT_EQ(folder_mode & std::filesystem::perms::others_all, std::filesystem::perms::none);
+}
+
+TEST_F(RelayTest, WithoutDescriptorsItWaitsAndDoesNotTurn) {
+  const Listener container;
+  const auto path = open("ab", container);
+  const auto caller = call(path);
+  ASSERT_TRUE(caller);
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const UniqueFd first_free(dup(caller.get()));
+  const rlimit used_up{static_cast<rlim_t>(first_free.get()), before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &used_up), 0);
+  pollfd wait{relay_->fd(), POLLIN, 0};
+  const auto waited_for = poll(&wait, 1, 0);
+  relay_->serve(now_);
+  const auto left = poll(&wait, 1, 0);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(waited_for, 1);
+  EXPECT_EQ(left, 0) << "it would be told of the same caller again and again";
+  relay_->sweep(now_);
+  EXPECT_TRUE(run_until([&] { return container.is_called(); })) << "it is let in later";
 }
 
 TEST_F(RelayTest, MoreThanItsLimitsIsRefused) {

@@ -13,7 +13,7 @@ inline OpenPort sample_port(std::uint16_t port, policy::Access access) {
   open.port = port;
   open.http = true;
   open.addresses = {IpAddress::parse("192.0.2.7").value()};
-  open.node_port = 20001;
+  open.upstream_port = 20001;
   open.ready = true;
   open.access = access;
   return open;

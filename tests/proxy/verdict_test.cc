@@ -237,9 +237,9 @@ TEST_F(ProxyVerdictTest, WhatIsNotReadyIs503) {
   port.addresses.clear();
   EXPECT_EQ(outcome(), "refuse not-ready");
   port.addresses = {IpAddress::parse("192.0.2.7").value()};
-  port.node_port = 0;
+  port.upstream_port = 0;
   EXPECT_EQ(outcome(), "refuse not-ready");
-  port.node_port = 20001;
+  port.upstream_port = 20001;
   opening_.state = State::kAttached;
   EXPECT_EQ(outcome(), "allow w1:8888");
   opening_.state = State::kWaiting;

@@ -42,7 +42,7 @@ OpenPort port_of(const Json& json) {
   port.port = json.at("port").get<std::uint16_t>();
   port.http = json.value("http", true);
   port.addresses = {IpAddress::parse(json.value("address", "127.0.0.1")).value()};
-  port.node_port = json.at("node_port").get<std::uint16_t>();
+  port.upstream_port = json.at("node_port").get<std::uint16_t>();
   port.ready = json.value("ready", true);
   port.access = named(kAccess, json.value("access", "OWNER"));
   if (json.contains("allow_from")) {
