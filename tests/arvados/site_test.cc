@@ -10,6 +10,7 @@
 #include "arvados/poller.h"
 #include "tests/arvados/api_server.h"
 #include "tests/arvados/samples.h"
+#include "tests/arvados/site_people.h"
 
 namespace meshd::arvados {
 namespace {
@@ -19,39 +20,19 @@ using policy::Access;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-// User 1 owns request 1 in project 1, user 2 may read the project, 3 write to it, 4 manage it,
-// and 5 knows nothing of it. 6 is anonymous, 7 an administrator, 8 inactive.
+// Of user 1's project is request 1.
 class SiteBed : public testing::Test {
  protected:
   void SetUp() override {
-    for (int user = 0; user <= 8; ++user) {
-      api_.put("users", user_uuid(user),
-               fmt::format(R"("username":"user{}","is_admin":{},"is_active":{})", user,
-                           user == 0 || user == 7, user != 8));
-      api_.token(token(user), user_uuid(user));
-    }
-    api_.put("groups", project(1), fmt::format(R"("owner_uuid":"{}")", user_uuid(1)));
-    api_.permit(user_uuid(1), project(1), "can_manage");
-    api_.permit(user_uuid(2), project(1), "can_read");
-    api_.permit(user_uuid(3), project(1), "can_write");
-    api_.permit(user_uuid(4), project(1), "can_manage");
+    put_people(api_);
     put_request(1, 1, 1);
     client_ = Client::make({.host = api_.host(), .ca_file = api_.ca_file()}).value();
   }
-  static std::string project(int number) { return uuid("j7d0g", number); }
-  static std::string token(int user) {
-    return fmt::format("v2/zzzzz-gj3su-{0:015}/secret{0}secretsecretsecret", user);
-  }
   void put_request(int number, int container, int user, const std::string& more = "") {
-    api_.put("containers", container_uuid(container), R"("state":"Running")");
-    api_.put(
-        "container_requests", request_uuid(number),
-        fmt::format(R"("container_uuid":"{}","owner_uuid":"{}","modified_by_user_uuid":"{}"{}{})",
-                    container_uuid(container), project(user), user_uuid(user),
-                    more.empty() ? "" : ",", more));
+    arvados::put_request(api_, number, container, user, more);
   }
   Reply ask(const Ask& what, const std::string& as) {
-    const auto secret = Token::parse(what.as_controller ? token(0) : as).value();
+    const auto secret = Token::parse(what.as_controller ? user_token(0) : as).value();
     EXPECT_TRUE(client_->ask(what, secret, post_to(box_, 1)));
     pollfd wait{box_.fd(), POLLIN, 0};
     if (poll(&wait, 1, 30'000) <= 0) return {.trouble = "<nothing came>"};
@@ -67,9 +48,9 @@ class SiteBed : public testing::Test {
     return question.answer();
   }
   Answer<Standing> level(int user, Access needed, int request = 1, int container = 1) {
-    LevelQuestion question(who(token(user)).value(),
+    LevelQuestion question(who(user_token(user)).value(),
                            {container_uuid(container), request_uuid(request)}, needed);
-    play(question, token(user));
+    play(question, user_token(user));
     return question.answer();
   }
   bool may(int user, Access needed) {
@@ -79,7 +60,7 @@ class SiteBed : public testing::Test {
   // All of one reading.
   Listing listing(Poller& poller) {
     while (const auto question = poller.next(now_)) {
-      poller.take(question->number, ask(question->ask, token(0)), now_);
+      poller.take(question->number, ask(question->ask, user_token(0)), now_);
     }
     for (auto& news : poller.news()) {
       if (auto* const all = std::get_if<Listing>(&news)) return std::move(*all);
@@ -96,14 +77,14 @@ class SiteBed : public testing::Test {
 };
 
 TEST_F(SiteBed, EveryKindOfTokenIsWhoItIs) {
-  EXPECT_EQ(who(token(1))->user, user_uuid(1));
-  EXPECT_TRUE(who(token(7))->is_admin);
+  EXPECT_EQ(who(user_token(1))->user, user_uuid(1));
+  EXPECT_TRUE(who(user_token(7))->is_admin);
   // A container's own token is its user's.
-  EXPECT_EQ(who(token(1) + "/" + container_uuid(1))->user, user_uuid(1));
-  EXPECT_EQ(who(token(1) + "garbage").error().fault, Fault::kBadToken);
-  EXPECT_EQ(who(token(1) + "/garbage").error().fault, Fault::kBadToken);
+  EXPECT_EQ(who(user_token(1) + "/" + container_uuid(1))->user, user_uuid(1));
+  EXPECT_EQ(who(user_token(1) + "garbage").error().fault, Fault::kBadToken);
+  EXPECT_EQ(who(user_token(1) + "/garbage").error().fault, Fault::kBadToken);
   EXPECT_EQ(who("nobodys").error().fault, Fault::kBadToken);
-  EXPECT_EQ(who(token(8)).error().fault, Fault::kForbidden);
+  EXPECT_EQ(who(user_token(8)).error().fault, Fault::kForbidden);
   api_.token("expired", user_uuid(1), R"("expired":true)");
   EXPECT_EQ(who("expired").error().fault, Fault::kBadToken);
   api_.token("scoped", user_uuid(1), R"("scopes":["GET /arvados/v1/users/current"])");
@@ -134,7 +115,7 @@ TEST_F(SiteBed, AnothersRequestOnTheContainerTakesOwnershipFromAll) {
 
 TEST_F(SiteBed, AFrozenProjectIsNotWritten) {
   EXPECT_TRUE(may(3, Access::kCanWrite));
-  api_.put("groups", project(1), fmt::format(R"("frozen_by_uuid":"{}")", user_uuid(1)));
+  api_.put("groups", project_uuid(1), fmt::format(R"("frozen_by_uuid":"{}")", user_uuid(1)));
   EXPECT_FALSE(may(3, Access::kCanWrite));
 }
 
@@ -197,7 +178,7 @@ TEST_F(SiteBed, AnUnknownContainerIsFoundByItself) {
   ASSERT_TRUE(poller.want(container_uuid(7), now_));
   const auto question = poller.next(now_);
   ASSERT_TRUE(question);
-  poller.take(question->number, ask(question->ask, token(0)), now_);
+  poller.take(question->number, ask(question->ask, user_token(0)), now_);
   const auto news = poller.news();
   ASSERT_EQ(news.size(), 1U);
   const auto& found = std::get<Found>(news.front());

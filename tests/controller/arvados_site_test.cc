@@ -10,6 +10,7 @@
 
 #include "tests/arvados/api_server.h"
 #include "tests/arvados/samples.h"
+#include "tests/arvados/site_people.h"
 #include "tests/controller/controller_bed.h"
 #include "tests/support/text_file.h"
 
@@ -19,6 +20,7 @@ namespace {
 using namespace std::chrono_literals;
 using arvados::container_uuid;
 using arvados::request_uuid;
+using arvados::user_token;
 using arvados::user_uuid;
 using policy::Access;
 using proxy::Answer;
@@ -27,31 +29,17 @@ using testing::HasSubstr;
 using testing::Not;
 using testing::SizeIs;
 
-// User 0 is the controller's; 1 owns request 1 on container 1 in project 1, 2 may read the project,
-// 4 manages it, 5 knows nothing of it, 7 is an administrator, 8 is not active.
+// The controller's token is user 0's; request 1 of user 1 has container 1.
 class ArvadosSiteTest : public ControllerTest {
  protected:
   void SetUp() override {
     arvados_ = true;
     web_ = proxy::Site{"zzzzz.example.org", 443, {}, 0, 0};
     ControllerTest::SetUp();
-    for (int user = 0; user <= 8; ++user) {
-      api_.put("users", user_uuid(user),
-               fmt::format(R"("username":"user{}","is_admin":{},"is_active":{})", user,
-                           user == 0 || user == 7, user != 8));
-      api_.token(token(user), user_uuid(user));
-    }
-    api_.put("groups", project(1), fmt::format(R"("owner_uuid":"{}")", user_uuid(1)));
-    api_.permit(user_uuid(1), project(1), "can_manage");
-    api_.permit(user_uuid(2), project(1), "can_read");
-    api_.permit(user_uuid(4), project(1), "can_manage");
+    arvados::put_people(api_);
     put_request(1, 1);
-    write_token(token(0));
+    write_token(user_token(0));
     now_.steady = BootClock::now();
-  }
-  static std::string project(int number) { return arvados::uuid("j7d0g", number); }
-  static std::string token(int user) {
-    return fmt::format("v2/zzzzz-gj3su-{0:015}/secret{0}secretsecretsecret", user);
   }
   void write_token(const std::string& text, mode_t mode = 0600) {
     ASSERT_TRUE(write_file(config().token_file + ".new", text + "\n"));
@@ -59,12 +47,7 @@ class ArvadosSiteTest : public ControllerTest {
     ASSERT_EQ(rename((config().token_file + ".new").c_str(), config().token_file.c_str()), 0);
   }
   void put_request(int number, int container, const std::string& more = "") {
-    api_.put("containers", container_uuid(container), R"("state":"Running")");
-    api_.put(
-        "container_requests", request_uuid(number),
-        fmt::format(R"("container_uuid":"{}","owner_uuid":"{}","modified_by_user_uuid":"{}"{}{})",
-                    container_uuid(container), project(1), user_uuid(1), more.empty() ? "" : ",",
-                    more));
+    arvados::put_request(api_, number, container, 1, more);
   }
   ArvadosConfig config() { return {api_.host(), api_.dir() / "token", api_.ca_file(), poll_}; }
   void start() {
@@ -106,8 +89,8 @@ class ArvadosSiteTest : public ControllerTest {
         {.what = proxy::Question::What::kWho, .token = as, .id = {}, .owner = {}, .request = {}});
   }
   std::optional<Access> level(int user, Access needed = Access::kOwner, int container = 1) {
-    const auto answer = ask({proxy::Question::What::kLevel, token(user), container_uuid(container),
-                             user_uuid(1), request_uuid(1), needed});
+    const auto answer = ask({proxy::Question::What::kLevel, user_token(user),
+                             container_uuid(container), user_uuid(1), request_uuid(1), needed});
     EXPECT_EQ(answer.kind, Answer::Kind::kGood);
     return answer.level;
   }
@@ -159,7 +142,7 @@ TEST_F(ArvadosSiteTest, TheTokenIsReadAgainWhenItsFileChanges) {
   api_.token("v2/zzzzz-gj3su-000000000000099/laterlaterlaterlater", user_uuid(0));
   start();
   ASSERT_TRUE(until([&] { return is_declared(1); }));
-  api_.token(token(0), user_uuid(0), R"("expired":true)");
+  api_.token(user_token(0), user_uuid(0), R"("expired":true)");
   ASSERT_TRUE(until([&] { return !controller_->launch_report()->trouble.empty(); }));
   EXPECT_THAT(controller_->launch_report()->trouble, HasSubstr("401"));
   EXPECT_THAT(controller_->launch_report()->trouble, Not(HasSubstr("secret0")));
@@ -171,7 +154,7 @@ TEST_F(ArvadosSiteTest, TheTokenIsReadAgainWhenItsFileChanges) {
 }
 
 TEST_F(ArvadosSiteTest, ATokenFileThatOthersMayReadIsRefusedAtTheStart) {
-  write_token(token(0), 0640);
+  write_token(user_token(0), 0640);
   const auto made = ArvadosSite::make(config(), *controller_, {});
   ASSERT_FALSE(made);
   EXPECT_THAT(made.error().what, HasSubstr("arvados.token_file: " + config().token_file));
@@ -240,15 +223,15 @@ TEST(ArvadosNamesTest, WhatANameStoodForIsRememberedForAWhile) {
 
 TEST_F(ArvadosSiteTest, WhoseATokenIs) {
   start();
-  EXPECT_EQ(who(token(1)).user, (proxy::User{user_uuid(1), "user1", false}));
-  EXPECT_TRUE(who(token(7)).user.admin);
-  EXPECT_EQ(who(token(1) + "/" + container_uuid(1)).user.uuid, user_uuid(1));
+  EXPECT_EQ(who(user_token(1)).user, (proxy::User{user_uuid(1), "user1", false}));
+  EXPECT_TRUE(who(user_token(7)).user.admin);
+  EXPECT_EQ(who(user_token(1) + "/" + container_uuid(1)).user.uuid, user_uuid(1));
   api_.token("expired", user_uuid(1), R"("expired":true)");
   api_.token("scoped", user_uuid(1), R"("scopes":["GET /arvados/v1/users/current"])");
   const std::string long_one(65536, 'x');
   for (const auto& bad :
-       {token(1) + "garbage", std::string("nobodys"), std::string("expired"), std::string("scoped"),
-        token(8), std::string(), std::string("a\r\nb"), long_one}) {
+       {user_token(1) + "garbage", std::string("nobodys"), std::string("expired"),
+        std::string("scoped"), user_token(8), std::string(), std::string("a\r\nb"), long_one}) {
     EXPECT_EQ(who(bad).kind, Answer::Kind::kBadToken) << bad.substr(0, 60);
   }
 }
@@ -268,7 +251,7 @@ TEST_F(ArvadosSiteTest, WhichContainersSomebodySeesAreThoseThatTheyMayRead) {
   start();
   const auto sees = [&](int user) {
     return ask({.what = proxy::Question::What::kSees,
-                .token = token(user),
+                .token = user_token(user),
                 .id = {},
                 .owner = {},
                 .request = {}});
@@ -286,7 +269,7 @@ TEST_F(ArvadosSiteTest, WhichContainersSomebodySeesAreThoseThatTheyMayRead) {
 TEST_F(ArvadosSiteTest, WhatPeopleDeclaredIsItsOwnersAndAdministrators) {
   start();
   const auto of = [&](int user) {
-    return ask({proxy::Question::What::kLevel, token(user), "lab", user_uuid(1), "",
+    return ask({proxy::Question::What::kLevel, user_token(user), "lab", user_uuid(1), "",
                 Access::kCanRead})
         .level;
   };
@@ -298,12 +281,12 @@ TEST_F(ArvadosSiteTest, WhatPeopleDeclaredIsItsOwnersAndAdministrators) {
 TEST_F(ArvadosSiteTest, WhatCannotBeBelievedIsUnavailable) {
   start();
   api_.fault("status", R"("status":500)");
-  EXPECT_EQ(who(token(1)).kind, Answer::Kind::kUnavailable);
+  EXPECT_EQ(who(user_token(1)).kind, Answer::Kind::kUnavailable);
   api_.tell("heal");
   // Our own token is refused: that is not the caller's fault.
   api_.fault("status", R"("status":401,"path":"^container_requests$")");
-  const auto answer = ask({proxy::Question::What::kLevel, token(1), container_uuid(1), user_uuid(1),
-                           request_uuid(1), Access::kOwner});
+  const auto answer = ask({proxy::Question::What::kLevel, user_token(1), container_uuid(1),
+                           user_uuid(1), request_uuid(1), Access::kOwner});
   EXPECT_EQ(answer.kind, Answer::Kind::kUnavailable);
 }
 
@@ -313,7 +296,7 @@ TEST_F(ArvadosSiteTest, QuestionsUnderWayAreAnsweredWhenItEnds) {
   int answers = 0;
   constexpr int kMany = 50;
   for (int i = 0; i < kMany; ++i) {
-    ASSERT_TRUE(site_->asker().ask({proxy::Question::What::kLevel, token(1), container_uuid(1),
+    ASSERT_TRUE(site_->asker().ask({proxy::Question::What::kLevel, user_token(1), container_uuid(1),
                                     user_uuid(1), request_uuid(1), Access::kOwner},
                                    [&](const Answer& answer) {
                                      EXPECT_EQ(answer.kind, Answer::Kind::kUnavailable);

@@ -42,6 +42,12 @@ def image(directory):
     return archive
 
 
+def own_state():
+    """What CNI's library and plugins remember in fixed places ends with the test."""
+    if not os.path.ismount("/var/lib"):
+        run("mount", "-t", "tmpfs", "tmpfs", "/var/lib")
+
+
 def is_cgroup(path):
     return run("stat", "-f", "-c", "%T", path).stdout.strip() in ("cgroupfs", "cgroup2fs")
 
@@ -75,6 +81,7 @@ class Engine:
     """A server program and its command."""
 
     def __init__(self, node, name):
+        own_state()
         self.node, self.name = node, name
         self.dir = node.dir / name
         self.dir.mkdir()
@@ -152,6 +159,7 @@ class Podman:
     def __init__(self, node):
         need("podman", "podman")
         need("crun", "crun")
+        own_state()
         self.dir = node.dir / "podman"
         self.networks = self.dir / "net.d"
         self.hooks = self.dir / "hooks.d"
@@ -220,8 +228,9 @@ class Podman:
 
 class Containerd(Engine):
     """And `ctr`, which looks for CNI in two fixed places: both are ours here."""
+    OTHERS = ("loopback", "bridge", "host-local")  # of Debian's plugins
 
-    def __init__(self, node):
+    def __init__(self, node, cri=False):
         super().__init__(node, "containerd")
         need("containerd", "containerd")
         self.networks = pathlib.Path("/etc/cni/net.d")
@@ -229,23 +238,28 @@ class Containerd(Engine):
         plugins = pathlib.Path("/opt/cni/bin")
         plugins.mkdir(parents=True)
         (plugins / "mesh-cni").symlink_to(BUILD / "mesh-cni")
+        for name in self.OTHERS:
+            (plugins / name).symlink_to(f"/usr/lib/cni/{name}")
         self.networks.mkdir(parents=True, exist_ok=True)
         run("mount", "-t", "tmpfs", "tmpfs", self.networks)
         self.address = self.dir / "containerd.sock"
+        without = "" if cri else '"io.containerd.grpc.v1.cri", '
         (self.dir / "config.toml").write_text(
             f'version = 2\nroot = "{self.dir}/root"\nstate = "{self.dir}/state"\n'
-            'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt", '
+            f'disabled_plugins = [{without}"io.containerd.internal.v1.opt", '
             '"io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", '
             '"io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]\n'
-            f'[grpc]\naddress = "{self.address}"\n')
+            f'[grpc]\naddress = "{self.address}"\n'
+            '[plugins."io.containerd.grpc.v1.cri"]\nsandbox_image = "docker.io/library/bb:1"\n'
+            'restrict_oom_score_adj = true\n')
         self.start()
         archive = self.docker_archive(image(self.dir))
-        self("image", "import", archive)
+        self(*(("-n", "k8s.io") if cri else ()), "image", "import", archive)
 
     def docker_archive(self, layer):
         """As `docker save` has it, made by hand: no other engine is needed."""
         digest = run("sha256sum", layer).stdout.split()[0]
-        config = {"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"]},
+        config = {"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "3600"]},
                   "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}
         manifest = [{"Config": "config.json", "RepoTags": ["bb:1"], "Layers": ["layer.tar"]}]
         (self.dir / "config.json").write_text(json.dumps(config))
@@ -262,11 +276,11 @@ class Containerd(Engine):
         until(lambda: self.is_up("ctr", "-a", self.address, "version"), "containerd answers",
               PATIENCE)
 
-    def network(self, name, version, **more):
+    def network(self, name, version, before=(), **more):
         (self.networks / f"{name}.conflist").write_text(json.dumps({
             "cniVersion": version, "name": name,
-            "plugins": [{"type": "mesh-cni", "run_dir": "/run/meshd", "state_dir": "/run/state",
-                         **more}]}))
+            "plugins": [*before, {"type": "mesh-cni", "run_dir": "/run/meshd",
+                                  "state_dir": "/run/state", **more}]}))
 
     def __call__(self, *argv, check=True):
         return run("ctr", "-a", self.address, *argv, check=check, timeout=PATIENCE)

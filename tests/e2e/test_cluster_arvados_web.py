@@ -8,23 +8,10 @@ import unittest
 from arvados_cluster import SECRET, TOKEN, ArvadosClusterTest, container, uuid
 from cluster import ADMIN
 from node import PYTHON, until
-from proxied import PORT, SERVER, Nginx, Visitor, connect
+from proxied import PORT, PROXY, QUICKLY, SERVER, ZONE, Nginx, Visitor, connect, web
 
-ZONE, HOST = "mesh.example.org", "mesh.example.net"
-PROXY = "192.0.2.251"  # nginx runs beside the controller
-WEB = f"""proxy: {{addresses: [{PROXY}]}}
-web:
-  zone: {ZONE}
-  port: {PORT}
-  host: {HOST}
-  ports: 8500-8529
-  listen: /run/test/web.sock
-  certificate: /run/test/site.pem
-  certificate_key: /run/test/site.key
-  access_log: /run/test/access.log
-  keep_good_s: 1
-  keep_bad_s: 1
-"""
+HOST = "mesh.example.net"
+WEB = web(host=HOST, more=QUICKLY)
 # Who they are to user 1's requests.
 OWNER, MANAGER, WRITER, READER, STRANGER, ANONYMOUS, ADMINISTRATOR, INACTIVE = range(1, 9)
 PEOPLE = {OWNER: {}, MANAGER: {}, WRITER: {}, READER: {}, STRANGER: {},

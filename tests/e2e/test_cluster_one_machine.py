@@ -4,22 +4,11 @@ import subprocess
 import unittest
 
 from cluster import ClusterTest
-from nginx import connect
 from node import PYTHON, until
-from proxied import PORT, SERVER, Nginx, Visitor, new_token
+from proxied import PORT, SERVER, ZONE, Nginx, Visitor, connect, new_token, web
 
-ZONE = "mesh.example.org"
 SITE = "192.0.2.251"  # what browsers call; n1's other address
-WEB = f"""proxy: {{addresses: [{SITE}, 192.0.2.1], node: n1}}
-web:
-  zone: {ZONE}
-  port: {PORT}
-  group: www-data
-  listen: /run/test/web.sock
-  certificate: /run/test/site.pem
-  certificate_key: /run/test/site.key
-  access_log: /run/test/access.log
-"""
+WEB = web(f"addresses: [{SITE}, 192.0.2.1], node: n1", more="  group: www-data\n")
 LAB = "- {{id: {id}, owner: ada, name: {id}, scope: CLUSTER, publish: [{{port: 8888, http: true}}]}}\n"
 
 

@@ -10,21 +10,9 @@ import unittest
 from browser import Browser
 from cluster import ClusterTest
 from node import PYTHON, until
-from proxied import PORT, SERVER, Nginx, admin, new_token
+from proxied import PORT, PROXY, QUICKLY, SERVER, ZONE, Nginx, admin, new_token, web
 
-ZONE = "mesh.example.org"
-PROXY = "192.0.2.251"  # nginx runs beside the first controller
-WEB = f"""proxy: {{addresses: [{PROXY}]}}
-web:
-  zone: {ZONE}
-  port: {PORT}
-  listen: /run/test/web.sock
-  certificate: /run/test/site.pem
-  certificate_key: /run/test/site.key
-  access_log: /run/test/access.log
-  keep_good_s: 1
-  keep_bad_s: 1
-"""
+WEB = web(more=QUICKLY)
 PAGE = f"https://mesh.{ZONE}:{PORT}"
 BAD = "<img src=x onerror=hit=1>"
 WORKLOADS = """

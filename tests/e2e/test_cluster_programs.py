@@ -9,14 +9,10 @@ import unittest
 from cluster import ClusterTest, Host
 from node import PYTHON, run, until
 from postgres import programs
-from proxied import PORT, Visitor, Nginx, new_token
+from proxied import PORT, ZONE, Nginx, Visitor, new_token, web
 
-ZONE = "mesh.example.org"
-MORE = f"""proxy: {{addresses: [192.0.2.251]}}
-gateway: {{ports: "30000-30009", nodes: [n2]}}
-web: {{zone: {ZONE}, port: {PORT}, listen: /run/test/web.sock, certificate: /run/test/site.pem,
-      certificate_key: /run/test/site.key, access_log: /run/test/access.log}}
-"""
+MORE = web(more='gateway: {ports: "30000-30009", nodes: [n2]}
+')
 WORKLOADS = """
 - {id: lab-1, owner: ada, name: lab, scope: CLUSTER, publish: [{port: 8888, http: true, path: /tree}]}
 - {id: db-1, owner: ada, workflow: r1, name: db, publish: [{port: 5432, allow_from: [192.0.2.100]}]}

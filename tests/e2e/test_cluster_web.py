@@ -6,25 +6,11 @@ import unittest
 
 from cluster import ADMIN, ClusterTest
 from node import BUILD, PYTHON, run, until
-from proxied import PORT, SERVER, Visitor, Nginx, admin, new_token
+from proxied import PORT, PROXY, QUICKLY, SERVER, ZONE, Nginx, Visitor, admin, new_token, web
 
-ZONE, HOST = "mesh.example.org", "mesh.example.net"
+HOST = "mesh.example.net"
 EXAMPLE = pathlib.Path(__file__).parents[2] / "packaging/mesh-controller.yaml"
-PROXY = "192.0.2.251"  # nginx runs beside the first controller
-WEB = f"""proxy: {{addresses: [{PROXY}]}}
-metrics: {{listen: "127.0.0.1:9470"}}
-web:
-  zone: {ZONE}
-  port: {PORT}
-  host: {HOST}
-  ports: 8500-8529
-  listen: /run/test/web.sock
-  certificate: /run/test/site.pem
-  certificate_key: /run/test/site.key
-  access_log: /run/test/access.log
-  keep_good_s: 1
-  keep_bad_s: 1
-"""
+WEB = web(host=HOST, more=QUICKLY) + 'metrics: {listen: "127.0.0.1:9470"}\n'
 LAB = ("- {{id: {id}, owner: ada, name: {name}, scope: CLUSTER, "
        "publish: [{{port: 8888, http: true, {more}}}]}}\n")
 

@@ -1,0 +1,100 @@
+"""The requests of a kubelet to containerd, as far as the tests make any: CRI v1, whose few fields
+that are used here are written by hand (k8s.io/cri-api, runtime/v1/api.proto)."""
+import grpc
+
+SERVICE = "/runtime.v1.RuntimeService/"
+
+
+def varint(value):
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def message(*fields):
+    """Of (number, value): text, bytes of a message, a number, or a dictionary of text."""
+    out = b""
+    for number, value in fields:
+        if isinstance(value, dict):
+            out += message(*((number, message((1, key), (2, text))) for key, text in value.items()))
+        elif isinstance(value, int):
+            out += varint(number << 3) + varint(value)
+        else:
+            data = value.encode() if isinstance(value, str) else value
+            out += varint(number << 3 | 2) + varint(len(data)) + data
+    return out
+
+
+def fields_of(data):
+    """{number: the last value}; numbers of fixed size are in none of the answers."""
+    def take_varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+    found, at = {}, 0
+    while at < len(data):
+        key = take_varint()
+        value = take_varint()
+        if key & 7 == 2:
+            value, at = data[at:at + value], at + value
+        found[key >> 3] = value
+    return found
+
+
+class Pod:
+    def __init__(self, cri, name, annotations, dns):
+        self.cri = cri
+        servers, searches = dns
+        self.config = message(
+            (1, message((1, name), (2, f"uid-{name}"), (3, "default"))), (2, name),
+            (4, message(*((1, server) for server in servers), *((2, text) for text in searches))),
+            (7, annotations), (8, message((1, f"{cri.engine.cgroups.name}/{name}"))))
+        self.id = cri.call("RunPodSandbox", message((1, self.config)))[1].decode()
+
+    def address(self):
+        """As the runtime says it: of the namespace's eth0."""
+        status = fields_of(self.cri.call("PodSandboxStatus", message((1, self.id)))[1])
+        return fields_of(status[5])[1].decode()
+
+    def start(self, name, *command):
+        config = message((1, message((1, name))), (2, message((1, "docker.io/library/bb:1"))),
+                         *((3, word) for word in command))
+        container = self.cri.call(
+            "CreateContainer", message((1, self.id), (2, config), (3, self.config)))[1].decode()
+        self.cri.call("StartContainer", message((1, container)))
+        return container
+
+    def stop(self):
+        self.cri.call("StopPodSandbox", message((1, self.id)))
+
+    def remove(self):
+        self.stop()
+        self.cri.call("RemovePodSandbox", message((1, self.id)))
+
+
+class Cri:
+    def __init__(self, engine, patience):
+        self.engine, self.patience = engine, patience
+        self.channel = grpc.insecure_channel(f"unix://{engine.address}")
+
+    def call(self, method, request):
+        answer = self.channel.unary_unary(SERVICE + method)(request, timeout=self.patience,
+                                                            wait_for_ready=True)
+        return fields_of(answer)
+
+    def pod(self, name, annotations, dns=((), ())):
+        return Pod(self, name, annotations, dns)
+
+    def execute(self, container, *command):
+        answer = self.call("ExecSync", message((1, container), *((2, word) for word in command),
+                                               (3, 20)))
+        return answer.get(3, 0), answer.get(1, b"").decode(), answer.get(2, b"").decode()
