@@ -17,7 +17,7 @@ namespace {
 using Kind = Decision::Kind;
 using Attachment = std::optional<pb::AttachReply>;
 
-// Of the deadline's 4 s: a daemon is replaced in less than one (docs/bench), and the call itself
+// Of the deadline's 4 s: a daemon is replaced in less than one, and the call itself
 // needs its time.
 constexpr auto kPatience = std::chrono::milliseconds(2500);
 // glibc reads the first three (MAXNS, resolv.h).
