@@ -88,13 +88,13 @@ class Machine(Host):
 
     def __init__(self, cluster, name, number, more=""):
         super().__init__(cluster, name, number)
-        self.run_dir = self.dir / "run"
+        self.run_dir, self.state_dir = self.dir / "run", self.dir / "state"
         self.ticket = self.dir / "ticket"
-        for path in (self.run_dir, self.dir / "state"):
+        for path in (self.run_dir, self.state_dir):
             path.mkdir()
         self.config = self.dir / "meshd.yaml"
         self.config.write_text(
-            f"node: {{name: {name}}}\nrun_dir: {self.run_dir}\nstate_dir: {self.dir}/state\n"
+            f"node: {{name: {name}}}\nrun_dir: {self.run_dir}\nstate_dir: {self.state_dir}\n"
             f"controller: {{join_file: {self.ticket}}}\n"
             f'dns: {{upstreams: ["{ADMIN}"]}}\n' + more)
         self.agents = {}

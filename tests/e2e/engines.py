@@ -77,6 +77,16 @@ class Cgroups:
         until(gone, f"cgroups {self.name} can be removed")
 
 
+def environment(node):
+    """Of an engine: where the shims that it starts find the node's daemon."""
+    return {**os.environ, "MESHD_RUN_DIR": str(node.run_dir), "MESHD_STATE_DIR": str(node.state_dir)}
+
+
+def plugin(node, **more):
+    """Of a CNI list."""
+    return {"type": "mesh-cni", "run_dir": str(node.run_dir), "state_dir": str(node.state_dir), **more}
+
+
 class Engine:
     """A server program and its command."""
 
@@ -90,10 +100,9 @@ class Engine:
         self.cgroups = Cgroups(name)
 
     def launch(self, *argv):
-        environment = {**os.environ, "MESHD_RUN_DIR": "/run/meshd", "MESHD_STATE_DIR": "/run/state"}
         with open(self.log, "a", encoding="utf-8") as log:
             self.process = subprocess.Popen([str(a) for a in argv], stdout=log, stderr=log,
-                                            env=environment)
+                                            env=environment(self.node))
 
     def is_up(self, *argv):
         if self.process.poll() is not None:
@@ -160,6 +169,7 @@ class Podman:
         need("podman", "podman")
         need("crun", "crun")
         own_state()
+        self.node = node
         self.dir = node.dir / "podman"
         self.networks = self.dir / "net.d"
         self.hooks = self.dir / "hooks.d"
@@ -179,23 +189,22 @@ class Podman:
             f'network_config_dir = "{self.networks}"\n'
             f'[engine]\nhooks_dir = ["{self.hooks}"]\ncgroup_manager = "cgroupfs"\n'
             'events_logger = "file"\nruntime = "crun"\n')
-        self.environment = {**os.environ, "CONTAINERS_CONF": str(self.dir / "containers.conf"),
-                            "MESHD_RUN_DIR": "/run/meshd", "MESHD_STATE_DIR": "/run/state"}
+        self.environment = environment(node) | {
+            "CONTAINERS_CONF": str(self.dir / "containers.conf")}
         self("import", image(self.dir), "bb:1")
 
     def hook(self, name, stage, verb):
         (self.hooks / f"{name}.json").write_text(json.dumps({
             "version": "1.0.0",
             "hook": {"path": str(BUILD / "mesh-hook"),
-                     "args": ["mesh-hook", verb, "--run-dir", "/run/meshd", "--state-dir",
-                              "/run/state"], "timeout": 6},
+                     "args": ["mesh-hook", verb, "--run-dir", str(self.node.run_dir),
+                              "--state-dir", str(self.node.state_dir)], "timeout": 6},
             "when": {"annotations": {r"^mesh\.(id|declaration)$": ".*"}}, "stages": [stage]}))
 
     def network(self, name, version, before=(), **more):
         (self.networks / f"{name}.conflist").write_text(json.dumps({
             "cniVersion": version, "name": name,
-            "plugins": [*before, {"type": "mesh-cni", "run_dir": "/run/meshd",
-                                  "state_dir": "/run/state", **more}]}))
+            "plugins": [*before, plugin(self.node, **more)]}))
 
     def argv(self, *argv):
         return ["podman", "--root", self.dir / "root", "--runroot", self.dir / "runroot", "--tmpdir",
@@ -279,8 +288,7 @@ class Containerd(Engine):
     def network(self, name, version, before=(), **more):
         (self.networks / f"{name}.conflist").write_text(json.dumps({
             "cniVersion": version, "name": name,
-            "plugins": [*before, {"type": "mesh-cni", "run_dir": "/run/meshd",
-                                  "state_dir": "/run/state", **more}]}))
+            "plugins": [*before, plugin(self.node, **more)]}))
 
     def __call__(self, *argv, check=True):
         return run("ctr", "-a", self.address, *argv, check=check, timeout=PATIENCE)

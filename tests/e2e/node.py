@@ -98,6 +98,7 @@ class Node:
     UPLINK = "192.0.2.1"
     OUTSIDE = ("192.0.2.10", "192.0.2.66")
     OUTSIDE6 = "2001:db8:1::10"
+    run_dir, state_dir = "/run/meshd", "/run/state"
 
     def __init__(self, config=""):
         run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")

@@ -11,8 +11,7 @@ from node import PYTHON, run, until
 from postgres import programs
 from proxied import PORT, ZONE, Nginx, Visitor, new_token, web
 
-MORE = web(more='gateway: {ports: "30000-30009", nodes: [n2]}
-')
+MORE = web(more='gateway: {ports: "30000-30009", nodes: [n2]}\n')
 WORKLOADS = """
 - {id: lab-1, owner: ada, name: lab, scope: CLUSTER, publish: [{port: 8888, http: true, path: /tree}]}
 - {id: db-1, owner: ada, workflow: r1, name: db, publish: [{port: 5432, allow_from: [192.0.2.100]}]}

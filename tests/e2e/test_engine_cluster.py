@@ -1,0 +1,101 @@
+"""Three engines on three nodes of a cluster: names and flows are the cluster's, whoever starts what."""
+import signal
+import unittest
+
+from cluster import ClusterTest
+from engines import Containerd, Docker, Podman
+from node import until
+
+SERVE = ("httpd", "-f", "-p", "8080", "-h", "/www")
+WORKLOADS = """
+- {id: db-1, owner: ada, workflow: wf1, name: db, serves: [{port: 8080}]}
+- {id: worker-1, owner: ada, workflow: wf1, peers: [{name: db}]}
+- {id: other-1, owner: ada, workflow: wf1}
+"""
+# Refused is not silent: nc waits for 5 s and says nothing then.
+ASK = "nc -w 5 {vip} 8080 </dev/null >/dev/null 2>&1; echo $?"
+
+
+class EnginesOfAClusterTest(ClusterTest):
+    OPTIONS = {"nodes": 3}
+
+    @classmethod
+    def prepare(cls):
+        cls.n1, cls.n2, cls.n3 = cls.cluster.machines
+        cls.docker, cls.podman, cls.ctr = Docker(cls.n1), Podman(cls.n2), Containerd(cls.n3)
+        for stage, verb in (("createRuntime", "attach"), ("poststop", "detach")):
+            cls.podman.hook(f"mesh-{verb}", stage, verb)
+
+    @classmethod
+    def tearDownClass(cls):
+        for engine in (cls.docker, cls.podman, cls.ctr):
+            engine.close()
+        super().tearDownClass()
+
+    def setUp(self):
+        self.cluster.apply(WORKLOADS)
+        # A node knows what is attached to it, not what the cluster has: its id has to be said.
+        self.docker("run", "-d", "--network", "none", "--name", "db", "--label", "mesh.id=db-1",
+                    "bb:1", *SERVE)
+        self.n1.ctl("wait", "db-1", "--timeout", "20s")
+
+    def tearDown(self):
+        self.docker("rm", "-f", "db", check=False)
+        self.podman("rm", "-fa", "-t", "0", check=False)
+        for machine, id_ in ((self.n1, "db-1"), (self.n2, "worker-1"), (self.n3, "other-1")):
+            machine.ctl("detach", id_, check=False)
+        until(lambda: not self.cluster.placed(), "all have left")
+        super().tearDown()
+
+    def vip(self):
+        return next(a for service in self.cluster.json("list", "services")["services"]
+                    if service["name"] == "db" for a in service["vips"] if ":" not in a)
+
+    def ask_by_podman(self, script):
+        # By the hook podman makes no resolv.conf: the resolver is asked by its address.
+        return self.podman.run("worker-1", "none", "sh", "-c", script,
+                               options=("--rm", "--annotation", "mesh.id=worker-1")).stdout
+
+    def test_docker_is_called_by_podman(self):
+        said = self.ask_by_podman("nslookup db.wf1.wf.mesh.internal 169.254.1.1 >/dev/null && "
+                                  f"wget -qO- http://{self.vip()}:8080/")
+        self.assertEqual(said, "answered\n")
+
+    def test_who_did_not_declare_it_is_refused(self):
+        self.n3.ctl("prepare", "other-1")
+        done = self.ctr.run("other-1", "/bin/sh", "-c",
+                            "nslookup db.wf1.wf.mesh.internal 169.254.1.1 >/dev/null; echo $?; "
+                            + ASK.format(vip=self.vip()),
+                            options=("--rm", "--with-ns", "network:/run/netns/other-1"))
+        self.assertEqual(done.stdout.split(), ["1", "1"], done.stderr)
+
+    def test_the_name_follows_the_container_to_another_engine(self):
+        vip = self.vip()
+        self.docker("rm", "-f", "db")
+        until(lambda: not self.cluster.placed(), "it has left")
+        self.n3.ctl("prepare", "db-1")
+        self.ctr.run("db-1", "/bin/httpd", "-p", "8080", "-h", "/www", "-f",
+                     options=("-d", "--with-ns", "network:/run/netns/db-1"))
+        try:
+            self.n3.ctl("wait", "db-1", "--timeout", "20s")
+            self.assertEqual(self.vip(), vip)
+            self.assertEqual(self.ask_by_podman(f"wget -qO- http://{vip}:8080/"), "answered\n")
+        finally:
+            self.ctr("task", "rm", "-f", "db-1", check=False)
+            self.ctr("container", "rm", "db-1", check=False)
+            self.n3.ctl("detach", "db-1")
+
+    def test_its_nodes_daemon_is_away(self):
+        self.n2.kill(signal.SIGTERM)
+        try:
+            done = self.podman.run("worker-1", "none", "true", check=False, runtime="runc",
+                                   options=("--rm", "--annotation", "mesh.id=worker-1"))
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("does not start without the mesh", done.stderr)
+        finally:
+            self.n2.start()
+            self.cluster.settled()
+
+
+if __name__ == "__main__":
+    unittest.main()
