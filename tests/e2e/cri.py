@@ -83,8 +83,13 @@ class Pod:
 
 class Cri:
     def __init__(self, engine, patience):
-        self.engine, self.patience = engine, patience
-        self.channel = grpc.insecure_channel(f"unix://{engine.address}")
+        self.engine, self.patience, self.channel = engine, patience, None
+        self.connect()
+
+    def connect(self):
+        if self.channel:
+            self.channel.close()
+        self.channel = grpc.insecure_channel(f"unix://{self.engine.address}")
 
     def call(self, method, request):
         answer = self.channel.unary_unary(SERVICE + method)(request, timeout=self.patience,

@@ -285,10 +285,10 @@ class Containerd(Engine):
         until(lambda: self.is_up("ctr", "-a", self.address, "version"), "containerd answers",
               PATIENCE)
 
-    def network(self, name, version, before=(), **more):
+    def network(self, name, version, after=(), **more):
         (self.networks / f"{name}.conflist").write_text(json.dumps({
             "cniVersion": version, "name": name,
-            "plugins": [*before, plugin(self.node, **more)]}))
+            "plugins": [plugin(self.node, **more), *after]}))
 
     def __call__(self, *argv, check=True):
         return run("ctr", "-a", self.address, *argv, check=check, timeout=PATIENCE)

@@ -1,4 +1,5 @@
 """containerd as a kubelet drives it: pods by CRI, whose network is a CNI list."""
+import concurrent.futures
 import signal
 import unittest
 
@@ -77,6 +78,23 @@ class CriTest(EngineTest):
         pod = self.pod("db-0")
         pod.stop()
         self.until_left()
+
+    def test_killed_engine_changes_nothing(self):
+        self.pod("db-0").start("main", *SERVE)
+        self.engine.kill()
+        self.assertEqual(len(self.node.links()), 1)
+        self.engine.start()
+        self.cri.connect()
+        code, said, trouble = self.get(self.pod("worker-0"))
+        self.assertEqual((code, said), (0, "answered\n"), trouble)
+
+    def test_fifty_at_once(self):
+        names = [f"many-{i}" for i in range(50)]
+        self.node.apply("workloads: [" + ", ".join(
+            f"{{id: {name}, owner: ada, workflow: wf1}}" for name in names) + "]")
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            addresses = list(pool.map(lambda name: self.pod(name).address(), names))
+        self.assertEqual(len(set(addresses)), len(names))
 
     def test_daemon_is_away(self):
         self.node.kill(signal.SIGTERM)

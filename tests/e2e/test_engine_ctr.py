@@ -1,4 +1,5 @@
 """containerd by its own `ctr`: a namespace that is there first, and a CNI network."""
+import concurrent.futures
 import os
 import signal
 import unittest
@@ -9,7 +10,7 @@ SERVE = ("/bin/httpd", "-f", "-p", "8080", "-h", "/www")
 ID = "zzzzz-dz642-00000000000000"
 DB = f"{{id: {ID}1, owner: ada, workflow: wf1, name: db, serves: [{{port: 8080}}]}}"
 WORKER = f"{{id: {ID}2, owner: ada, workflow: wf1, peers: [{{name: db}}]}}"
-OTHER = f"{{id: {ID}3, owner: ada, workflow: wf1, peers: [{{name: db}}]}}"
+OTHER = f"{{id: {ID}3, owner: ada, workflow: wf1}}"
 
 
 class CtrTest(EngineTest):
@@ -35,7 +36,7 @@ class CtrTest(EngineTest):
         for name in self.ctr("container", "ls", "-q").stdout.split():
             self.ctr("task", "rm", "-f", name, check=False)
             self.ctr("container", "rm", name, check=False)
-        for number in (1, 2, 3):
+        for number in (1, 2):  # namespaces of `prepare` stay
             self.node.ctl("detach", f"{ID}{number}")
         self.until_left()
         super().tearDown()
@@ -59,6 +60,50 @@ class CtrTest(EngineTest):
         self.ctr.run(f"{ID}1", *SERVE, options=("-d", "--cni"))
         done = self.get(2, "--cni")
         self.assertEqual(done.stdout, "answered\n", done.stderr)
+
+    def test_refused(self):
+        self.ctr.run(f"{ID}1", *SERVE, options=("-d", "--cni"))
+        self.node.ready(f"{ID}1")
+        done = self.get(3, "--cni")
+        self.assertEqual((done.returncode != 0, done.stdout), (True, ""), "it does not even resolve")
+        done = self.ctr.run(f"{ID}3", "/bin/sh", "-c", f"nc -w 5 {self.vip} 8080 </dev/null; echo $?",
+                            options=("--rm", "--cni"))
+        self.assertEqual(done.stdout, "1\n", "refused, not silent")
+
+    def test_started_again_under_its_name(self):
+        """ctr has no restart: the same id again is another namespace, and the same service."""
+        for _ in range(2):
+            self.ctr.run(f"{ID}1", *SERVE, options=("-d", "--cni"))
+            self.node.ready(f"{ID}1")
+            self.assertEqual(self.get(2, "--cni").stdout, "answered\n")
+            self.ctr("task", "rm", "-f", f"{ID}1")
+            self.ctr("container", "rm", f"{ID}1")
+            self.until_left()
+
+    def test_add_that_fails_starts_nothing(self):
+        """Beside a plugin that does not work. ctr leaves it to its caller to clear away."""
+        self.ctr.network("mesh", "1.0.0", after=({"type": "mesh-broken"},))
+        try:
+            done = self.get(2, "--cni")
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("mesh-broken", done.stderr)
+            self.ctr("task", "rm", "-f", f"{ID}2", check=False)
+            self.ctr("container", "rm", f"{ID}2", check=False)
+            self.until_left()
+        finally:
+            self.ctr.network("mesh", "1.0.0")
+
+    def test_fifty_at_once(self):
+        names = [f"many-{i}" for i in range(50)]
+        self.node.apply("workloads: [" + ", ".join(
+            f"{{id: {n}, owner: ada, workflow: wf1, peers: [{{name: db}}]}}" for n in names) + "]")
+        self.ctr.run(f"{ID}1", *SERVE, options=("-d", "--cni"))
+        self.node.ready(f"{ID}1")
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            said = list(pool.map(lambda name: self.ctr.run(
+                name, "/bin/wget", "-qO-", f"http://{self.vip}:8080/",
+                options=("--rm", "--cni")).stdout, names))
+        self.assertEqual(said, ["answered\n"] * len(names))
 
     def test_killed_payload_is_detached(self):
         self.ctr.run(f"{ID}1", *SERVE, options=("-d", "--cni"))
