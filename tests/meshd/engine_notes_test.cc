@@ -2,21 +2,19 @@
 #include "meshd/engine_notes.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
 
+#include "tests/support/temp_dir.h"
+
 namespace meshd {
 namespace {
 
 class EngineNotesTest : public testing::Test {
  protected:
-  EngineNotesTest() { dir_ = mkdtemp(dir_.data()); }
-  ~EngineNotesTest() override { std::filesystem::remove_all(dir_); }
-
   [[nodiscard]] std::set<std::string> noted() const {
     std::set<std::string> names;
     for (const auto& entry : std::filesystem::directory_iterator(dir_ + "/engines/declared")) {
@@ -35,7 +33,8 @@ class EngineNotesTest : public testing::Test {
     return all;
   }
 
-  std::string dir_ = "/tmp/engine_notes.XXXXXX";
+  const TempDir temporary_;
+  const std::string& dir_ = temporary_.path();
 };
 
 TEST_F(EngineNotesTest, ExactlyWhatIsDeclaredIsNoted) {
