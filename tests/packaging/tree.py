@@ -9,8 +9,9 @@ import subprocess
 import sys
 
 SUITE = "bookworm"
-# A machine that boots, and with what the tests look at it.
-BASE = ["systemd", "systemd-sysv", "dbus", "apt", "passwd", "iproute2", "nftables"]
+# A machine that boots, with what the tests look at it, and a container runtime.
+BASE = ["systemd", "systemd-sysv", "dbus", "apt", "passwd", "iproute2", "nftables", "crun",
+        "busybox-static"]
 PACKAGES = pathlib.Path(os.environ["MESHD_PACKAGES"])
 TREE = pathlib.Path(os.environ["MESHD_TREE"])
 
