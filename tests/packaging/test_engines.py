@@ -31,7 +31,7 @@ class EnginesTest(MachineTest):
 
     def bundle(self, name, script, annotations):
         """As an engine hands a container to its runtime: busybox, and a resolv.conf."""
-        bundle = pathlib.Path("/root/bundles", name)
+        bundle = pathlib.Path("/srv/bundles", name)
         inside = self.machine.root / bundle.relative_to("/")
         for folder in ("bin", "etc", "proc"):
             (inside / "rootfs" / folder).mkdir(parents=True, exist_ok=True)
