@@ -33,7 +33,7 @@ class EnginesTest(MachineTest):
         """As an engine hands a container to its runtime: busybox, and a resolv.conf."""
         bundle = pathlib.Path("/srv/bundles", name)
         inside = self.machine.root / bundle.relative_to("/")
-        for folder in ("bin", "etc", "proc"):
+        for folder in ("bin", "dev", "etc", "proc"):
             (inside / "rootfs" / folder).mkdir(parents=True, exist_ok=True)
         self.machine.run("cp", "/bin/busybox", f"{bundle}/rootfs/bin/")
         (inside / "rootfs/etc/resolv.conf").write_text(RESOLV, encoding="utf-8")
