@@ -116,6 +116,8 @@ class Engine:
 
 
 class Docker(Engine):
+    RUNTIME = ("--add-runtime", f"mesh={BUILD / 'mesh-runc'}", "--default-runtime", "mesh")
+
     def __init__(self, node, *options):
         super().__init__(node, "docker")
         need("dockerd", "docker.io")
@@ -132,8 +134,7 @@ class Docker(Engine):
                     "--pidfile", self.dir / "pid", "-H", self.socket, "--bridge=none",
                     "--iptables=false", "--ip6tables=false", "--ip-masq=false",
                     "--ip-forward=false", "--userland-proxy=false", "--cgroup-parent",
-                    self.cgroups.name, "--add-runtime", f"mesh={BUILD / 'mesh-runc'}",
-                    "--default-runtime", "mesh", *self.options)
+                    self.cgroups.name, *self.RUNTIME, *self.options)
         until(lambda: self.is_up("docker", "-H", self.socket, "version"), "dockerd answers",
               PATIENCE)
 

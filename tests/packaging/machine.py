@@ -42,11 +42,13 @@ def reversioned(name, version, folder):
 
 
 def cgroups():
-    """Where systemd looks for a hierarchy of processes: one, or two of them on older machines."""
+    """Where systemd looks for a hierarchy of processes: one, or two of them on older machines. They
+    are the host's: by a number no two tests are told apart, for each is the first in its namespace."""
+    name = f"meshd-packages-{os.urandom(4).hex()}"
     for line in pathlib.Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         fields, _, what = line.partition(" - ")
         if what.startswith("cgroup2 ") or "name=systemd" in what:
-            yield pathlib.Path(fields.split()[4], f"meshd-packages-{os.getpid()}")
+            yield pathlib.Path(fields.split()[4], name)
 
 
 class Machine:

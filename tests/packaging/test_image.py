@@ -1,5 +1,6 @@
 """The recipe for an image: meshd is put into a tree that does not run, and what boots from it is a
 node of the cluster before anybody comes in by ssh."""
+import json
 import pathlib
 import shutil
 import unittest
@@ -9,6 +10,9 @@ from machine import MachineTest, package, run, until
 RECIPE = pathlib.Path(__file__).resolve().parents[2] / "examples/image/install"
 CONTROLLER = "mesh-controller"
 STATE = "/var/lib/mesh-controller"
+SINGULARITY = "opt/singularity-3.10.4"  # as Arvados' role builds it: a prefix of its own
+CONFLIST = f"{SINGULARITY}/etc/singularity/network/00_bridge.conflist"
+PLUGIN = f"{SINGULARITY}/libexec/singularity/cni/mesh-cni"
 
 
 def prepare(root):
@@ -28,8 +32,14 @@ def prepare(root):
     without = inside("/srv/install", "/srv/packages", "--docker", check=False)
     if without.returncode == 0 or "needs the package meshd-engines" not in without.stderr:
         raise AssertionError(f"no engines, and no word of it: {without.stderr}")
+    shutil.copy(package("meshd-engines"), folder)
+    for path in (CONFLIST, PLUGIN):
+        (root / path).parent.mkdir(parents=True)
+    (root / CONFLIST).write_text('{"name": "bridge"}\n', encoding="utf-8")
+    (root / "etc/docker").mkdir()
+    (root / "etc/docker/daemon.json").write_text('{"dns": ["192.0.2.53"]}\n', encoding="utf-8")
     done = inside("/srv/install", "/srv/packages", "--ticket", f"{STATE}/join.ticket",
-                  "--docker-forward")
+                  "--docker", "--docker-forward", "--singularity", f"/{SINGULARITY}")
     if "starts with the node" not in done.stdout:
         raise AssertionError(done.stdout)
     if (root / "var/lib/meshd").exists() or (root / "run/meshd").exists():
@@ -52,6 +62,22 @@ class ImageTest(MachineTest):
     def test_nobody_comes_in_before(self):
         for later in ("ssh.service", "docker.service", "containerd.service", "slurmd.service"):
             self.assertIn(later, self.machine.unit("meshd", "Before").split())
+
+    def test_docker_gets_the_wrapper_and_keeps_what_it_had(self):
+        config = json.loads(self.machine.run("cat", "/etc/docker/daemon.json").stdout)
+        self.assertEqual(config["dns"], ["192.0.2.53"])
+        self.assertEqual(config["default-runtime"], "mesh")
+        self.machine.run("test", "-x", config["runtimes"]["mesh"]["path"])
+
+    def test_singularity_gets_the_network_that_crunch_run_asks_for(self):
+        network = json.loads(self.machine.run("cat", f"/{CONFLIST}").stdout)
+        self.assertEqual(network["name"], "bridge")
+        upstream = self.machine.run("cat", f"/{CONFLIST}.upstream").stdout
+        self.assertEqual(json.loads(upstream), {"name": "bridge"})
+        # As Singularity calls a plugin: by its own folder, with a bare environment.
+        config = {"cniVersion": "1.1.0", "name": "bridge", **network["plugins"][0]}
+        self.machine.run("env", "-i", "CNI_COMMAND=STATUS", "PATH=/bin:/sbin:/usr/bin:/usr/sbin",
+                         f"/{PLUGIN}", stdin=json.dumps(config))
 
     def test_drop_in_of_docker_is_read_as_meant(self):
         self.machine.run("sh", "-c", "cat >/run/systemd/system/docker.service",

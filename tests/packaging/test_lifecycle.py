@@ -80,7 +80,7 @@ class LifecycleTest(MachineTest):
     def test_upgrade_downgrade_remove_purge(self):
         machine = self.machine
         before, kernel_before, accounts = files(machine), kernel(machine), self.accounts()
-        machine.install(package("meshd"), package("meshctl"))
+        machine.install(*map(package, ("meshd", "meshctl", "meshd-engines")))
         machine.apply(WORKLOADS)
         for name in ("db", "worker", "stranger"):
             machine.container(name)
@@ -102,7 +102,7 @@ class LifecycleTest(MachineTest):
             machine.install(package("meshd"))
             self.assertIn("stranger", machine.run("meshctl", "list", "workloads").stdout)
         with self.subTest("purge: nothing is left"):
-            machine.remove("meshd", "meshctl", purge=True)
+            machine.remove("meshd", "meshctl", "meshd-engines", purge=True)
             machine.run("umount", "/run/netns")  # as ip(8) leaves it
             machine.run("rmdir", "/run/netns")
             self.assertEqual(sorted(files(machine) - before), [])

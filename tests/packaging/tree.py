@@ -9,8 +9,10 @@ import subprocess
 import sys
 
 SUITE = "bookworm"
-# A machine that boots, and with what the tests look at it.
-BASE = ["systemd", "systemd-sysv", "dbus", "apt", "passwd", "iproute2", "nftables"]
+# A machine that boots, with what the tests look at it, and what a compute node has: a container
+# runtime, and python3, by which Ansible comes and the recipe for an image merges JSON.
+BASE = ["systemd", "systemd-sysv", "dbus", "apt", "passwd", "iproute2", "nftables", "crun",
+        "busybox-static", "python3"]
 PACKAGES = pathlib.Path(os.environ["MESHD_PACKAGES"])
 TREE = pathlib.Path(os.environ["MESHD_TREE"])
 
