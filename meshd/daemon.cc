@@ -363,6 +363,8 @@ void Daemon::on_link_events() {
     if (event.kind != Kind::kLink || event.removed || gone.contains(event.name)) continue;
     // Renamed, or out of our group.
     audit |= event.ours != is_attached(event.name);
+    // An engine has given a container of ours another network.
+    audit |= event.open_port_to && kernel_->topology().reaches(*event.open_port_to);
   }
   if (addresses) follow_addresses();
   if (audit) audit_by(now + kAuditDelay);
