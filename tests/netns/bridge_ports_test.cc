@@ -42,6 +42,8 @@ struct OnBridge {
     plan.v4 = ip(("10.213.0." + std::to_string(number)).c_str());
     plan.default_route = false;
     port = "port" + std::to_string(number);
+    must(nl::call_in_netns(
+        netns.fd(), [] { return nl::write_sysctl("net/ipv4/ping_group_range", "0 2147483647"); }));
     join(channel, "eng", port, "eth0", address);
   }
   void join(nl::Channel& channel, const std::string& bridge, const std::string& host,
@@ -147,19 +149,20 @@ TEST_F(BridgePortsNetnsTest, NetworkThatComesLaterIsToldAndShut) {
 TEST_F(BridgePortsNetnsTest, EndsInAThirdNamespaceAreNotTakenForPorts) {
   const OnBridge a(channel(), 1), b(channel(), 2);
   const auto third = test::make_netns();
-  // Links with the same numbers as the ports here have, in a namespace that is not the node.
-  ASSERT_EQ(test::output_in(third, "ip link add eng type bridge"), "");
+  // A link with the number that a port has here, in a namespace that is not the node.
+  ASSERT_EQ(test::output_in(third, "ip link add eng type bridge; ip link add more type bridge"),
+            "");
   nl::VethSpec veth;
   veth.host_name = "x1";
   veth.peer_name = "eth5";
   veth.host_mac = a.plan.mac;
   veth.peer_mac = b.plan.mac;
   veth.peer_netns_fd = a.netns.fd();
-  must(nl::call_in_netns(third.fd(), [&]() -> Status {
+  const auto made = must(nl::call_in_netns(third.fd(), [&]() -> Result<nl::Link> {
     auto there = TRY(nl::Channel::open(nl::Channel::Protocol::kRoute));
-    CHECK_OK(nl::create_veth(there, veth));
-    return {};
+    return nl::create_veth(there, veth);
   }));
+  ASSERT_EQ(made.index, port(b.port).index);
   attach(a);
   EXPECT_TRUE(port(a.port).isolated.value());
   EXPECT_FALSE(port(b.port).isolated.value());
