@@ -248,6 +248,7 @@ const std::vector<Rule>& rules() {
       {"explain", 3, 3, {}, take_explain},
       {"resolve", 1, 2, {"as"}, take_resolve},
       {"status", 0, 0, {}, [](L) -> Outcome<Action> { return ShowStatus{}; }},
+      {"doctor", 0, 0, {}, [](L) -> Outcome<Action> { return Doctor{}; }},
       {"watch", 0, 0, {"refused"}, [](L l) -> Outcome<Action> { return Watch{l.refused}; }},
       {"name", 2, 2, {}, take_name},
       {"version", 0, 0, {}, [](L) -> Outcome<Action> { return ShowVersion{}; }},

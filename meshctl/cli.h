@@ -79,6 +79,7 @@ struct Resolve {
   std::string type = "A";
 };
 struct ShowStatus {};
+struct Doctor {};
 struct Watch {
   bool refused_only = false;
 };
@@ -86,8 +87,9 @@ struct ReleaseName {
   std::string name;
 };
 
-using Action = std::variant<ShowHelp, ShowVersion, Apply, Plan, Attach, Prepare, Detach, Drain,
-                            Delete, Wait, List, Explain, Resolve, ShowStatus, Watch, ReleaseName>;
+using Action =
+    std::variant<ShowHelp, ShowVersion, Apply, Plan, Attach, Prepare, Detach, Drain, Delete, Wait,
+                 List, Explain, Resolve, ShowStatus, Doctor, Watch, ReleaseName>;
 
 struct Command {
   std::string run_dir{kDefaultRunDir};

@@ -33,7 +33,7 @@ constexpr std::array<OptionHelp, 6> kCommonOptions = {
      {"--authorities FILE", "whom to trust; else authorities.pem beside the identity"},
      {"-h, --help", "this text; after a command: that command's"}}};
 
-constexpr std::array<CommandHelp, 16> kCommands = {{
+constexpr std::array<CommandHelp, 17> kCommands = {{
     {"apply", "-f FILE...", "declare workloads",
      "Replaces each workload that is named in the files and leaves all others alone.\n"
      "All or nothing: one error, and nothing has changed. Returns when the declarations\n"
@@ -99,6 +99,14 @@ constexpr std::array<CommandHelp, 16> kCommands = {{
      "something is wrong, with the problems listed.",
      {},
      "meshctl status"},
+    {"doctor",
+     "",
+     "say what is wrong with the node",
+     "The problems of `status`, each with its mend where one is known: also others'\n"
+     "firewalls that drop the mesh's packets, such as Docker's. Exit code 1 when there\n"
+     "is any.",
+     {},
+     "meshctl doctor"},
     {"watch", "", "print events as they happen",
      "One line for each event: attached, ready, repaired, refused flows with the\n"
      "declaration that is missing. Ends with Ctrl-C.",

@@ -160,6 +160,16 @@ std::string render_text(const pb::StatusReply& reply, const Style& style) {
   return out + render_problems(reply, style);
 }
 
+std::string render_findings(const pb::StatusReply& reply, const Style& style) {
+  std::string out;
+  for (const auto& problem : reply.problems()) {
+    out += fmt::format("{}: {}\n", paint(printable(problem.subject()), Paint::kRed, style),
+                       printable(problem.detail()));
+  }
+  if (!out.empty()) return out;
+  return reply.healthy() ? "nothing is wrong\n" : "not healthy: what is stored is not in force\n";
+}
+
 std::string render_text(const pb::Event& event, const Style& style) {
   auto kind = or_number(pb::Event::Kind::Value_Name(event.kind()), event.kind());
   const bool refusal =

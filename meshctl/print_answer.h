@@ -15,6 +15,8 @@ namespace meshd::ctl {
 [[nodiscard]] std::string render_text(const mesh::v1::ExplainReply& reply, const Style& style);
 [[nodiscard]] std::string render_text(const mesh::v1::ResolveReply& reply, const Style& style);
 [[nodiscard]] std::string render_text(const mesh::v1::StatusReply& reply, const Style& style);
+// Of the same only what is wrong, or that nothing is.
+[[nodiscard]] std::string render_findings(const mesh::v1::StatusReply& reply, const Style& style);
 // One line.
 [[nodiscard]] std::string render_text(const mesh::v1::Event& event, const Style& style);
 

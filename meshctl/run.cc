@@ -143,6 +143,14 @@ class Runner {
     return reply.healthy() ? Exit::kDone : Exit::kRefused;
   }
 
+  // All that is known to be wrong, also what is not the daemon's own.
+  Outcome<Exit> on(const Doctor&) const {
+    auto client = TRY(status());
+    const auto reply = TRY(client.status());
+    CHECK_OK(put(json() ? TRY(render_json(reply)) : render_findings(reply, environment_.style)));
+    return reply.healthy() && reply.problems().empty() ? Exit::kDone : Exit::kRefused;
+  }
+
   Outcome<Exit> on(const Watch& command) const {
     // First of all: gRPC's threads inherit the mask, or one of them would take the signal.
     UniqueFd signals;

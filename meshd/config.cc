@@ -200,6 +200,7 @@ void read_engines(const NodeConfig::Engines& from, Config& to) {
   using Word = NodeConfig::Engines::Undeclared;
   if (from.undeclared() == Word::CLOSED) to.undeclared = Undeclared::kClosed;
   if (from.undeclared() == Word::REFUSE) to.undeclared = Undeclared::kRefuse;
+  to.docker_user = from.docker_user();
 }
 
 // Others must be able to send to it, from wherever they are.

@@ -65,6 +65,7 @@ struct Config {
   std::vector<std::string> reserved_names;  // sorted
   std::uint32_t idle_release_days = 0;      // 0: never
   Undeclared undeclared = Undeclared::kIgnore;
+  bool docker_user = false;
   UnderlayConfig underlay;
   std::string state_dir = "/var/lib/meshd";
   std::string run_dir = "/run/meshd";

@@ -224,6 +224,8 @@ Status Daemon::watch_table() {
   // What was changed in between, nobody has heard of.
   const auto settled = kernel_->is_settled();
   if (!settled || !*settled) node_->on_drift(BootClock::now());
+  firewalls_ = std::make_unique<Firewalls>(TRY(Firewalls::make()));
+  follow_firewalls();
   return {};
 }
 
@@ -312,6 +314,8 @@ void Daemon::on_jobs() {
 
 void Daemon::on_table_events() {
   const auto events = nft_monitor_->read_events();
+  // Whoever took our rules out of DOCKER-USER; on_audit() sees all else soon enough.
+  if (nft_monitor_->take_filter() && config_.docker_user) follow_firewalls();
   if (!events) {
     // What was among the rest, nobody has heard of.
     log::warning("nftables events: {}", events.error().what);
@@ -363,6 +367,8 @@ void Daemon::on_link_events() {
     if (event.kind != Kind::kLink || event.removed || gone.contains(event.name)) continue;
     // Renamed, or out of our group.
     audit |= event.ours != is_attached(event.name);
+    // An engine has given a container of ours another network.
+    audit |= event.open_port_to && kernel_->topology().reaches(*event.open_port_to);
   }
   if (addresses) follow_addresses();
   if (audit) audit_by(now + kAuditDelay);
@@ -405,6 +411,7 @@ void Daemon::on_audit() {
   audit_by(BootClock::now() + kAuditEvery);
   follow_addresses();
   follow_underlay(node_->world().nodes);
+  follow_firewalls();
   open_log();
   // resolv.conf changes under a daemon: leases, VPNs, an administrator.
   if (auto now = upstreams(); now != upstreams_) {

@@ -21,6 +21,7 @@
 #include "meshd/config.h"
 #include "meshd/controller_session.h"
 #include "meshd/engine_notes.h"
+#include "meshd/firewalls.h"
 #include "meshd/linux_kernel.h"
 #include "meshd/loop.h"
 #include "meshd/metrics.h"
@@ -98,6 +99,7 @@ class Daemon final : public Api {
   void on_refused_names();
   void on_audit();
   void follow_addresses();
+  void follow_firewalls();
   // Ways to the other nodes and the MTU of containers to come, by what is known of both now.
   void follow_underlay(const std::map<std::string, policy::RemoteNode>& nodes);
   // The same at a start, before node_ is made: its first audit would sweep what is there.
@@ -141,11 +143,13 @@ class Daemon final : public Api {
   std::unique_ptr<ReadyWatch> ready_;
   std::unique_ptr<Admin> admin_;
   std::unique_ptr<netlink::NftMonitor> nft_monitor_;
+  std::unique_ptr<Firewalls> firewalls_;
   std::unique_ptr<netlink::LinkMonitor> link_monitor_;
   std::unique_ptr<netlink::NflogReader> nflog_;
   std::string log_trouble_;  // why there is none
   std::string engine_trouble_;
   std::vector<std::string> underlay_trouble_;
+  std::vector<std::string> firewall_trouble_;
   std::map<std::string, policy::RemoteNode> followed_nodes_;
   TimePoint audit_at_ = TimePoint::max();
   std::deque<Admin::Job> jobs_;  // taken from admin_ and not done yet

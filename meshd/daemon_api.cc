@@ -260,8 +260,11 @@ pb::StatusReply Daemon::status_reply() const {
   add_upstreams(dns_->upstream_states(), answer);
   for (const auto& trouble : underlay_trouble_) add("underlay", trouble);
   answer.set_healthy(answer.problems().empty() && generations.stored == generations.named);
+  // Neither of these is the node's own: of others' rules not all is understood, and the rest are
+  // the containers'.
+  for (const auto& trouble : firewall_trouble_) add("firewall", trouble);
   for (const auto& [id, problems] : problems_of(*node_)) {
-    for (const auto& problem : problems) add(id, problem);  // the container's, not the node's
+    for (const auto& problem : problems) add(id, problem);
   }
   answer.set_node(config_.node_name);
   answer.set_version(std::string(kVersion));

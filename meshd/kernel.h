@@ -64,6 +64,8 @@ struct Repairs {
   std::vector<std::string> what;  // "table meshd: 3 elements were missing"
   // Host links that are not there any more: audit() makes none anew.
   std::vector<std::string> missing = {};
+  // What could not be put right, and that nothing else waits for.
+  std::vector<std::string> trouble = {};
 };
 
 class Kernel {

@@ -92,6 +92,7 @@ void Node::on_audit(TimePoint now) {
     emit(pb::Event::Kind::PROBLEM, {}, "audit: " + repaired.error().what);
     return;
   }
+  for (const auto& what : repaired->trouble) emit(pb::Event::Kind::PROBLEM, {}, "audit: " + what);
   for (const auto& what : repaired->what) emit(pb::Event::Kind::REPAIRED, {}, what);
   repairs_ += repaired->what.size();
   // Renamed, or gone without an event that was heard.
@@ -234,6 +235,9 @@ void Node::catch_up(TimePoint now) {
   if (!table_repaired) return fall_behind(plainly(std::move(table_repaired).error()), now);
   if (!was_behind) {  // else the difference is our own
     for (auto& what : table_repaired->what) links_repaired->what.push_back(std::move(what));
+  }
+  for (const auto& what : links_repaired->trouble) {
+    emit(pb::Event::Kind::PROBLEM, {}, "audit: " + what);
   }
   for (const auto& what : links_repaired->what) emit(pb::Event::Kind::REPAIRED, {}, what);
   repairs_ += links_repaired->what.size();

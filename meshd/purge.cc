@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "meshd/daemon.h"
+#include "meshd/firewalls.h"
 #include "meshd/pools.h"
 
 namespace meshd {
@@ -79,6 +80,7 @@ Status purge(const Config& config) {
   const auto topology = Topology::purge(restore, resolvers);
   failures.note(topology);
   failures.note(LinuxKernel::purge_table());
+  failures.note(Firewalls::purge());
   // What could not be undone is not forgotten: the next purge tries again.
   if (open && topology) failures.note(forget(**store, stored));
   return failures.status();

@@ -184,9 +184,14 @@ Status Topology::connect(const LinkPlan& plan, int netns_fd) {
   const auto link = TRY(std::move(made));
   // The container's end last: it works from the moment it is up. The node's, which was up
   // before there was a carrier, is waited for; else the first answers would be lost.
-  auto status = connect_host_side(plan, link);
-  if (status) status = connect_container_side(plan, netns_fd);
-  if (status) status = nl::await_operational(channel_, link.index);
+  const auto finish = [&]() -> Status {
+    CHECK_OK(connect_host_side(plan, link));
+    const auto inside = TRY(connect_container_side(plan, netns_fd));
+    CHECK_OK(isolate_beside(channel_, link, inside));
+    if (link.peer_netnsid) containers_.insert(*link.peer_netnsid);
+    return nl::await_operational(channel_, link.index);
+  };
+  auto status = finish();
   if (status) return status;
   // Both ends and all that hangs on them go with one; a refusal here is swept by audit().
   [[maybe_unused]] const auto undone = nl::delete_link(channel_, link.index);
@@ -240,11 +245,14 @@ std::vector<nl::Route> container_routes(const policy::Settings& settings, const 
   return routes;
 }
 
-Status configure_container(const policy::Settings& settings, const LinkPlan& plan) {
+Result<std::vector<nl::Link>> configure_container(const policy::Settings& settings,
+                                                  const LinkPlan& plan) {
   auto channel = TRY(nl::Channel::open(nl::Channel::Protocol::kRoute));
   CHECK_OK(nl::ensure_loopback_up(channel));
-  const auto link = TRY(nl::find_link(channel, plan.ifname));
-  if (!link) return fail(ErrorCode::kNotFound, "link " + plan.ifname + " vanished");
+  // With all the others, since it is one question either way.
+  auto links = TRY(nl::list_links(channel));
+  const auto link = std::ranges::find(links, plan.ifname, &nl::Link::name);
+  if (link == links.end()) return fail(ErrorCode::kNotFound, "link " + plan.ifname + " vanished");
   nl::LinkWish wish;
   wish.no_link_local = true;
   // IPv6's are left as they are: the other end has no link-local address, without which the
@@ -272,12 +280,13 @@ Status configure_container(const policy::Settings& settings, const LinkPlan& pla
   CHECK_OK(nl::put_neighbours(channel, neighbours));
   CHECK_OK(nl::ensure_routes(channel, container_routes(settings, plan, link->index)));
   CHECK_OK(nl::ensure_rules(channel, rules));
-  return {};
+  return links;
 }
 
 }  // namespace
 
-Status Topology::connect_container_side(const LinkPlan& plan, int netns_fd) const {
+Result<std::vector<nl::Link>> Topology::connect_container_side(const LinkPlan& plan,
+                                                               int netns_fd) const {
   return nl::call_in_netns(netns_fd, [&] { return configure_container(settings_, plan); });
 }
 

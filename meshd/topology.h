@@ -12,7 +12,8 @@
 // Invariants: a link of ours carries group 77 from its creation, which the table refuses
 //             until its elements are there. Nothing without our group, our protocol number
 //             or our resolver's addresses is ever changed, but for the two forwarding
-//             sysctls and accept_ra of uplinks, whose old values are remembered before.
+//             sysctls and accept_ra of uplinks, whose old values are remembered before, and
+//             for ports of engines' bridges (bridge_ports.h).
 // Errors:     the first failure, with the object's name and the kernel's words.
 // Source:     measured on kernel 6.18: with permanent neighbours on both sides no ARP or ND
 //             is needed; routes to lo let the node itself use VIPs, where `unreachable`
@@ -26,6 +27,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "meshd/bridge_ports.h"
 #include "meshd/kernel.h"
 #include "meshd/pools.h"
 #include "netlink/address_route.h"
@@ -77,6 +79,8 @@ class Topology {
   [[nodiscard]] Result<bool> name_taken(const std::string& host_ifname);
   [[nodiscard]] Result<bool> link_exists(const std::string& host_ifname);
   [[nodiscard]] Result<Repairs> audit(const std::vector<LinkPlan>& links);
+  // Whether that may be the namespace of a container of ours.
+  [[nodiscard]] bool reaches(int netnsid) const { return containers_.contains(netnsid); }
   // Everything of ours, whatever daemon made it; `resolvers`: as far as they are known.
   // Goes on after a failure; all of them are in the error.
   [[nodiscard]] static Status purge(const std::vector<OldSysctl>& restore,
@@ -97,19 +101,24 @@ class Topology {
   Status ensure_mesh_routes(Repairs& repairs);
   Status ensure_sysctls(const std::vector<netlink::Link>& all, Repairs& repairs);
   Status connect_host_side(const LinkPlan& plan, const netlink::Link& link);
-  Status connect_container_side(const LinkPlan& plan, int netns_fd) const;
+  // All links that are in the container then.
+  Result<std::vector<netlink::Link>> connect_container_side(const LinkPlan& plan,
+                                                            int netns_fd) const;
   [[nodiscard]] std::vector<netlink::Address> resolver_addresses() const;
   [[nodiscard]] std::vector<netlink::Route> mesh_routes() const;
   Status sweep_strangers(const std::vector<LinkPlan>& links, const std::vector<netlink::Link>& have,
                          Repairs& repairs);
   Status repair_links(const std::vector<LinkPlan>& links, const std::vector<netlink::Link>& have,
                       Repairs& repairs);
+  void isolate_ports(const std::vector<LinkPlan>& links, const std::vector<netlink::Link>& all,
+                     Repairs& repairs);
   Status sweep_routes(const std::vector<netlink::Route>& wanted, Repairs& repairs);
 
   netlink::Channel channel_;
   policy::Settings settings_;
   // Those that ensure_node() made or found last, and those that were before and are to go.
   std::vector<netlink::Route> mesh_made_, mesh_former_;
+  NetnsIds containers_;  // as of the last audit, and those connected since
   std::map<std::string, std::string> sysctls_before_;
   RememberSysctls remember_ = [](const std::vector<OldSysctl>&) -> Status { return {}; };
 };

@@ -188,9 +188,32 @@ Status Topology::sweep_routes(const std::vector<nl::Route>& wanted, Repairs& rep
   return {};
 }
 
+// Networks that an engine has given to a container since it was attached. A port that stays open
+// stops nothing else: rules come before it.
+void Topology::isolate_ports(const std::vector<LinkPlan>& links, const std::vector<nl::Link>& all,
+                             Repairs& repairs) {
+  std::unordered_set<std::string_view> planned;
+  for (const auto& plan : links) planned.insert(plan.host_ifname);
+  containers_.clear();
+  for (const auto& link : all) {
+    if (link.peer_netnsid && planned.contains(link.name) && is_ours(link, planned)) {
+      containers_.insert(*link.peer_netnsid);
+    }
+  }
+  for (const auto& port : open_ports(all, containers_)) {
+    const auto isolated = nl::isolate_port(channel_, port);
+    if (!isolated) {
+      repairs.trouble.push_back(isolated.error().what);
+    } else if (*isolated) {
+      repairs.what.push_back("bridge port " + port.name + " was not isolated");
+    }
+  }
+}
+
 Result<Repairs> Topology::audit(const std::vector<LinkPlan>& links) {
   auto have = TRY(nl::list_links(channel_));
   auto repairs = TRY(ensure_node(have));
+  isolate_ports(links, have, repairs);
   std::unordered_set<std::string_view> planned;
   for (const auto& plan : links) planned.insert(plan.host_ifname);
   std::erase_if(have, [&](const nl::Link& link) { return !is_ours(link, planned); });

@@ -100,6 +100,14 @@ Vxlan decode_vxlan(ByteView data) {
   return vxlan;
 }
 
+// What a bridge says of its port.
+void decode_port(ByteView data, Link& link) {
+  const Attributes<IFLA_BRPORT_MAX + 1> attributes(data);
+  link.bridge_port = true;
+  const auto isolated = read_host<std::uint8_t>(attributes.bytes(IFLA_BRPORT_ISOLATED));
+  if (isolated) link.isolated = *isolated != 0;
+}
+
 Result<std::optional<Link>> get_link(Channel& channel, Message message, const std::string& what) {
   std::optional<Link> link;
   const bool found =
@@ -114,7 +122,7 @@ std::unexpected<Error> bad_name(std::string_view name) {
   return fail(ErrorCode::kInvalid, "link name '" + std::string(name) + "'");
 }
 
-Result<bool> delete_unless_gone(Channel& channel, Message message, const std::string& what) {
+Result<bool> unless_gone(Channel& channel, Message message, const std::string& what) {
   const Status status = channel.change(std::move(message), what);
   if (status) return true;
   if (status.error().sys_errno == ENODEV) return false;
@@ -211,6 +219,9 @@ std::optional<Link> decode_link(ByteView content) {
   const Attributes<8> info(attributes.bytes(IFLA_LINKINFO));
   link.kind = info.text(IFLA_INFO_KIND);
   if (link.kind == "vxlan") link.vxlan = decode_vxlan(info.bytes(IFLA_INFO_DATA));
+  if (info.text(IFLA_INFO_SLAVE_KIND) == "bridge") {
+    decode_port(info.bytes(IFLA_INFO_SLAVE_DATA), link);
+  }
   link.peer_index = static_cast<int>(attributes.host32(IFLA_LINK));
   if (attributes.has(IFLA_LINK_NETNSID)) {
     link.peer_netnsid = static_cast<int>(attributes.host32(IFLA_LINK_NETNSID));
@@ -334,17 +345,30 @@ Result<bool> ensure_loopback_up(Channel& channel) {
   return !TRY(ensure_link(channel, *lo, {.up = true})).empty();
 }
 
+Result<bool> isolate_port(Channel& channel, const Link& port) {
+  const std::string what = "isolate bridge port " + port.name;
+  if (!port.isolated) return fail(ErrorCode::kUnsupported, what + ": this kernel cannot");
+  Message message = link_request(RTM_NEWLINK, 0, port.index);
+  message.begin(IFLA_LINKINFO)
+      .put_text(IFLA_INFO_SLAVE_KIND, "bridge")
+      .begin(IFLA_INFO_SLAVE_DATA)
+      .put_u8(IFLA_BRPORT_ISOLATED, 1)
+      .end()
+      .end();
+  return unless_gone(channel, std::move(message), what);
+}
+
 Result<bool> delete_link(Channel& channel, std::string_view name) {
   if (!valid_link_name(name)) return bad_name(name);
   Message message = link_request(RTM_DELLINK, 0, 0);
   message.put_text(IFLA_IFNAME, name);
-  return delete_unless_gone(channel, std::move(message), "delete link " + std::string(name));
+  return unless_gone(channel, std::move(message), "delete link " + std::string(name));
 }
 
 Result<bool> delete_link(Channel& channel, int index) {
   const std::string what = "delete link with index " + std::to_string(index);
   if (index <= 0) return fail(ErrorCode::kInvalid, what);
-  return delete_unless_gone(channel, link_request(RTM_DELLINK, 0, index), what);
+  return unless_gone(channel, link_request(RTM_DELLINK, 0, index), what);
 }
 
 }  // namespace meshd::netlink

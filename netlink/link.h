@@ -53,6 +53,10 @@ struct Link {
   int peer_index = 0;
   std::optional<int> peer_netnsid = {};
   std::optional<Vxlan> vxlan = {};
+  bool bridge_port = false;
+  // Of a bridge's port: no frame passes from it to another isolated one. Absent where the kernel
+  // has no such thing.
+  std::optional<bool> isolated = {};
   // Settings (sysctls) that the kernel reports with the link; IPv6's are absent where it is
   // off.
   std::optional<int> rp_filter = {}, send_redirects = {}, accept_redirects4 = {};
@@ -103,6 +107,8 @@ struct LinkWish {
 // 6.8 on. Not an error when it takes longer: packets are lost meanwhile, as by any network.
 inline constexpr auto kSettle = std::chrono::milliseconds(50);
 [[nodiscard]] Status await_operational(Channel& channel, int ifindex);
+// False when there is no such port any more. kUnsupported: the kernel cannot.
+[[nodiscard]] Result<bool> isolate_port(Channel& channel, const Link& port);
 // False when there was no such link. A veth takes its other end with it.
 [[nodiscard]] Result<bool> delete_link(Channel& channel, std::string_view name);
 [[nodiscard]] Result<bool> delete_link(Channel& channel, int index);

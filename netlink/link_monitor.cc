@@ -22,6 +22,9 @@ std::optional<LinkEvent> link_event(const MessageView& message, std::uint32_t ou
   event.ours = link->group == our_group;
   event.ifindex = link->index;
   event.name = link->name;
+  if (link->bridge_port && !link->isolated.value_or(false)) {
+    event.open_port_to = link->peer_netnsid;
+  }
   return event;
 }
 

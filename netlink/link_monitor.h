@@ -28,7 +28,9 @@ struct LinkEvent {
   int ifindex = 0;
   std::string name;                        // of links only
   std::optional<Prefix> destination = {};  // of routes only
-  std::uint32_t origin = 0;                // Channel::port_id() of the cause; 0: the kernel itself
+  // Of a bridge's port that is not isolated: the number of the namespace that it leads to.
+  std::optional<int> open_port_to = {};
+  std::uint32_t origin = 0;  // Channel::port_id() of the cause; 0: the kernel itself
   auto operator<=>(const LinkEvent&) const = default;
 };
 

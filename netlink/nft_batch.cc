@@ -138,8 +138,9 @@ std::string_view element_fault(const SetSpec& set, const ElementView& element, b
 
 }  // namespace
 
-NftBatch::NftBatch(std::string table, std::optional<std::uint32_t> generation)
+NftBatch::NftBatch(std::string table, std::optional<std::uint32_t> generation, TableFamily family)
     : table_(std::move(table)),
+      family_(static_cast<std::uint8_t>(number_of(kTableFamilies, family))),
       scratch_(std::make_unique_for_overwrite<std::byte[]>(kScratchBytes)) {
   nlmsghdr* first = put_header(scratch_.get(), NFNL_MSG_BATCH_BEGIN, AF_UNSPEC, 0, kBeginSequence);
   if (generation) mnl_attr_put_u32(first, NFNL_BATCH_GENID, htonl(*generation));
@@ -158,7 +159,7 @@ nlmsghdr* NftBatch::begin(std::uint16_t type, std::uint16_t flags, std::size_t r
   std::memset(scratch_.get(), 0, std::min(room, kScratchBytes));
   const auto sequence = kFirstSequence + static_cast<std::uint32_t>(messages_.size());
   return put_header(scratch_.get(), static_cast<std::uint16_t>(NFNL_SUBSYS_NFTABLES << 8 | type),
-                    NFPROTO_INET, flags, sequence);
+                    family_, flags, sequence);
 }
 
 void NftBatch::append(const nlmsghdr* message, std::string object, std::vector<KeyType> key) {
@@ -291,11 +292,25 @@ Status NftBatch::delete_counter(std::string_view name) {
 }
 
 Status NftBatch::put_rule(std::string_view chain, const Exprs& exprs, std::string_view comment) {
-  return remember(try_put_rule(chain, exprs, comment));
+  return remember(try_put_rule(chain, exprs, comment, NLM_F_CREATE | NLM_F_APPEND));
 }
 
-Status NftBatch::try_put_rule(std::string_view chain, const Exprs& exprs,
-                              std::string_view comment) {
+Status NftBatch::insert_rule(std::string_view chain, const Exprs& exprs, std::string_view comment) {
+  return remember(try_put_rule(chain, exprs, comment, NLM_F_CREATE));
+}
+
+Status NftBatch::delete_rule(std::string_view chain, std::uint64_t handle) {
+  CHECK_OK(remember(check_name("chain", chain)));
+  nlmsghdr* message = begin(NFT_MSG_DELRULE, 0, kMaxObjectBytes);
+  mnl_attr_put_strz(message, NFTA_RULE_TABLE, table_.c_str());
+  mnl_attr_put_strz(message, NFTA_RULE_CHAIN, std::string(chain).c_str());
+  mnl_attr_put_u64(message, NFTA_RULE_HANDLE, htobe64(handle));
+  append(message, fmt::format("delete rule {} of chain {}", handle, chain));
+  return remember({});
+}
+
+Status NftBatch::try_put_rule(std::string_view chain, const Exprs& exprs, std::string_view comment,
+                              std::uint16_t flags) {
   CHECK_OK(check_name("chain", chain));
   auto checked = check_exprs(exprs);
   if (!checked) {
@@ -320,8 +335,7 @@ Status NftBatch::try_put_rule(std::string_view chain, const Exprs& exprs,
     nftnl_rule_set_data(rule.get(), NFTNL_RULE_USERDATA, data.data(),
                         static_cast<std::uint32_t>(data.size()));
   }
-  nlmsghdr* message = begin(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND,
-                            kMaxObjectBytes + exprs.size() * kMaxExprBytes);
+  nlmsghdr* message = begin(NFT_MSG_NEWRULE, flags, kMaxObjectBytes + exprs.size() * kMaxExprBytes);
   nftnl_rule_nlmsg_build_payload(message, rule.get());
   append(message, comment.empty() ? fmt::format("rule in chain {}", chain)
                                   : fmt::format("rule \"{}\" in chain {}", comment, chain));

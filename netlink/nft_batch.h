@@ -1,4 +1,4 @@
-// One nftables transaction on one inet table: objects are appended, then commit() sends
+// One nftables transaction on one table: objects are appended, then commit() sends
 // them as a single batch which the kernel applies whole or not at all.
 //
 // Threads:    not thread-safe; one owner (the main loop).
@@ -44,7 +44,8 @@ class NftBatch {
 
   // `generation`, from a dump: the kernel refuses the batch (kConflict) when anything in
   // the namespace's ruleset changed since.
-  explicit NftBatch(std::string table, std::optional<std::uint32_t> generation = std::nullopt);
+  explicit NftBatch(std::string table, std::optional<std::uint32_t> generation = std::nullopt,
+                    TableFamily family = TableFamily::kInet);
 
   // Makes the table or leaves it as it is; claims an orphan when flags say owner.
   [[nodiscard]] Status put_table(std::uint32_t flags = 0);
@@ -60,6 +61,11 @@ class NftBatch {
   // Appends a rule; `comment` is shown by `nft list`.
   [[nodiscard]] Status put_rule(std::string_view chain, const Exprs& exprs,
                                 std::string_view comment = {});
+  // The same before all other rules of the chain.
+  [[nodiscard]] Status insert_rule(std::string_view chain, const Exprs& exprs,
+                                   std::string_view comment = {});
+  // By the handle of a dump; an error when it is gone.
+  [[nodiscard]] Status delete_rule(std::string_view chain, std::uint64_t handle);
 
   // Makes the set or map; an existing one must be of the same shape.
   [[nodiscard]] Status put_set(const SetSpec& set);
@@ -99,7 +105,8 @@ class NftBatch {
   };
 
   // The put_* and del_* of above, without remember().
-  Status try_put_rule(std::string_view chain, const Exprs& exprs, std::string_view comment);
+  Status try_put_rule(std::string_view chain, const Exprs& exprs, std::string_view comment,
+                      std::uint16_t flags);
   Status try_elements(const SetSpec& set, std::span<const ElementView> elements, bool remove);
   Status name_only(std::uint16_t type, std::string_view kind, std::string_view name,
                    std::uint16_t attribute);
@@ -115,6 +122,7 @@ class NftBatch {
   [[nodiscard]] Status read_verdict(Socket& socket) const;
 
   std::string table_;
+  std::uint8_t family_;                   // the kernel's number
   std::vector<std::byte> buffer_;         // always a whole batch, its end message included
   std::unique_ptr<std::byte[]> scratch_;  // one message being built
   std::vector<Message> messages_;

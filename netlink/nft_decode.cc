@@ -6,6 +6,7 @@
 #include "netlink/nft_numbers.h"
 
 extern "C" {
+#include <linux/netfilter/nf_tables_compat.h>
 #include <linux/netfilter/nfnetlink.h>
 }
 
@@ -39,6 +40,16 @@ std::string comment_of(std::span<const std::uint8_t> data) {
     data = data.subspan(2 + length);
   }
   return {};
+}
+
+// And iptables', which is a match that always does; its data is text. Whoever saves and restores
+// the rules by iptables turns the one into the other.
+std::optional<std::string> iptables_comment(AttributeBytes element) {
+  const Attributes<NFTA_EXPR_MAX + 1> expr(element);
+  if (expr.text(NFTA_EXPR_NAME) != "match") return std::nullopt;
+  const Attributes<NFTA_MATCH_MAX + 1> match(expr.bytes(NFTA_EXPR_DATA));
+  if (match.text(NFTA_MATCH_NAME) != "comment") return std::nullopt;
+  return std::string(match.text(NFTA_MATCH_INFO));
 }
 
 void decode_base(const Attributes<NFTA_CHAIN_MAX + 1>& a, ChainInfo& info) {
@@ -130,7 +141,11 @@ std::optional<RuleInfo> decode_nft_rule(AttributeBytes payload) {
   info.rule.comment = comment_of(a.octets(NFTA_RULE_USERDATA));
   CounterDump counter;
   for_each_attribute(a.bytes(NFTA_RULE_EXPRESSIONS), [&](std::uint16_t, AttributeBytes element) {
-    info.rule.exprs.push_back(decode_nft_expr(element, counter));
+    if (auto comment = iptables_comment(element)) {
+      info.rule.comment = *std::move(comment);
+    } else {
+      info.rule.exprs.push_back(decode_nft_expr(element, counter));
+    }
   });
   info.rule.packets = counter.packets;
   info.rule.bytes = counter.bytes;

@@ -312,22 +312,41 @@ Result<std::uint32_t> read_generation(Socket& socket) {
   return generation->id;
 }
 
-Result<std::vector<ForeignChain>> read_base_chains(Socket& socket) {
-  constexpr std::pair<std::uint8_t, const char*> kFamilies[] = {
-      {NFPROTO_INET, "inet"}, {NFPROTO_IPV4, "ip"}, {NFPROTO_IPV6, "ip6"}};
-  std::vector<ForeignChain> chains;
+Result<std::vector<NamedChain>> list_chains(Socket& socket) {
+  std::vector<NamedChain> chains;
+  bool full = false;
   CHECK_OK(
       Request(NFT_MSG_GETCHAIN, AF_UNSPEC, NLM_F_DUMP).run(socket, [&](AttributeBytes payload) {
         auto info = decode_nft_chain(payload);
-        if (!info || !info->chain.spec.base) return;
-        for (const auto& [family, name] : kFamilies) {
-          if (family != info->family || chains.size() >= kMaxDumpedSets) continue;
-          chains.push_back({name, std::move(info->table), std::move(info->chain.spec.name),
-                            *info->chain.spec.base});
-          break;
-        }
+        const auto family = info ? name_of(kTableFamilies, info->family) : std::nullopt;
+        if (!family) return;
+        full = full || chains.size() >= kMaxDumpedRules;
+        if (!full) chains.push_back({*family, std::move(info->table), std::move(info->chain.spec)});
       }));
+  if (full) return std::unexpected(too_many("chains", kMaxDumpedRules));
   return chains;
+}
+
+Result<std::vector<RuleDump>> read_rules(Socket& socket, const NamedChain& chain) {
+  CHECK_OK(check_name("table", chain.table));
+  CHECK_OK(check_name("chain", chain.spec.name));
+  const auto family = static_cast<std::uint8_t>(number_of(kTableFamilies, chain.family));
+  std::vector<RuleDump> rules;
+  bool full = false;
+  CHECK_OK(Request(NFT_MSG_GETRULE, family, NLM_F_DUMP)
+               .text(NFTA_RULE_TABLE, chain.table)
+               .text(NFTA_RULE_CHAIN, chain.spec.name)
+               .run(socket, [&](AttributeBytes payload) {
+                 auto info = decode_nft_rule(payload);
+                 if (!info || info->family != family || info->table != chain.table ||
+                     info->rule.chain != chain.spec.name) {
+                   return;
+                 }
+                 full = full || rules.size() >= kMaxDumpedRules;
+                 if (!full) rules.push_back(std::move(info->rule));
+               }));
+  if (full) return std::unexpected(too_many("rules", kMaxDumpedRules));
+  return rules;
 }
 
 }  // namespace meshd::netlink

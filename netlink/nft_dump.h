@@ -105,11 +105,14 @@ struct NftDump {
 [[nodiscard]] Result<std::vector<std::string>> list_tables(Socket& socket);
 // The number of the ruleset's generation in this network namespace.
 [[nodiscard]] Result<std::uint32_t> read_generation(Socket& socket);
-// Tables of this namespace with a base chain, as "family name": for reports on neighbours.
-struct ForeignChain {
-  std::string family, table, chain;
-  BaseChain base;
+// A chain of this namespace, whoever made it: for reports on neighbours.
+struct NamedChain {
+  TableFamily family{};
+  std::string table;
+  ChainSpec spec;
 };
-[[nodiscard]] Result<std::vector<ForeignChain>> read_base_chains(Socket& socket);
+[[nodiscard]] Result<std::vector<NamedChain>> list_chains(Socket& socket);
+// The rules of one chain, in order; none where there is no such chain.
+[[nodiscard]] Result<std::vector<RuleDump>> read_rules(Socket& socket, const NamedChain& chain);
 
 }  // namespace meshd::netlink

@@ -33,9 +33,13 @@ void TableEventDecoder::take(std::uint16_t type, std::uint32_t port_id,
     return;
   }
   // The family of the table; a table of the same name in another one is another table.
-  if (static_cast<std::uint8_t>(payload[0]) != NFPROTO_INET) return;
+  const auto family = static_cast<std::uint8_t>(payload[0]);
   // The table's name is attribute 1 of every kind of object (NFTA_TABLE_NAME, ...).
   const Attributes<2> a(payload.subspan(sizeof(nfgenmsg)));
+  if (family == NFPROTO_IPV4 || family == NFPROTO_IPV6) {
+    filter_ = filter_ || a.text(NFTA_TABLE_NAME) == "filter";
+  }
+  if (family != NFPROTO_INET) return;
   if (a.text(NFTA_TABLE_NAME) != table_) return;
   touched_ = true;
   if (type == NFT_MSG_DELTABLE) deleted_ = true;
@@ -46,6 +50,7 @@ void TableEventDecoder::lost(std::vector<TableEvent>& events) {
   // The end of a transaction may be among what was lost; what follows may be its rest.
   touched_ = false;
   deleted_ = false;
+  filter_ = true;
   generation_.reset();
   events.push_back({});
 }

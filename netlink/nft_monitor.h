@@ -12,6 +12,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -39,6 +40,8 @@ class TableEventDecoder {
   void feed(std::span<const std::byte> datagram, std::vector<TableEvent>& events);
   // Messages were lost.
   void lost(std::vector<TableEvent>& events);
+  // Whether anything came of a table `filter` of `ip` or `ip6` since the last call, or may have.
+  [[nodiscard]] bool take_filter() { return std::exchange(filter_, false); }
   // Of the last transaction that was read to its end, whichever tables it was about.
   [[nodiscard]] std::optional<std::uint32_t> generation() const { return generation_; }
 
@@ -49,6 +52,7 @@ class TableEventDecoder {
   std::string table_;
   bool touched_ = false;  // by the transaction whose messages are being read
   bool deleted_ = false;
+  bool filter_ = false;
   std::optional<std::uint32_t> generation_;
 };
 
@@ -64,6 +68,8 @@ class NftMonitor {
   // Non-blocking. May return nothing although fd() was readable: others' tables changed,
   // or a transaction's end is still to come.
   [[nodiscard]] Result<std::vector<TableEvent>> read_events();
+  // Whether iptables' own rules changed, by whomever, since the last call; or may have.
+  [[nodiscard]] bool take_filter() { return decoder_.take_filter(); }
   // Up to where the last read_events() told of everything; nothing: there was more to read.
   [[nodiscard]] std::optional<std::uint32_t> heard() const {
     return drained_ ? decoder_.generation() : std::nullopt;

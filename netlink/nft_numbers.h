@@ -23,6 +23,11 @@ namespace meshd::netlink {
 template <class E, std::size_t N>
 using NumberTable = std::array<std::pair<E, std::uint32_t>, N>;
 
+inline constexpr NumberTable<TableFamily, 3> kTableFamilies = {{
+    {TableFamily::kInet, NFPROTO_INET},
+    {TableFamily::kIp, NFPROTO_IPV4},
+    {TableFamily::kIp6, NFPROTO_IPV6},
+}};
 inline constexpr NumberTable<MetaKey, 15> kMetaKeys = {{
     {MetaKey::kProtocol, NFT_META_PROTOCOL},
     {MetaKey::kNfproto, NFT_META_NFPROTO},

@@ -158,4 +158,16 @@ Status check_set(const SetSpec& set) {
   return {};
 }
 
+std::string_view family_name(TableFamily family) {
+  switch (family) {
+    case TableFamily::kInet:
+      return "inet";
+    case TableFamily::kIp:
+      return "ip";
+    case TableFamily::kIp6:
+      return "ip6";
+  }
+  return "?";
+}
+
 }  // namespace meshd::netlink

@@ -89,6 +89,10 @@ struct ElementView {
   std::uint64_t packets = 0, bytes = 0;  // read only
 };
 
+// Of a table. iptables keeps its rules in tables of `ip`, ip6tables in those of `ip6`.
+enum class TableFamily : std::uint8_t { kInet, kIp, kIp6 };
+[[nodiscard]] std::string_view family_name(TableFamily family);
+
 enum class Hook : std::uint8_t { kPrerouting, kInput, kForward, kOutput, kPostrouting };
 enum class ChainType : std::uint8_t { kFilter, kNat, kRoute };
 enum class Policy : std::uint8_t { kDrop, kAccept };

@@ -2,11 +2,14 @@
 first instruction or does not run, and whoever is not is none of our business."""
 import concurrent.futures
 import os
+import pathlib
 import signal
+import socket
 import time
 import unittest
 
 from engines import Docker, EngineTest
+from node import until
 
 SERVE = ("httpd", "-f", "-p", "8080", "-h", "/www")
 GET = "wget -qO- http://db:8080/"
@@ -230,6 +233,47 @@ class DockerTest(EngineTest):
             self.assertTrue(said.endswith("answered\n"), said)
         finally:
             self.docker("network", "rm", "own")
+
+    def reaches(self, name, address):
+        return self.docker("exec", name, "sh", "-c", f"nc -w 2 {address} 8080 </dev/null",
+                           check=False).returncode == 0
+
+    def own_address(self, name, network):
+        return self.docker.inspect(name)["NetworkSettings"]["Networks"][network]["IPAddress"]
+
+    def test_declared_ones_do_not_meet_on_the_engines_bridge(self):
+        """They reach all else there, whom nobody declared too, as they would without us."""
+        # Else the kernel asks for frames on a bridge, too, whether the node may forward them, and
+        # this one may not but for us: it did not forward before.
+        for setting in pathlib.Path("/proc/sys/net/bridge").glob("bridge-nf-call-*tables"):
+            setting.write_text("0")
+        names = ("db", "worker", "nobody", "other")
+        networks = ("own", "late")
+        for number, network in enumerate(networks):
+            self.docker("network", "create", "-d", "bridge", "--subnet",
+                        f"198.51.100.{128 * number}/25", network)
+        try:
+            for name in names:
+                self.docker("run", "-d", "--network", "own", "--name", name, "bb:1", *SERVE)
+            at = {name: self.own_address(name, "own") for name in names}
+            until(lambda: self.reaches("nobody", at["other"]), "they serve")
+            for one, other in (("worker", "db"), ("db", "worker")):
+                self.assertFalse(self.reaches(one, at[other]))
+                self.assertTrue(self.reaches(one, at["nobody"]))
+                self.assertTrue(self.reaches("nobody", at[one]))
+                # From the bridge's own address, as crunch-run's gateway.
+                socket.create_connection((at[one], 8080), 20).close()
+            self.node.ready("db")
+            said = self.docker("exec", "worker", "wget", "-qO-", "http://db:8080/").stdout
+            self.assertEqual(said, "answered\n")
+            for name in names:
+                self.docker("network", "connect", "late", name)
+            late = self.own_address("db", "late")
+            until(lambda: not self.reaches("worker", late), "the network that came later is shut")
+            self.assertTrue(self.reaches("nobody", late))
+        finally:
+            self.docker("rm", "-f", *names, check=False)
+            self.docker("network", "rm", *networks)
 
     def test_fifty_at_once(self):
         names = [f"many-{i}" for i in range(50)]

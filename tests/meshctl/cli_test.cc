@@ -162,6 +162,7 @@ TEST(CliTest, TheOtherCommandsCarryTheirArguments) {
   EXPECT_EQ(action_of<ReleaseName>("name release ollama").name, "ollama");
   EXPECT_EQ(action_of<List>("list published").what, Listing::kPublished);
   action_of<ShowStatus>("status");
+  action_of<Doctor>("doctor");
   action_of<ShowVersion>("version");
   action_of<ShowVersion>("--version");
 }
@@ -210,7 +211,7 @@ TEST(CliTest, TheLineComesBeforeTheEnvironment) {
 
 TEST(CliTest, WhatAControllerDoesNotOfferIsWrongUsage) {
   for (const auto* line : {"attach a --pid 1", "prepare a", "detach a", "drain a", "wait a",
-                           "resolve --as a b", "plan -f x"}) {
+                           "resolve --as a b", "plan -f x", "doctor"}) {
     EXPECT_THAT(refusal_of(std::string(line) + " --controller a:1 --identity me.pem"),
                 HasSubstr("a controller does not offer it: ask meshd on the node, without "
                           "--controller"))

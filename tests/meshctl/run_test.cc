@@ -163,6 +163,19 @@ TEST_F(RunTest, StatusEndsWithOneWhenSomethingIsWrong) {
   EXPECT_EQ(run_line("status"), Exit::kDone);
 }
 
+TEST_F(RunTest, DoctorSaysWhatIsWrongAndEndsWithOne) {
+  EXPECT_EQ(run_line("doctor"), Exit::kRefused);
+  script_.status_reply.set_healthy(true);
+  EXPECT_EQ(run_line("doctor"), Exit::kDone);
+  EXPECT_EQ(out_.text(), "not healthy: what is stored is not in force\nnothing is wrong\n");
+  auto& problem = *script_.status_reply.add_problems();
+  problem.set_subject("firewall");
+  problem.set_detail("it drops\x1b[2J");
+  EXPECT_EQ(run_line("doctor"), Exit::kRefused) << "also what is not the daemon's own";
+  EXPECT_THAT(out_.text(), testing::EndsWith("firewall: it drops?[2J\n"));
+  EXPECT_EQ(run_line("doctor -o json"), Exit::kRefused);
+}
+
 TEST_F(RunTest, WaitEndsWithOneAndTheReasonWhenTimeRanOut) {
   script_.wait_reply.set_reason("no listener on 5432/tcp");
   EXPECT_EQ(failure_of("wait db --timeout 1500ms"),

@@ -79,7 +79,7 @@ publish:
   allow_from: [192.0.2.0/24]
   proxies: [192.0.2.8]
 names: {reserved: [www, api], idle_release_days: 30}
-engines: {undeclared: CLOSED}
+engines: {undeclared: CLOSED, docker_user: true}
 underlay: {mode: VXLAN, addresses: ["192.0.2.7", "2001:db8::7"], device: eth1}
 state_dir: /srv/m/state/
 run_dir: /srv/m/run
@@ -105,6 +105,7 @@ log: {level: DEBUG, format: JSON}
   EXPECT_THAT(config->proxies, ElementsAre(prefix("192.0.2.8")));
   EXPECT_THAT(config->reserved_names, ElementsAre("api", "www"));
   EXPECT_EQ(config->undeclared, Undeclared::kClosed);
+  EXPECT_TRUE(config->docker_user);
   EXPECT_EQ(config->state_dir, "/srv/m/state");
   EXPECT_EQ(config->idle_release_days, 30U);
   EXPECT_EQ(config->run_dir, "/srv/m/run");
@@ -117,6 +118,7 @@ log: {level: DEBUG, format: JSON}
 
 TEST(ConfigTest, WhomNobodyDeclaredIsLeftAloneUnlessItIsSaid) {
   EXPECT_EQ(default_config()->undeclared, Undeclared::kIgnore);
+  EXPECT_FALSE(default_config()->docker_user);
   EXPECT_EQ(parse_config("m.yaml", "engines: {undeclared: REFUSE}")->undeclared,
             Undeclared::kRefuse);
   EXPECT_FALSE(parse_config("m.yaml", "engines: {undeclared: ALLOW}"));

@@ -80,6 +80,10 @@ Message link_message() {
       .put_u32(IFLA_LINK_NETNSID, 3)
       .begin(IFLA_LINKINFO)
       .put_text(IFLA_INFO_KIND, "veth")
+      .put_text(IFLA_INFO_SLAVE_KIND, "bridge")
+      .begin(IFLA_INFO_SLAVE_DATA)
+      .put_u8(IFLA_BRPORT_ISOLATED, 1)
+      .end()
       .end()
       .begin(IFLA_AF_SPEC)
       .begin(10)
@@ -106,6 +110,8 @@ TEST(RtDecodeTest, LinkHasAllThatWasSaid) {
                   .loopback = false,
                   .peer_index = 9,
                   .peer_netnsid = 3,
+                  .bridge_port = true,
+                  .isolated = true,
                   .no_link_local = true,
                   .accept_ra = 2,
                   .forwarding6 = 1};
@@ -432,6 +438,7 @@ TEST(RtDecodeTest, LinkEventsTellOurs) {
   EXPECT_EQ(events[0].kind, LinkEvent::Kind::kLink);
   EXPECT_TRUE(events[0].ours);
   EXPECT_EQ(events[0].name, "v1");
+  EXPECT_FALSE(events[0].open_port_to) << "it is isolated";
   EXPECT_EQ(events[1].kind, LinkEvent::Kind::kRoute);
   EXPECT_TRUE(events[1].ours);
   events.clear();

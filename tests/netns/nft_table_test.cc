@@ -361,16 +361,41 @@ TEST_F(NftTableTest, DeleteTableLeavesOthersAlone) {
   EXPECT_EQ(output_of("nft list tables"), "table inet other\n");
 }
 
-TEST_F(NftTableTest, BaseChainsOfOthersAreListed) {
+TEST_F(NftTableTest, ChainsOfOthersAreListed) {
   ASSERT_EQ(output_of("nft 'add table ip f; add chain ip f c "
                       "{ type filter hook forward priority 0; policy drop; }'"),
             "");
-  const auto chains = read_base_chains(*socket_);
+  const auto chains = list_chains(*socket_);
   ASSERT_TRUE(chains);
   ASSERT_EQ(chains->size(), 1U);
-  EXPECT_EQ(chains->at(0).family, "ip");
-  EXPECT_EQ(chains->at(0).chain, "c");
-  EXPECT_EQ(chains->at(0).base.policy, Policy::kDrop);
+  EXPECT_EQ(chains->at(0).family, TableFamily::kIp);
+  EXPECT_EQ(chains->at(0).table, "f");
+  EXPECT_EQ(chains->at(0).spec.name, "c");
+  ASSERT_TRUE(chains->at(0).spec.base);
+  EXPECT_EQ(chains->at(0).spec.base->policy, Policy::kDrop);
+  EXPECT_TRUE(read_rules(*socket_, {TableFamily::kIp6, "f", {"c"}})->empty());
+}
+
+TEST_F(NftTableTest, RulesOfOthersAreReadInsertedAndDeletedOneByOne) {
+  ASSERT_EQ(output_of("nft 'add table ip f; add chain ip f c; add chain ip f d;"
+                      "add rule ip f c counter return; add rule ip f d drop'"),
+            "");
+  const NamedChain chain{TableFamily::kIp, "f", {"c"}};
+  const Exprs accept{MetaLoad{MetaKey::kIifname}, Compare{{}, CompareOp::kEqual, {'m', 'e'}},
+                     Counter{}, Verdict{VerdictKind::kAccept}};
+  NftBatch batch("f", std::nullopt, TableFamily::kIp);
+  ASSERT_TRUE(batch.insert_rule("c", accept, "ours"));
+  ASSERT_TRUE(std::move(batch).commit(*socket_));
+  const auto rules = read_rules(*socket_, chain);
+  ASSERT_TRUE(rules);
+  ASSERT_EQ(rules->size(), 2U);
+  EXPECT_EQ(rules->at(0).exprs, accept);
+  EXPECT_EQ(rules->at(0).comment, "ours");
+  EXPECT_EQ(rules->at(1).exprs, (Exprs{Counter{}, Verdict{VerdictKind::kReturn}}));
+  NftBatch undo("f", std::nullopt, TableFamily::kIp);
+  ASSERT_TRUE(undo.delete_rule("c", rules->at(0).handle));
+  ASSERT_TRUE(std::move(undo).commit(*socket_));
+  EXPECT_EQ(read_rules(*socket_, chain)->size(), 1U);
 }
 
 TEST_F(NftTableTest, FeaturesAreProbedWithoutATrace) {
