@@ -17,13 +17,15 @@ def root_argument():
 
 
 def files(root, suffixes=None):
-    """Paths relative to root, sorted. Build trees are told by what lies in them, not by name."""
+    """Paths relative to root, sorted. Build trees are told by what lies in them, not by name; but
+    build/ is ./dev's, where packages and the machines of their tests lie as well."""
     found = []
     for folder, subfolders, names in os.walk(root):
         if "CMakeCache.txt" in names:
             subfolders[:] = []
             continue
-        subfolders[:] = [s for s in subfolders if s not in SKIPPED]
+        subfolders[:] = [s for s in subfolders if s not in SKIPPED and
+                         not (s == "build" and folder == root)]
         for name in names:
             path = os.path.relpath(os.path.join(folder, name), root)
             if suffixes is None or name.endswith(tuple(suffixes)):

@@ -37,6 +37,14 @@ class CheckStyleTest(unittest.TestCase):
         self.refuses("a.md", "see /home/someone/x\n", "machine")
         self.assertEqual([], found("a.md", "GET /lab and /run/meshd\n"))
 
+    def test_what_is_built_is_not_read(self):
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder)
+            for path in ("build/package/x.md", "docs/build/y.md", "mine/CMakeCache.txt"):
+                (root / path).parent.mkdir(parents=True)
+                (root / path).write_text("x\n", encoding="utf-8")
+            self.assertEqual(tree.files(folder), ["docs/build/y.md"])
+
     def test_what_the_house_refuses_in_code(self):
         self.refuses("dns/a.cc", "void f() { throw 1; }\n", "nothing throws")
         self.refuses("dns/a.cc", "using namespace std;\n", "using namespace")
