@@ -79,19 +79,17 @@ class ImageTest(MachineTest):
         self.machine.run("env", "-i", "CNI_COMMAND=STATUS", "PATH=/bin:/sbin:/usr/bin:/usr/sbin",
                          f"/{PLUGIN}", stdin=json.dumps(config))
 
-    def test_drop_in_of_docker_is_read_as_meant(self):
-        self.machine.run("sh", "-c", "cat >/run/systemd/system/docker.service",
-                         stdin="[Service]\nType=oneshot\nExecStart=/bin/true\n")
-        stub = '#!/bin/sh\necho "$0 $*" >>/run/asked\ncase $* in -C*) exit 1;; esac\n'
-        for name in ("iptables", "ip6tables"):
-            self.machine.run("sh", "-c", f"cat >/usr/sbin/{name} && chmod +x /usr/sbin/{name}",
-                             stdin=stub)
-        self.machine.run("systemctl", "daemon-reload")
-        self.machine.run("systemctl", "start", "docker")
-        asked = self.machine.run("cat", "/run/asked").stdout
-        for name in ("iptables", "ip6tables"):
-            for way in ("-i", "-o"):
-                self.assertIn(f"/usr/sbin/{name} -I DOCKER-USER {way} mesh+ -j ACCEPT", asked)
+    def test_dockers_firewall_is_told_to_let_the_mesh_pass(self):
+        self.machine.run("sh", "-c", "nft -f -", stdin="""
+            add table ip filter
+            add chain ip filter DOCKER-USER
+            add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }
+            add rule ip filter FORWARD jump DOCKER-USER
+            """)
+        wanted = ('iifname "mesh*"', 'oifname "mesh*"')
+        until(lambda: all(way in self.machine.run("nft", "list", "chain", "ip", "filter",
+                                                  "DOCKER-USER").stdout for way in wanted),
+              "both ways are let pass")
 
 
 if __name__ == "__main__":
