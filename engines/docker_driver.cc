@@ -36,22 +36,29 @@ Status check_launcher(const std::string& directory, const DriverOptions& options
   return {};
 }
 
-Status may_start(const std::string& name, const DriverOptions& options, TimePoint by) {
+// A runtime that has made the namespace already has also called the hook.
+Status check_attached(const std::string& id, const DriverOptions& options, TimePoint by) {
+  const auto key = container_key(id);
+  const auto attached = TRY(attached_under(key, options.places, by));
+  if (std::ranges::find(attached, key, &Attached::key) != attached.end()) return {};
+  return fail(ErrorCode::kUnsupported,
+              "it runs already and is not attached: stop it, connect it, start it");
+}
+
+Status may_start(const std::string& name, const std::string& sandbox, const DriverOptions& options,
+                 TimePoint by) {
   const auto id = TRY(find_container_id(options.docker_socket, name, by));
   const auto directory = fmt::format("{}/containers/{}", options.docker_root, id);
   CHECK_OK(check_launcher(directory, options));
   const auto launch = TRY(read_docker_launch(directory, id));
-  return expect_attach(launch, options.places, by);
+  CHECK_OK(expect_attach(launch, options.places, by));
+  if (open_netns(sandbox)) return check_attached(id, options, by);
+  return {};
 }
 
 Status join(const PluginCall& call, const DriverOptions& options, TimePoint by) {
   const auto member = TRY(find_member(options.docker_socket, call.network, call.endpoint, by));
-  if (open_netns(call.sandbox)) {
-    return fail(
-        ErrorCode::kUnsupported,
-        fmt::format("container {}: it runs already: stop it, connect it, start it", member.name));
-  }
-  auto status = may_start(member.name, options, by);
+  auto status = may_start(member.name, call.sandbox, options, by);
   if (!status) return std::unexpected(std::move(status).error().in("container " + member.name));
   return {};
 }

@@ -187,14 +187,30 @@ class DockerNetworkTest(EngineTest):
         self.assertIn("--ipam-driver mesh: is missing", done.stderr)
 
     def test_one_that_runs_joins_when_it_starts_again(self):
-        self.docker("run", "-d", "--network", "none", "--name", "nobody", "bb:1", "sleep", "1000")
-        self.docker("network", "disconnect", "none", "nobody")
-        done = self.docker("network", "connect", "net", "nobody", check=False)
-        self.assertIn("it runs already", done.stderr)
-        self.start("db", *SERVE)
-        self.docker("network", "disconnect", "net", "db")
-        until(lambda: not self.node.links(), "one taken off the network is detached")
-        self.docker("network", "connect", "none", "db", check=False)
+        self.docker("network", "create", "-d", "bridge", "--subnet", "198.51.100.0/24", "own")
+        try:
+            self.docker("run", "-d", "--network", "own", "--name", "late", "bb:1", *SERVE)
+            self.node.apply(workloads(DB.replace("id: db", "id: late")))
+            done = self.docker("network", "connect", "net", "late", check=False)
+            self.assertIn("it runs already and is not attached", done.stderr)
+            self.docker("stop", "-t", "0", "late")
+            self.docker("network", "connect", "net", "late")
+            self.docker("start", "late")
+            self.assertEqual(self.attachment("late")["ifname"], "mesh0")
+            self.assertEqual(self.say("worker", GET), "answered\n")
+            self.docker("network", "disconnect", "net", "late")
+            until(lambda: not self.node.links(), "one taken off the network is detached")
+            self.docker("rm", "-f", "late")
+        finally:
+            self.docker("network", "rm", "own")
+
+    def test_networks_come_and_go_with_their_containers(self):
+        for _ in range(2):
+            self.docker("network", "create", "-d", "mesh", "--ipam-driver", "mesh", "stack")
+            self.docker("run", "-d", "--network", "stack", "--name", "db", "bb:1", *SERVE)
+            self.assertEqual(self.say("worker", GET), "answered\n")  # of another network
+            self.docker("rm", "-f", "db")
+            self.docker("network", "rm", "stack")
 
     def test_killed_meshd_comes_back_under_its_containers(self):
         self.start("db", *SERVE)
