@@ -47,6 +47,7 @@ Status remove_stale(const std::string& path, const sockaddr_un& address) {
   if (lstat(path.c_str(), &info) != 0) return {};
   if (!S_ISSOCK(info.st_mode)) return fail(ErrorCode::kConflict, path + ": is no socket");
   const UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd) return fail_errno("look who listens at " + path, errno);
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ||
       errno == EAGAIN) {
     return fail(ErrorCode::kConflict, path + ": another driver listens there");

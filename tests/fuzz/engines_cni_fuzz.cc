@@ -62,6 +62,7 @@ void answer(std::string_view text) {
   if (!network) return expect(read_json(render_error(network.error(), "")).has_value());
   for (const auto& id : ids_of(launch_of(*call, *network, ""))) expect(is_id(id));
   expect(key_of(*call, *network).starts_with(key_prefix(*network)));
+  if (call->command == "DEL") return;  // has no result
   const auto with = render_result(*call, *network, sample());
   expect(read_json(with).has_value());
   expect(names_attachment(read_json(with).value()));
