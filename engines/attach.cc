@@ -95,6 +95,19 @@ Result<Attachment> attach(const Launch& launch, const Netns& netns, const Place&
   return not_started(decision, std::move(reply).error());
 }
 
+std::string container_key(std::string_view id) { return fmt::format("container:{}", id); }
+
+Status expect_attach(const Launch& launch, const Places& places, TimePoint by) {
+  const auto notes = TRY(read_notes(places.state_dir, ids_of(launch)));
+  const auto decision = TRY(decide(launch, notes));
+  if (decision.kind != Kind::kAttach && decision.kind != Kind::kAsk) {
+    return fail(ErrorCode::kConflict, "nobody declared this container");
+  }
+  const auto alive = ask_whether_alive(places.run_dir, by, kPatience);
+  if (!alive) return not_started(decision, alive.error());
+  return {};
+}
+
 bool concerns_us(const Launch& launch, const Places& places) {
   const auto notes = read_notes(places.state_dir, ids_of(launch));
   const auto decision = notes ? decide(launch, *notes) : std::unexpected(notes.error());

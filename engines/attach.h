@@ -7,6 +7,8 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -22,6 +24,9 @@ struct Places {
   std::string state_dir = "/var/lib/meshd";
 };
 
+// Of a container by its engine's number.
+[[nodiscard]] std::string container_key(std::string_view id);
+
 struct Place {      // of an attachment
   std::string key;  // by which its end is recognised; shown as its netns
   std::string ifname;
@@ -34,6 +39,9 @@ struct Place {      // of an attachment
                                                                   const Place& place,
                                                                   const Places& places,
                                                                   TimePoint by);
+
+// Before there is a namespace: an error where the container would not start, or nobody declared it.
+[[nodiscard]] Status expect_attach(const Launch& launch, const Places& places, TimePoint by);
 
 // Whether attach() would ask the daemon at all.
 [[nodiscard]] bool concerns_us(const Launch& launch, const Places& places);

@@ -135,6 +135,14 @@ Result<pb::DetachReply> Client::detach(const pb::DetachRequest& request) {
   return call(impl_->connection, *impl_->stub, &Impl::Stub::Detach, request);
 }
 
+Status ask_whether_alive(const std::string& run_dir, TimePoint by, Duration patience) {
+  const auto connection = TRY(open_connection(run_dir + "/status.sock", by, patience));
+  const std::unique_ptr<pb::Status::StubInterface> stub = pb::Status::NewStub(connection.channel);
+  const auto reply = call(connection, *stub, &pb::Status::StubInterface::GetStatus, pb::Empty());
+  if (!reply) return std::unexpected(reply.error());
+  return {};
+}
+
 Result<pb::WorkloadList> list_workloads(const std::string& run_dir, TimePoint by) {
   const auto connection = TRY(open_connection(run_dir + "/status.sock", by, {}));
   const std::unique_ptr<pb::Status::StubInterface> stub = pb::Status::NewStub(connection.channel);

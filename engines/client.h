@@ -38,7 +38,10 @@ class Client {
   std::unique_ptr<Impl> impl_;
 };
 
-// What is attached, from the other socket.
+// Whether there is a daemon that answers: a question at the other socket, which costs it nothing.
+[[nodiscard]] Status ask_whether_alive(const std::string& run_dir, TimePoint by, Duration patience);
+
+// What is attached, from the same socket.
 [[nodiscard]] Result<pb::WorkloadList> list_workloads(const std::string& run_dir, TimePoint by);
 
 }  // namespace meshd::engines

@@ -102,8 +102,10 @@ CniResult<CniCall> parse_call(const Variables& environment) {
   if (!is_ifname(call.ifname)) {
     return wrong(CniError::kEnvironment, "CNI_IFNAME: missing, or not an interface's name");
   }
-  if (call.command != "DEL" && call.netns.empty()) {
-    return wrong(CniError::kEnvironment, "CNI_NETNS: missing");
+  if (call.command == "DEL") return call;
+  // It is repeated in the result.
+  if (call.netns.empty() || !is_utf8(call.netns)) {
+    return wrong(CniError::kEnvironment, "CNI_NETNS: missing, or not UTF-8");
   }
   return call;
 }

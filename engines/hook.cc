@@ -8,6 +8,8 @@
 
 #include "engines/attach.h"
 #include "engines/docker.h"
+#include "engines/docker_plugin.h"
+#include "engines/docker_store.h"
 #include "engines/files.h"
 #include "engines/limits.h"
 #include "engines/netns.h"
@@ -22,34 +24,13 @@ namespace {
 constexpr std::string_view kSecondName = "mesh0";
 constexpr std::string_view kFirstName = "eth0";
 
-std::string key_of(const OciState& state) { return "container:" + state.id; }
+using Attachment = std::optional<mesh::v1::AttachReply>;
 
 struct Container {
   Launch launch;
   std::string resolv_conf;  // to be written to; empty: none that is the engine's own
+  std::string hosts;        // to be looked into; empty: the same
 };
-
-bool says_something(const Labels& labels) {
-  return std::ranges::any_of(labels, [](const auto& label) {
-    return label.first == kIdKey || label.first == kDeclarationKey;
-  });
-}
-
-// What an image says of itself is not the launcher's word. Where that cannot be told apart, a
-// container that means us must not start as nobody's, nor as another.
-Result<Labels> without_images(Labels labels, Result<Labels> image) {
-  if (image) return launchers_own(std::move(labels), *image);
-  if (!says_something(labels)) return labels;
-  return std::unexpected(
-      std::move(image).error().in("what of its labels is the image's cannot be seen"));
-}
-
-Result<Labels> docker_image_labels(const DockerContainer& container, const std::string& directory) {
-  if (container.image_file.empty()) return fail(ErrorCode::kUnsupported, "an unknown image store");
-  const auto root = directory.substr(0, directory.rfind("/containers/"));
-  const auto text = TRY(read_file(root + "/" + container.image_file, kMaxFileBytes));
-  return parse_image_labels(text);
-}
 
 // One with --rm may stand in the second file, which podman does not sync.
 Result<std::string> podman_image(const PodmanStore& store, const std::string& id) {
@@ -71,16 +52,13 @@ Result<Labels> podman_image_annotations(const PodmanStore& store, const std::str
 
 Status look_at_docker(const Json& config, const OciState& state, const std::string& directory,
                       Container& into) {
-  const auto text = TRY(read_file(directory + "/config.v2.json", kMaxFileBytes));
-  auto docker = parse_docker_container(text, state.id);
-  if (!docker) {
-    return std::unexpected(std::move(docker).error().in(directory + "/config.v2.json"));
-  }
-  into.launch.labels.merge(
-      TRY(without_images(docker->labels, docker_image_labels(*docker, directory))));
-  into.launch.names.insert(into.launch.names.begin(), docker->name);
+  auto docker = TRY(read_docker_launch(directory, state.id));
+  into.launch.labels.merge(std::move(docker.labels));
+  into.launch.names = std::move(docker.names);
   // Never a file that somebody has mounted there: it may be the node's. (Where Docker's own is,
   // config.v2.json says from the second start on.)
+  const auto hosts = directory + "/hosts";
+  if (mount_source(config, "/etc/hosts") == hosts) into.hosts = hosts;
   const auto own = directory + "/resolv.conf";
   if (mount_source(config, "/etc/resolv.conf") != own) return {};
   const auto host = read_file(directory + "/hostconfig.json", kMaxFileBytes);
@@ -106,16 +84,32 @@ Result<Container> look_at(const OciState& state) {
   return container;
 }
 
+// Who is on one of Docker's networks that are the mesh's has its own name at an address that
+// nobody has (engines/docker_plugin.h).
+Status put_addresses(const Container& container, const Attachment& reply) {
+  const auto before = container.hosts.empty()
+                          ? std::string()
+                          : read_file(container.hosts, kMaxFileBytes).value_or("");
+  std::vector<std::string> addresses;
+  if (reply) addresses.assign(reply->addresses().begin(), reply->addresses().end());
+  const auto after = with_addresses(before, addresses);
+  if (!after) return {};
+  if (reply) return write_in_place(container.hosts, *after);
+  return fail(ErrorCode::kConflict,
+              "nobody declared this container, and it is on a network of the mesh");
+}
+
 Status attach_container(const OciState& state, const Places& places, TimePoint by) {
   if (state.pid == 0) return fail(ErrorCode::kInvalid, "the container's state has no process");
   const auto container = TRY(look_at(state));
   const auto netns = TRY(open_netns_of(state.pid));
-  Place place{.key = key_of(state), .ifname = std::string(kFirstName)};
+  Place place{.key = container_key(state.id), .ifname = std::string(kFirstName)};
   if (!TRY(is_own(netns)) && !TRY(links_in(netns)).empty()) {
     place.ifname = kSecondName;
     place.default_route = false;
   }
   const auto reply = TRY(attach(container.launch, netns, place, places, by));
+  CHECK_OK(put_addresses(container, reply));
   if (!reply || container.resolv_conf.empty()) return {};
   return write_in_place(container.resolv_conf, resolv_conf_of(*reply));
 }
@@ -134,7 +128,7 @@ Status run_hook(std::vector<std::string> arguments, int input, TimePoint by) {
   // Nobody's container ends as it started: without asking anybody.
   const auto container = look_at(state);
   if (container && !concerns_us(container->launch, places)) return {};
-  return detach(key_of(state), places, by);
+  return detach(container_key(state.id), places, by);
 }
 
 }  // namespace meshd::engines

@@ -209,6 +209,8 @@ Result<Json> read_json(std::string_view text) {
   return builder.take(parsed);
 }
 
+bool is_utf8(std::string_view text) { return read_json(render(Json::string(text))).has_value(); }
+
 std::string render(const Json& json) {
   std::string text;
   render_into(json, text);

@@ -38,6 +38,8 @@ struct Json {
 };
 
 [[nodiscard]] Result<Json> read_json(std::string_view text);
+// Texts of others are written as they are: what is not UTF-8 would make it no JSON.
+[[nodiscard]] bool is_utf8(std::string_view text);
 [[nodiscard]] std::string render(const Json& json);
 
 }  // namespace meshd::engines

@@ -4,8 +4,11 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <iterator>
 
+#include "engines/json.h"
 #include "engines/limits.h"
 
 namespace meshd::engines {
@@ -20,6 +23,16 @@ void say_and_end(int) {
   // Nobody is left to hear of a failure.
   [[maybe_unused]] const auto wrote = write(last_fd, last_text.data(), last_text.size());
   _exit(1);
+}
+
+bool is_high(char c) { return static_cast<unsigned char>(c) >= 0x80; }
+
+// What a cut has left of a character of several bytes.
+void drop_begun_character(std::string& line) {
+  const auto is_lead = [](char c) { return static_cast<unsigned char>(c) >= 0xc0; };
+  const auto lead =
+      std::find_if(line.rbegin(), line.rend(), [&](char c) { return is_lead(c) || !is_high(c); });
+  if (lead != line.rend() && is_lead(*lead)) line.erase(std::prev(lead.base()), line.end());
 }
 
 std::string or_default(const char* variable, std::string otherwise) {
@@ -68,6 +81,9 @@ std::string printable(std::string_view text) {
   for (const char c : text.substr(0, kMaxMessageBytes)) {
     line += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c;
   }
+  if (text.size() > kMaxMessageBytes) drop_begun_character(line);
+  if (is_utf8(line)) return line;
+  std::ranges::replace_if(line, [](char c) { return is_high(c); }, '?');
   return line;
 }
 

@@ -23,7 +23,7 @@ namespace meshd::engines {
 // it is: an engine that waits for it starts nothing else. The text must live as long as it does.
 void end_after_deadline(int fd, std::string_view last_words);
 
-// One line without control characters, not too long.
+// One line without control characters, not too long; in UTF-8, for it may become part of JSON.
 [[nodiscard]] std::string printable(std::string_view text);
 
 }  // namespace meshd::engines

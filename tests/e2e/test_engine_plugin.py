@@ -1,5 +1,6 @@
-"""The CNI plugin as runtimes call it that no Debian package has: with the bare environment, the
-process's number and the five seconds of Singularity, in every version, twice, late and wrongly."""
+"""Plugins as engines call them that no Debian package has: CNI's with the bare environment, the
+process's number and the five seconds of Singularity, in every version, twice, late and wrongly;
+netavark's by its description."""
 import json
 import os
 import signal
@@ -143,6 +144,41 @@ class PluginTest(EngineTest):
             self.assertLess(self.took, 5)
         finally:
             self.node.daemon.send_signal(signal.SIGCONT)
+
+    def netavark(self, *argv, **more):
+        done = subprocess.run([BUILD / "mesh-netavark", *argv], input=json.dumps(more), text=True,
+                              capture_output=True, timeout=30, check=False)
+        self.assertEqual(done.stderr, "")
+        answer = json.loads(done.stdout) if done.stdout else None
+        self.assertEqual(done.returncode, 1 if answer and "error" in answer else 0)
+        return answer
+
+    def test_netavark(self):
+        network = self.netavark("create", name="net", id=64 * "a", driver="mesh-netavark",
+                                subnets=[], dns_enabled=True, ipam_options={"driver": "host-local"},
+                                options={"run_dir": "/run/meshd", "state_dir": "/run/state"})
+        self.assertFalse(network["dns_enabled"])
+        netns = f"/proc/{self.payload.pid}/ns/net"
+        asked = {"container_id": 64 * "b", "container_name": f"{ID}1", "network": network,
+                 "port_mappings": [], "network_options": {"interface_name": "eth3"}}
+        status = self.netavark("setup", netns, **asked)
+        made = status["interfaces"]["eth3"]
+        self.assertIn(made["mac_address"], self.inside("ip", "link", "show", "eth3"))
+        self.assertIn("default via 169.254.1.1 dev eth3", self.inside("ip", "route"))
+        addresses = {subnet["ipnet"].split("/")[0] for subnet in made["subnets"]}
+        self.assertEqual(addresses, set(self.attachment(f"{ID}1")["addresses"]))
+        self.assertEqual(status["dns_server_ips"][0], "169.254.1.1")
+        self.assertEqual(self.netavark("setup", netns, **asked), status)
+        for _ in range(2):
+            self.assertIsNone(self.netavark("teardown", netns, **asked))
+        self.assertNotIn("eth3", self.inside("ip", "link"))
+        said = self.netavark("setup", netns, **asked | {"container_name": "nobody"})
+        self.assertIn("nobody declared this container", said["error"])
+        self.node.kill(signal.SIGTERM)
+        said = self.netavark("setup", netns, **asked)
+        self.assertIn(f"container {ID}1 is declared and does not start", said["error"])
+        self.assertIsNone(self.netavark("teardown", netns, **asked))
+        self.assertEqual(self.netavark("info")["api_version"], "1.0.0")
 
     def test_what_is_wrong_is_told_in_json(self):
         self.assertEqual(self.call("ADD", f"{ID}1", "0.2.0")["code"], 1)

@@ -63,6 +63,23 @@ TEST(CniTest, DelNeedsNoNamespace) {
   EXPECT_EQ(parse_call(environment).error().code, CniError::kEnvironment);
 }
 
+TEST(CniTest, WhatIsNotUtf8NeverReachesAnAnswer) {
+  auto environment = podman();
+  environment["CNI_NETNS"] = "/run/\xff\xff";
+  EXPECT_EQ(parse_call(environment).error().code, CniError::kEnvironment);
+  environment["CNI_COMMAND"] = "DEL";
+  EXPECT_TRUE(parse_call(environment));
+  // Nor half a character, where a message is cut.
+  for (std::size_t before = 590; before < 604; ++before) {
+    for (const auto* more : {"\xc3\xa9\xc3\xa9", "\xf0\x9f\x98\x80!", "\xff\xe2\x82"}) {
+      const auto error = render_error({7, std::string(before, 'x') + more}, "1.0.0");
+      EXPECT_TRUE(read_json(error)) << before << more;
+    }
+  }
+  const auto whole = read_json(render_error({7, "caf\xc3\xa9"}, "1.0.0")).value();
+  EXPECT_EQ(whole.text_at("msg"), "caf\xc3\xa9");
+}
+
 TEST(CniTest, CtrPutsItsNamespaceInFront) {
   auto environment = podman();
   environment["CNI_ARGS"] = "";

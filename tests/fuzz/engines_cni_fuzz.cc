@@ -1,5 +1,6 @@
-// What a container runtime may say to mesh-cni: an environment and a network, in any bytes. What is
-// answered is JSON that reads back, whatever was asked.
+// What a container runtime may say to mesh-cni, an environment and a network, and netavark to
+// mesh-netavark, in any bytes. What is answered is JSON that reads back, whatever was asked.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -8,6 +9,7 @@
 #include <string_view>
 
 #include "engines/cni.h"
+#include "engines/netavark.h"
 #include "proto/node.pb.h"
 
 namespace meshd::engines {
@@ -41,7 +43,17 @@ mesh::v1::AttachReply sample() {
   return reply;
 }
 
+void answer_netavark(std::string_view text) {
+  if (const auto made = make_network(text)) expect(make_network(*made) == *made);
+  const auto call = parse_netavark(text, {});
+  if (!call) return expect(read_json(render_netavark_error(call.error().what)).has_value());
+  expect(std::ranges::count(call->place.key, '/') == 2 && call->place.ifname.size() < 16);
+  for (const auto& id : ids_of(call->launch)) expect(is_id(id));
+  expect(read_json(render_status(sample())).has_value());
+}
+
 void answer(std::string_view text) {
+  answer_netavark(text);
   const auto environment = take_environment(text);
   static_cast<void>(crunch_container(text));
   const auto call = parse_call(environment);
@@ -50,6 +62,7 @@ void answer(std::string_view text) {
   if (!network) return expect(read_json(render_error(network.error(), "")).has_value());
   for (const auto& id : ids_of(launch_of(*call, *network, ""))) expect(is_id(id));
   expect(key_of(*call, *network).starts_with(key_prefix(*network)));
+  if (call->command == "DEL") return;  // has no result
   const auto with = render_result(*call, *network, sample());
   expect(read_json(with).has_value());
   expect(names_attachment(read_json(with).value()));
