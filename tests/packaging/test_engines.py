@@ -2,6 +2,7 @@
 wrapper before a runtime, a CNI plugin; and that nothing is in force by its installation alone."""
 import json
 import pathlib
+import re
 import unittest
 
 from machine import MachineTest, package, until
@@ -122,8 +123,12 @@ class EnginesTest(MachineTest):
 
     def test_nothing_is_configured_for_others(self):
         has = self.machine.run("dpkg", "-L", "meshd-engines").stdout.splitlines()
-        for folder in ("/etc", "/opt", "/lib/systemd"):
+        for folder in ("/etc", "/opt"):
             self.assertEqual([path for path in has if path.startswith(folder)], [])
+        for unit in (path for path in has if re.search(r"/systemd/system/.+\.\w+$", path)):
+            name = pathlib.Path(unit).name
+            self.assertEqual(self.machine.unit(name, "UnitFileState"), "disabled", name)
+            self.assertFalse(self.machine.active(name), name)
 
 
 class RemovalTest(MachineTest):
