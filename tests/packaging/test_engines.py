@@ -127,11 +127,38 @@ class EnginesTest(MachineTest):
             self.assertEqual([path for path in has if path.startswith(folder)], [])
         for unit in (path for path in has if re.search(r"/systemd/system/.+\.\w+$", path)):
             name = pathlib.Path(unit).name
-            self.assertEqual(self.machine.unit(name, "UnitFileState"), "disabled", name)
+            # What only its socket starts says so.
+            self.assertIn(self.machine.unit(name, "UnitFileState"), ("disabled", "indirect"), name)
             self.assertFalse(self.machine.active(name), name)
 
 
+# As dockerd greets a driver.
+GREET = r"""
+import socket
+peer = socket.socket(socket.AF_UNIX)
+peer.connect("/run/docker/plugins/mesh.sock")
+peer.sendall(b"POST /Plugin.Activate HTTP/1.1\r\nHost: plugin\r\nContent-Length: 0\r\n"
+             b"Connection: close\r\n\r\n")
+print(peer.makefile().read())
+"""
+
+
 class RemovalTest(MachineTest):
+    def greeted(self):
+        return self.machine.run("python3", "-c", GREET).stdout
+
+    def test_dockers_driver_follows_an_upgrade_and_ends_with_the_package(self):
+        self.machine.install(*map(package, ("meshd", "meshd-engines")))
+        self.machine.run("systemctl", "enable", "--now", "mesh-docker.socket")
+        self.assertIn('"NetworkDriver"', self.greeted())
+        before = self.machine.unit("mesh-docker.service", "MainPID")
+        self.machine.install(package("meshd-engines"), option="--reinstall")
+        self.assertNotIn(self.machine.unit("mesh-docker.service", "MainPID"), ("0", before))
+        self.assertIn('"NetworkDriver"', self.greeted())
+        self.machine.remove("meshd-engines")
+        for unit in ("mesh-docker.socket", "mesh-docker.service"):
+            self.assertFalse(self.machine.active(unit), unit)
+
     def test_removal_warns_where_docker_still_names_it(self):
         self.machine.install(package("meshd-engines"))
         self.assertNotIn("daemon.json", self.machine.remove("meshd-engines").stderr)
