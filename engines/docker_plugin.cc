@@ -19,9 +19,6 @@ constexpr std::string_view kPool = "mesh";
 constexpr std::size_t kNumberBytes = 64;
 constexpr std::size_t kMaxPathBytes = 4096;  // PATH_MAX
 
-constexpr std::string_view kAnyOptions[] = {"com.docker.network.enable_ipv6",
-                                            "com.docker.network.internal"};
-
 bool is_number(std::string_view text) {
   return text.size() == kNumberBytes && std::ranges::all_of(text, [](char c) {
            return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
@@ -80,11 +77,11 @@ Result<PluginCall> create_network(const Json& body) {
   const auto* const options = body.find("Options");
   const auto* const chosen =
       options == nullptr ? nullptr : options->find("com.docker.network.generic");
-  if (chosen != nullptr) {
-    for (const auto& key : chosen->keys) {
-      if (std::ranges::find(kAnyOptions, key) != std::end(kAnyOptions)) continue;
-      return refuse(fmt::format("-o {}: a network of the mesh has no options", key));
-    }
+  if (chosen != nullptr && !chosen->keys.empty()) {
+    return refuse(fmt::format("-o {}: a network of the mesh has no options", chosen->keys.front()));
+  }
+  if (options != nullptr && says_yes(options->find("com.docker.network.internal"))) {
+    return refuse("--internal: what leaves the mesh is said by the containers' declarations");
   }
   const auto* const addresses = body.find("IPv4Data");
   // Of Docker's own IPAM they would be addresses that the container does not have.

@@ -1,4 +1,4 @@
-// What the three programs share around their work: options, environment, the deadline's last
+// What the programs share around their work: options, environment, the deadline's last
 // resort, and their one line for people.
 //
 // Threads: one; the last resort is the kernel's timer.

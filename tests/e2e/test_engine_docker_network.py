@@ -177,7 +177,7 @@ class DockerNetworkTest(EngineTest):
         self.assertIn("ports are published by", self.refused("worker", "-p", "80:80"))
         self.assertIn("--dns: on a network of the mesh", self.refused("worker", "--dns", "192.0.2.53"))
         self.assertIn("its runtime is runc", self.refused("worker", "--runtime", "runc"))
-        for options, why in ((("--ipv6",), "unasked"), (("--subnet", "10.0.0.0/8"), "--subnet"),
+        for options, why in ((("--ipv6",), "unasked"), (("--internal",), "--internal"), (("--subnet", "10.0.0.0/8"), "--subnet"),
                              (("-o", "a=b"), "-o a: a network of the mesh has no options")):
             done = self.docker("network", "create", "-d", "mesh", "--ipam-driver", "mesh", *options,
                                "odd", check=False)

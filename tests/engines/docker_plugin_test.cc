@@ -73,6 +73,10 @@ TEST(DockerPluginTest, NetworkOfWishesThatAreNotFulfilled) {
                     R"({"NetworkID":")" + kNetwork +
                         R"(","Options":{"com.docker.network.generic":{"a":"b"}},"IPv4Data":[]})"),
               StartsWith("error: -o a"));
+  EXPECT_THAT(reply("/NetworkDriver.CreateNetwork",
+                    R"({"NetworkID":")" + kNetwork +
+                        R"(","Options":{"com.docker.network.internal":true},"IPv4Data":[]})"),
+              StartsWith("error: --internal"));
   // Docker's own IPAM would give addresses that nobody has.
   EXPECT_THAT(reply("/NetworkDriver.CreateNetwork",
                     R"({"NetworkID":")" + kNetwork +
