@@ -69,6 +69,12 @@ class ImageTest(MachineTest):
         self.assertEqual(config["default-runtime"], "mesh")
         self.machine.run("test", "-x", config["runtimes"]["mesh"]["path"])
 
+    def test_others_are_forwarded_as_before(self):
+        self.assertEqual(self.machine.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout, "1\n")
+        table = self.machine.run("nft", "list", "table", "inet", "meshd").stdout
+        self.assertIn('meta nfproto ipv6 counter name "c_unforwarded" drop', table)
+        self.assertNotIn('meta nfproto ipv4 counter name "c_unforwarded" drop', table)
+
     def test_singularity_gets_the_network_that_crunch_run_asks_for(self):
         network = json.loads(self.machine.run("cat", f"/{CONFLIST}").stdout)
         self.assertEqual(network["name"], "bridge")
