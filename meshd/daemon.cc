@@ -85,11 +85,8 @@ Status Daemon::learn_node() {
   }
   topology.set_memory(stored.sysctls, [this](const auto& old) { return remember(old); });
   CHECK_OK(kernel_->prepare_node());
-  auto network = TRY(topology.node_network());
-  settings_.node_addresses = std::move(network.addresses);
   settings_.publish_addresses = config_.publish_addresses;
-  if (config_.publish_addresses.empty()) settings_.publish_addresses = std::move(network.global);
-  bridges_ = std::move(network.bridges);
+  take(TRY(topology.node_network()));
   table_options_.forwarding4_was_off = topology.forwarding_was_off(Family::kV4);
   table_options_.forwarding6_was_off = topology.forwarding_was_off(Family::kV6);
   kernel_->set_table(settings_, table_options_);
@@ -358,6 +355,9 @@ void Daemon::on_link_events() {
       if (event.ours || is_attached(event.name)) node_->on_link_gone(event.name, now);
     }
     if (event.ours && event.removed && event.kind != Kind::kLink) audit = true;
+    // Either may make an engine's bridge one that others' machines are on.
+    addresses |= event.leads_out || (event.kind == Kind::kRoute && event.destination &&
+                                     event.destination->length() == 0);
     // It may stand in the place of one of ours, which is all that is told of that.
     if (event.kind == Kind::kRoute && !event.ours && !event.removed) {
       audit |= event.destination && is_mesh(*event.destination);
@@ -390,18 +390,27 @@ void Daemon::audit_by(TimePoint when) {
   audit_timer_->set(when);
 }
 
-void Daemon::follow_addresses() {
-  auto next = settings_;
-  auto network = kernel_->topology().node_network();
-  if (!network) return;  // the next audit looks again
-  next.node_addresses = std::move(network->addresses);
-  if (config_.publish_addresses.empty()) next.publish_addresses = std::move(network->global);
-  if (next.node_addresses == settings_.node_addresses &&
-      next.publish_addresses == settings_.publish_addresses && network->bridges == bridges_) {
-    return;
+// Whether anything is not as it was.
+bool Daemon::take(NodeNetwork network) {
+  const auto put = [](auto& to, auto&& value) {
+    if (to == value) return false;
+    to = std::forward<decltype(value)>(value);
+    return true;
+  };
+  bool changed = put(settings_.node_addresses, std::move(network.addresses));
+  if (config_.publish_addresses.empty()) {
+    changed = put(settings_.publish_addresses, std::move(network.global)) || changed;
   }
-  bridges_ = std::move(network->bridges);
-  settings_ = std::move(next);
+  changed = put(settings_.engines4, std::move(network.engines4)) || changed;
+  changed = put(settings_.engines6, std::move(network.engines6)) || changed;
+  return put(bridges_, std::move(network.bridges)) || changed;
+}
+
+void Daemon::follow_addresses() {
+  auto network = kernel_->topology().node_network();
+  // The next audit looks again.
+  if (!network) return log::warning("the node's addresses: {}", network.error().what);
+  if (!take(*std::move(network))) return;
   names_->set_settings(zone_settings());
   node_->set_settings(settings_, BootClock::now());
 }

@@ -98,6 +98,7 @@ class Daemon final : public Api {
   void on_log_packets();
   void on_refused_names();
   void on_audit();
+  bool take(NodeNetwork network);
   void follow_addresses();
   void follow_firewalls();
   // Ways to the other nodes and the MTU of containers to come, by what is known of both now.

@@ -249,6 +249,12 @@ Result<Repairs> LinuxKernel::repair(std::optional<netlink::NftDump> dump,
 }
 
 Result<Repairs> LinuxKernel::converge(const std::vector<policy::Element>& wanted) {
+  auto repairs = TRY(converge_table(wanted));
+  CHECK_OK(topology_.begin_forwarding());
+  return repairs;
+}
+
+Result<Repairs> LinuxKernel::converge_table(const std::vector<policy::Element>& wanted) {
   const auto elements = sum_of(wanted);
   distrust();
   const auto generation = TRY(netlink::read_generation(nft_));

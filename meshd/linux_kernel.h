@@ -78,6 +78,7 @@ class LinuxKernel final : public Kernel {
   [[nodiscard]] static Status purge_table();
 
  private:
+  [[nodiscard]] Result<Repairs> converge_table(const std::vector<policy::Element>& wanted);
   // Makes the table without its chains, which nothing passes by, and all its elements.
   // Returns what there is then, less the elements; counts `generation` on.
   [[nodiscard]] Result<netlink::NftDump> fill(std::span<const policy::Element> wanted,

@@ -57,6 +57,8 @@ Source source_of(Field field) {
       return meta(MetaKey::kIif);
     case Field::kIifname:
       return meta(MetaKey::kIifname);
+    case Field::kOifname:
+      return meta(MetaKey::kOifname);
     case Field::kNfproto:
       return meta(MetaKey::kNfproto);
     case Field::kIifgroup:

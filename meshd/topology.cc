@@ -329,6 +329,10 @@ Result<NodeNetwork> Topology::node_network() {
   std::vector<int> uplinks;
   for (const auto family : kFamilies) {
     std::ranges::copy(nl::uplinks(routes, family), std::back_inserter(uplinks));
+    auto& engines = family == Family::kV4 ? result.engines4 : result.engines6;
+    for (const auto& link : nl::engine_bridges(links, addresses, routes, family)) {
+      engines.push_back(link.name);
+    }
   }
   for (const auto& link : links) {
     if (link.kind != "bridge" || std::ranges::find(uplinks, link.index) != uplinks.end()) continue;

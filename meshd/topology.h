@@ -56,6 +56,9 @@ struct NodeNetwork {
   // as plain clients. Not of a bridge that the node's uplink is part of: there are others'
   // machines.
   std::vector<Prefix> bridges;
+  // Bridges that are surely engines' (netlink/uplink.h): their containers are forwarded as they
+  // would be without us.
+  std::vector<std::string> engines4, engines6;
 };
 
 class Topology {
@@ -70,8 +73,10 @@ class Topology {
   // Whether forwarding of that family was off before us. After ensure_node().
   [[nodiscard]] bool forwarding_was_off(Family family) const;
 
-  // The node's own part: resolver addresses, mesh routes, forwarding.
+  // The node's own part: resolver addresses, mesh routes, sysctls.
   [[nodiscard]] Result<Repairs> ensure_node();
+  // Once the table is there, and not before: without it the node would forward for everybody.
+  [[nodiscard]] Status begin_forwarding();
   [[nodiscard]] Status connect(const LinkPlan& plan, int netns_fd);
   [[nodiscard]] Status disconnect(const std::string& host_ifname);
   // The policy rules that a link without the default route leaves in its container.
@@ -118,7 +123,8 @@ class Topology {
   policy::Settings settings_;
   // Those that ensure_node() made or found last, and those that were before and are to go.
   std::vector<netlink::Route> mesh_made_, mesh_former_;
-  NetnsIds containers_;  // as of the last audit, and those connected since
+  bool forwards_ = false;  // begin_forwarding() was called
+  NetnsIds containers_;    // as of the last audit, and those connected since
   std::map<std::string, std::string> sysctls_before_;
   RememberSysctls remember_ = [](const std::vector<OldSysctl>&) -> Status { return {}; };
 };

@@ -83,15 +83,16 @@ Status Topology::ensure_sysctls(const std::vector<nl::Link>& all, Repairs& repai
   std::vector<OldSysctl> fresh;
   const auto want = [&](std::string key, const char* value) -> Status {
     auto before = nl::read_sysctl(key);
+    const bool is_too_early = !forwards_ && !key.ends_with("/accept_ra");
     if (!before && key.ends_with("/accept_ra") && is_gone(before.error())) return {};
     if (!before) return std::unexpected(std::move(before).error());
     const bool is_right = *before == value;
     const bool is_known = sysctls_before_.contains(key);
-    if (is_known && !is_right)
+    if (is_known && !is_right && !is_too_early)
       repairs.what.push_back(fmt::format("sysctl {} was {}", key, *before));
     // Also what was right: switched off later, it was not so before us.
     if (!is_known) fresh.push_back({key, *std::move(before)});
-    if (!is_right) writes.emplace_back(std::move(key), value);
+    if (!is_right && !is_too_early) writes.emplace_back(std::move(key), value);
     return {};
   };
   if (settings_.pool6) {
@@ -117,6 +118,13 @@ Status Topology::ensure_sysctls(const std::vector<nl::Link>& all, Repairs& repai
     const bool vanished = !written && key.ends_with("/accept_ra") && is_gone(written.error());
     if (!written && !vanished) return written;
   }
+  return {};
+}
+
+Status Topology::begin_forwarding() {
+  if (std::exchange(forwards_, true)) return {};
+  if (settings_.pool6) CHECK_OK(nl::ensure_sysctl(kForwarding6, "1"));
+  CHECK_OK(nl::ensure_sysctl(kForwarding4, "1"));
   return {};
 }
 

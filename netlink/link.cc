@@ -211,6 +211,7 @@ std::optional<Link> decode_link(ByteView content) {
   link.mac = read_mac(attributes.bytes(IFLA_ADDRESS));
   link.group = attributes.host32(IFLA_GROUP);
   link.mtu = attributes.host32(IFLA_MTU);
+  link.master = static_cast<int>(attributes.host32(IFLA_MASTER));
   link.up = (header->ifi_flags & IFF_UP) != 0;
   link.running = (header->ifi_flags & IFF_LOWER_UP) != 0;
   link.operational = read_host<std::uint8_t>(attributes.bytes(IFLA_OPERSTATE)) == kOperationallyUp;

@@ -53,6 +53,7 @@ struct Link {
   int peer_index = 0;
   std::optional<int> peer_netnsid = {};
   std::optional<Vxlan> vxlan = {};
+  int master = 0;  // the bridge or bond that it is a port of; 0: none
   bool bridge_port = false;
   // Of a bridge's port: no frame passes from it to another isolated one. Absent where the kernel
   // has no such thing.

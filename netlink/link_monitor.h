@@ -30,6 +30,7 @@ struct LinkEvent {
   std::optional<Prefix> destination = {};  // of routes only
   // Of a bridge's port that is not isolated: the number of the namespace that it leads to.
   std::optional<int> open_port_to = {};
+  bool leads_out = false;    // a bridge's port behind which others' machines may be
   std::uint32_t origin = 0;  // Channel::port_id() of the cause; 0: the kernel itself
   auto operator<=>(const LinkEvent&) const = default;
 };

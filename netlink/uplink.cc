@@ -1,6 +1,7 @@
 #include "netlink/uplink.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 
 namespace meshd::netlink {
@@ -60,5 +61,40 @@ std::vector<Link> links_losing_router(std::span<const Link> links, std::span<con
   }
   return losing;
 }
+
+std::vector<Link> engine_bridges(std::span<const Link> links, std::span<const Address> addresses,
+                                 std::span<const Route> routes, Family family) {
+  std::vector<int> outside;
+  for (const auto one : kFamilies) {
+    std::ranges::copy(uplinks(routes, one), std::back_inserter(outside));
+  }
+  const auto is_port = [&links](int index) {
+    const auto found = std::ranges::find(links, index, &Link::index);
+    return found == links.end() || found->master != 0;
+  };
+  for (const auto& link : links) {
+    if (link.master == 0 || !may_lead_out(link)) continue;
+    // An engine makes both ends here, and gives one away.
+    if (link.kind == "veth" && !is_port(link.peer_index)) continue;
+    outside.push_back(link.master);
+  }
+  // Link-local ones are the same on every link, so also on the uplink.
+  const auto has_address = [&](const Link& link) {
+    return std::ranges::any_of(addresses, [&](const Address& one) {
+      return one.ifindex == link.index && one.scope != Scope::kLink &&
+             one.address.family() == family;
+    });
+  };
+  std::vector<Link> bridges;
+  for (const auto& link : links) {
+    if (link.kind == "bridge" && std::ranges::find(outside, link.index) == outside.end() &&
+        has_address(link)) {
+      bridges.push_back(link);
+    }
+  }
+  return bridges;
+}
+
+bool may_lead_out(const Link& port) { return port.kind != "veth" || !port.peer_netnsid; }
 
 }  // namespace meshd::netlink

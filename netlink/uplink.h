@@ -1,5 +1,5 @@
-// What of the node's network leads outside: its global addresses and the links of its
-// default routes. Pure selections from dumps (link.h, address_route.h).
+// What of the node's network leads outside, its global addresses and the links of its default
+// routes, and what surely does not. Pure selections from dumps (link.h, address_route.h).
 #pragma once
 
 #include <cstdint>
@@ -25,5 +25,16 @@ namespace meshd::netlink {
 // route. All other links are left as their owners want them.
 [[nodiscard]] std::vector<Link> links_losing_router(std::span<const Link> links,
                                                     std::span<const Route> routes);
+
+// Whether a bridge's port may have others' machines behind it, as far as it says itself: all but
+// one end of a pair whose other end another network namespace has. (In a node that is itself a
+// container its way out looks like that, too.)
+[[nodiscard]] bool may_lead_out(const Link& port);
+
+// Bridges by which container engines lead theirs to the node, and out of it by that family: with an
+// address of the node's, on no default route, and with no port that leads out.
+[[nodiscard]] std::vector<Link> engine_bridges(std::span<const Link> links,
+                                               std::span<const Address> addresses,
+                                               std::span<const Route> routes, Family family);
 
 }  // namespace meshd::netlink

@@ -270,12 +270,25 @@ void Builder::forward() {
       rule({in({address}, v.name(SetId::kMesh4)), count("c_foreign"), drop()});
     }
   }
+  rules(others_forward(settings_));
   rules(gateway_forward(settings_));
   // As silent as a node that does not forward. By family: many a node forwards only one.
-  const std::pair<bool, std::uint32_t> unforwarded[] = {
-      {options_.forwarding4_was_off, kNfprotoIpv4}, {options_.forwarding6_was_off, kNfprotoIpv6}};
-  for (const auto& [was_off, family] : unforwarded) {
-    if (was_off) rule({is(kNfproto, family), count("c_unforwarded"), drop()});
+  for (const V& v : kBoth) {
+    const bool is_v4 = v.family == Family::kV4;
+    if (!(is_v4 ? options_.forwarding4_was_off : options_.forwarding6_was_off)) continue;
+    const auto family = is(kNfproto, is_v4 ? kNfprotoIpv4 : kNfprotoIpv6);
+    rule({family, jump(v.name("others"))});
+    rule({family, count("c_unforwarded"), drop()});
+  }
+
+  // What an engine takes for done that finds forwarding on: its containers' way out, the way back,
+  // and its own publications. Frames on its bridge come by here too, where br_netfilter is.
+  for (const V& v : kBoth) {
+    chain(v.name("others"));
+    const auto engine = [&v](Field interface) { return in({interface}, v.name(SetId::kEngine4)); };
+    rule({engine(kIifname), accept()});
+    rule({engine(kOifname), CtState{kCtEstablished | kCtRelated}, accept()});
+    rule({engine(kOifname), CtTranslated{}, accept()});
   }
 }
 

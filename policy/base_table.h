@@ -71,8 +71,8 @@ inline constexpr std::uint32_t kTunnelPort = 8472, kTunnelNumber = 88;
 inline constexpr std::uint32_t kTunnelPorts[] = {4789, 6081, kTunnelPort};
 
 struct TableOptions {
-  // Forwarding of that family was off before meshd switched it on: what concerns no mesh
-  // interface is then not forwarded, as before.
+  // Forwarding of that family was off before meshd switched it on: what concerns neither a mesh
+  // interface nor an engine's bridge is then not forwarded, as before.
   bool forwarding4_was_off = false, forwarding6_was_off = false;
   std::uint16_t log_group = 88;  // NFLOG
 };

@@ -13,6 +13,7 @@ constexpr std::uint8_t kIcmp = 1, kTcp = 6, kUdp = 17, kIcmp6 = 58;
 constexpr std::array kFields = {
     FieldInfo{"iif", kMark, 4, 0, 0, true},
     FieldInfo{"iifname", kIfname, 16, 0, 0, true},
+    FieldInfo{"oifname", kIfname, 16, 0, 0, true},
     FieldInfo{"iifgroup", kMark, 4, 0, 0, true},
     FieldInfo{"oifgroup", kMark, 4, 0, 0, true},
     FieldInfo{"meta pkttype", kMark, 1, 0, 0, true},

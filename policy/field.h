@@ -13,6 +13,7 @@ namespace meshd::policy {
 enum class Field : std::uint8_t {
   kIif,  // index of the interface
   kIifname,
+  kOifname,
   kIifgroup,  // group of the interface; no match where a hook has none
   kOifgroup,
   kPkttype,

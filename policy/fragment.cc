@@ -194,6 +194,12 @@ Fragment node_fragment(const World& world) {
   for (const auto& name : settings.trunks) {
     elements.push_back(ElementBuilder(SetId::kTrunk).ifname(name).build());
   }
+  for (const auto& name : settings.engines4) {
+    elements.push_back(ElementBuilder(SetId::kEngine4).ifname(name).build());
+  }
+  for (const auto& name : settings.engines6) {
+    elements.push_back(ElementBuilder(SetId::kEngine6).ifname(name).build());
+  }
   add_other_nodes(world, elements);
   std::ranges::sort(elements);
   elements.erase(std::ranges::unique(elements).begin(), elements.end());

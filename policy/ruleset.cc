@@ -36,8 +36,8 @@ constexpr std::uint32_t kUsers = 1'024;
 // Uplinks and the tunnel of one node.
 constexpr std::uint32_t kTrunks = 64;
 // Intervals that come from the settings, a handful, limited where those are read, a few elements
-// for each node of the cluster, and one for each outside port of a gateway: no room is taken for
-// them where there is none.
+// for each node of the cluster, and one for each outside port of a gateway or bridge of the node:
+// no room is taken for them where there is none.
 constexpr std::uint32_t kUnlimited = 0;
 
 constexpr Component kBindKey4[] = {kIfname, kEther, kAddr4};
@@ -135,6 +135,8 @@ constexpr std::array<SetInfo, kSetCount> kSets = {{
     plain("gated4", kServerKey4, kUnlimited),
     plain("gated6", kServerKey6, kUnlimited),
     plain("trunk", kInterface, kTrunks),
+    plain("engine4", kInterface, kUnlimited),
+    plain("engine6", kInterface, kUnlimited),
     plain("users", kUserKey, kUsers),
 }};
 static_assert(kSets.back().name == "users", "every SetId has its line");

@@ -76,7 +76,9 @@ enum class SetId : std::uint8_t {
   kGate6,
   kGated4,  // what these lead to, but on the gateway itself
   kGated6,
-  kTrunk,  // interfaces by which other nodes' packets come
+  kTrunk,    // interfaces by which other nodes' packets come
+  kEngine4,  // bridges of container engines that lead out of the node by that family
+  kEngine6,
   kUsers,  // uids on the node that reach containers
 };
 inline constexpr std::size_t kSetCount = static_cast<std::size_t>(SetId::kUsers) + 1;

@@ -154,16 +154,16 @@ struct Settings {
   // Where this node's own containers get their addresses; absent: the whole pool.
   std::optional<Prefix> block4, block6;
   bool in_cluster = false;
-  std::vector<std::string> trunks;    // interfaces by which other nodes' packets come
-  std::optional<std::string> tunnel;  // one of them, when that is our VXLAN device
+  std::vector<std::string> trunks;              // interfaces by which other nodes' packets come
+  std::vector<std::string> engines4, engines6;  // bridges of container engines
+  std::optional<std::string> tunnel;            // one of them, when that is our VXLAN device
   // The resolver's addresses: [0] is asked directly, [1] is where redirected port 53 goes.
   IpAddress resolver4[2], resolver6[2];
   std::vector<std::uint32_t> allow_uids;                      // beside 0
   std::vector<IpAddress> publish_addresses;                   // where node ports answer
   std::uint16_t publish_first = 20000, publish_last = 29999;  // node ports to choose from
   std::vector<Prefix> publish_allow_from;                     // default sources of raw publications
-  std::vector<Prefix> proxies;                                // sources of http publications
-  std::vector<Prefix> cluster_proxies;                        // the same, of all the cluster
+  std::vector<Prefix> proxies, cluster_proxies;       // sources of http publications; of all nodes
   bool gateway = false;                               // for raw publications of all the cluster
   std::uint16_t gateway_first = 0, gateway_last = 0;  // its outside ports; 0: none
   std::vector<IpAddress> node_addresses;              // never reached by egress

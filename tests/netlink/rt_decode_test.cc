@@ -77,6 +77,7 @@ Message link_message() {
       .put_u32(IFLA_GROUP, 77)
       .put_u32(IFLA_MTU, 1400)
       .put_u32(IFLA_LINK, 9)
+      .put_u32(IFLA_MASTER, 4)
       .put_u32(IFLA_LINK_NETNSID, 3)
       .begin(IFLA_LINKINFO)
       .put_text(IFLA_INFO_KIND, "veth")
@@ -110,6 +111,7 @@ TEST(RtDecodeTest, LinkHasAllThatWasSaid) {
                   .loopback = false,
                   .peer_index = 9,
                   .peer_netnsid = 3,
+                  .master = 4,
                   .bridge_port = true,
                   .isolated = true,
                   .no_link_local = true,

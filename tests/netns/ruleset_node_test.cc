@@ -240,5 +240,23 @@ TEST_F(RulesetForwardingTest, OthersAreForwardedInTheFamiliesThatWere) {
   }
 }
 
+// What is behind an engine's bridge comes out and is answered, and nobody comes in by himself.
+TEST_F(RulesetForwardingTest, EnginesGoOutWhereNobodyWasForwarded) {
+  MeshBed bed(1, {.forwarding4_was_off = true, .forwarding6_was_off = true});
+  join(bed);
+  const auto out = [&](Family family, std::chrono::milliseconds patience) {
+    const auto to = family == Family::kV4 ? bed.outside().v4 : bed.outside().v6;
+    const EchoServer server(bed.outside().netns, to, 80);
+    return talk(second_, Proto::kTcp, to, 80, std::nullopt, patience);
+  };
+  for (const auto family : kFamilies) EXPECT_EQ(out(family, kSilence), Talk::kSilent);
+  bed.add({policy::ElementBuilder(policy::SetId::kEngine4).ifname("other0").build()});
+  EXPECT_EQ(out(Family::kV4, kPatience), Talk::kAnswered);
+  EXPECT_EQ(out(Family::kV6, kSilence), Talk::kSilent) << "by family";
+  bed.add({policy::ElementBuilder(policy::SetId::kEngine6).ifname("other0").build()});
+  EXPECT_EQ(out(Family::kV6, kPatience), Talk::kAnswered);
+  for (const auto family : kFamilies) EXPECT_EQ(across(bed, family, false), Talk::kSilent);
+}
+
 }  // namespace
 }  // namespace meshd::test

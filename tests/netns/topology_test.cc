@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "netlink/netns.h"
 #include "tests/support/netns.h"
@@ -23,6 +24,7 @@ using testing::Field;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
+using testing::UnorderedElementsAre;
 
 constexpr const char* kForward4 = "net/ipv4/ip_forward";
 constexpr const char* kForward6 = "net/ipv6/conf/all/forwarding";
@@ -53,8 +55,12 @@ TEST_F(TopologyTest, SysctlsAreRememberedBeforeTheyAreChanged) {
   must(topology().ensure_node());
   EXPECT_THAT(seen, testing::UnorderedElementsAre(std::string(kForward4) + "=0",
                                                   std::string(kForward6) + "=0"));
-  EXPECT_EQ(must(read_sysctl(kForward4)), "1");
-  EXPECT_EQ(must(read_sysctl(kForward6)), "1");
+  // Nobody is forwarded before there is a table that could refuse him.
+  for (const auto* key : {kForward4, kForward6}) EXPECT_EQ(must(read_sysctl(key)), "0");
+  EXPECT_THAT(must(topology().audit({})).what, IsEmpty());
+  for (const auto* key : {kForward4, kForward6}) EXPECT_EQ(must(read_sysctl(key)), "0");
+  must(topology().begin_forwarding());
+  for (const auto* key : {kForward4, kForward6}) EXPECT_EQ(must(read_sysctl(key)), "1");
   for (const auto family : kFamilies) EXPECT_TRUE(topology().forwarding_was_off(family));
 }
 
@@ -72,6 +78,7 @@ TEST_F(TopologyTest, SysctlsThatCannotBeRememberedStayAsTheyAre) {
 TEST_F(TopologyTest, ForwardingThatWasOnIsNotTakenForOurs) {
   must(write_sysctl(kForward4, "1"));
   must(topology().ensure_node());
+  must(topology().begin_forwarding());
   EXPECT_FALSE(topology().forwarding_was_off(Family::kV4));
   EXPECT_TRUE(topology().forwarding_was_off(Family::kV6));
   // Switched off by somebody while we run: repaired, and still not off before us.
@@ -81,13 +88,31 @@ TEST_F(TopologyTest, ForwardingThatWasOnIsNotTakenForOurs) {
   EXPECT_THAT(must(topology().audit({})).what, IsEmpty());
 }
 
-TEST_F(TopologyTest, BridgeOfTheUplinkIsNoEnginesBridge) {
-  ASSERT_EQ(output_of("ip link set lo up; for b in eng upl; do ip link add $b type bridge;"
-                      "ip link set $b up; done; ip addr add 172.30.0.1/24 dev eng;"
-                      "ip addr add 192.0.2.7/24 dev upl; ip route add default via 192.0.2.1"),
+// Of the default route; with a port that no other namespace has the end of, or an end of a pair
+// that another bridge has; and two that lead nowhere else, of which one gets a container just now.
+TEST_F(TopologyTest, BridgesThatMayLeadOutsideAreNoEngines) {
+  ASSERT_EQ(output_of("ip link set lo up; i=0; for b in eng now upl lan next bare; do"
+                      "  ip link add $b type bridge; ip link set $b up; i=$((i + 1));"
+                      "  [ $b = bare ] || ip addr add 172.30.$i.1/24 dev $b;"
+                      "done; ip route add default via 172.30.3.2;"
+                      "ip addr add fd00:7::1/64 dev now nodad;"
+                      "ip link add vx type vxlan id 3 dstport 0 local 192.0.2.1;"
+                      "ip link set vx master lan;"
+                      "ip link add p2 type veth peer name p3; ip link set p2 master next;"
+                      "ip link set p3 master bare;"
+                      "ip link add p4 type veth peer name p5; ip link set p4 master now"),
             "");
-  EXPECT_THAT(must(topology().node_network()).bridges,
-              ElementsAre(Prefix::parse("172.30.0.0/24").value()));
+  const auto container = test::make_netns();
+  ASSERT_EQ(output_of(fmt::format("ip link add c1 type veth peer name eth0 netns /proc/{}/fd/{};"
+                                  "ip link set c1 master eng",
+                                  getpid(), container.fd())),
+            "");
+  const auto network = must(topology().node_network());
+  EXPECT_THAT(network.engines4, UnorderedElementsAre("eng", "now"));
+  EXPECT_THAT(network.engines6, ElementsAre("now"));
+  // Whom the resolver answers is another matter: there nobody is let through.
+  EXPECT_THAT(network.bridges, testing::SizeIs(5));
+  EXPECT_THAT(network.bridges, Not(Contains(Prefix::parse("172.30.3.0/24").value())));
 }
 
 TEST_F(TopologyTest, RoutesOfOthersNameTheirLink) {

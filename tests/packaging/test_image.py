@@ -69,11 +69,14 @@ class ImageTest(MachineTest):
         self.assertEqual(config["default-runtime"], "mesh")
         self.machine.run("test", "-x", config["runtimes"]["mesh"]["path"])
 
-    def test_others_are_forwarded_as_before(self):
-        self.assertEqual(self.machine.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout, "1\n")
+    def test_bridges_of_engines_that_come_later_are_forwarded(self):
+        self.machine.run("ip", "link", "add", "docker0", "type", "bridge")
+        self.machine.run("ip", "addr", "add", "198.51.100.1/24", "dev", "docker0")
+        until(lambda: "docker0" in self.machine.run("nft", "list", "set", "inet", "meshd",
+                                                    "engine4").stdout, "it is found")
         table = self.machine.run("nft", "list", "table", "inet", "meshd").stdout
-        self.assertIn('meta nfproto ipv6 counter name "c_unforwarded" drop', table)
-        self.assertNotIn('meta nfproto ipv4 counter name "c_unforwarded" drop', table)
+        self.assertIn("meta nfproto ipv4 jump others4", table)
+        self.machine.run("ip", "link", "del", "docker0")
 
     def test_singularity_gets_the_network_that_crunch_run_asks_for(self):
         network = json.loads(self.machine.run("cat", f"/{CONFLIST}").stdout)

@@ -270,12 +270,12 @@ TEST_P(BaseTableTest, ForwardsForOthersByFamilyUnlessItsForwardingWasOff) {
     std::vector<std::string> found;
     for (const auto& rule : forw->rules) {
       auto text = render_rule(rule);
-      if (text.find("c_unforwarded") != std::string::npos) found.push_back(std::move(text));
+      if (text.find("others") != std::string::npos) found.push_back(std::move(text));
     }
     return found;
   };
-  const std::string four = "meta nfproto 2 counter name c_unforwarded drop";
-  const std::string six = "meta nfproto 10 counter name c_unforwarded drop";
+  const std::string four = "meta nfproto 2 jump others4";
+  const std::string six = "meta nfproto 10 jump others6";
   EXPECT_THAT(unforwarded(false, false), testing::IsEmpty());
   EXPECT_THAT(unforwarded(true, false), testing::ElementsAre(four));
   EXPECT_THAT(unforwarded(false, true), testing::ElementsAre(six));

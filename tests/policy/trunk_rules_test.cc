@@ -11,11 +11,14 @@
 namespace meshd::policy {
 namespace {
 
+using testing::AllOf;
 using testing::Contains;
 using testing::ElementsAre;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
+using testing::StartsWith;
 using Texts = std::vector<std::string>;
 
 Settings routed() {
@@ -90,6 +93,12 @@ TEST(TrunkRulesTest, SegmentsAreClampedOnTheWayOutOfTheNode) {
   EXPECT_EQ(forward.front(),
             "iifgroup 77 oifgroup != 77 tcp flags & (syn | rst) == 2 "
             "tcp option maxseg size set rt mtu");
+  // What is masqueraded behind a node must not speak for it.
+  for (const std::string ip : {"ip", "ip6"}) {
+    const auto set = ip == "ip" ? " daddr @never4" : " daddr @never6";
+    EXPECT_THAT(forward, Contains(AllOf(StartsWith("meta l4proto 17 th dport 8472 "),
+                                        HasSubstr(ip + set), EndsWith(" c_foreign drop"))));
+  }
 }
 
 TEST(TrunkRulesTest, TargetsElsewhereAreHeldOrGoOn) {

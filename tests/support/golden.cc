@@ -66,7 +66,7 @@ std::vector<Edit> edits(const Lines& before, const Lines& after) {
 }  // namespace
 
 std::string line_diff(std::string_view before, std::string_view after) {
-  constexpr std::size_t kAround = 2, kShown = 100;
+  constexpr std::size_t kAround = 2, kShown = 150;
   const auto all = edits(lines_of(before), lines_of(after));
   std::vector<bool> shown(all.size());
   for (std::size_t i = 0; i < all.size(); ++i) {
