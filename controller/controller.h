@@ -90,6 +90,7 @@ class Controller {
   // Whoever is told of containers that a node waits for and that nobody has declared.
   using WaitSink = std::function<void(const std::string& id)>;
   void tell_waits(WaitSink sink) { wait_sink_ = std::move(sink); }
+  void say_unknown(const std::string& id);  // nobody else knows it either
   // Absent: nobody declares for others.
   void set_launch_report(LaunchReport report) { launch_report_ = std::move(report); }
   [[nodiscard]] const std::optional<LaunchReport>& launch_report() const { return launch_report_; }

@@ -190,6 +190,7 @@ void Controller::welcome(const std::string& node, Session& session) {
   if (const auto& ports = options_.gateway_ports; ports.first != 0) {
     welcome.set_gateway_ports(fmt::format("{}-{}", ports.first, ports.last));
   }
+  welcome.set_asks_others(static_cast<bool>(wait_sink_));
   session.stream->send(std::move(message));
 }
 
@@ -345,6 +346,20 @@ void Controller::on_started(const std::string& node, Session& session,
   answer_awaited(now);
   if (wait_sink_ && cluster_.declaration(started.id()) == nullptr) wait_sink_(started.id());
   send_ready(now);
+}
+
+// It stays awaited: who declares it may be late.
+void Controller::say_unknown(const std::string& id) {
+  for (const auto& node : awaiting_) {
+    const auto session = sessions_.find(node);
+    if (session == sessions_.end()) continue;
+    const auto awaited = session->second.awaited.find(id);
+    if (awaited == session->second.awaited.end()) continue;
+    mesh::v1::ToNode message;
+    message.mutable_started()->set_call(awaited->second.call);
+    message.mutable_started()->set_unknown(true);
+    session->second.stream->send(std::move(message));
+  }
 }
 
 // Those whose declaration is there now, and nothing in the way that may pass. The slice with it

@@ -187,6 +187,7 @@ void ClusterPart::on_welcome(const pb::Welcome& welcome, TimePoint now) {
   welcome_ = true;
   controller_ = welcome.controller();
   may_declare_ = welcome.allow_node_declarations();
+  asks_others_ = welcome.asks_others();
   reporter_.begin();
   on_installed();
   for (const auto& [call, awaited] : awaited_) send_started(call, awaited.spec.id);
@@ -274,7 +275,9 @@ void ClusterPart::await(const AttachSpec& spec, TimePoint now, Reply<policy::Att
 void ClusterPart::on_started(const pb::StartedReply& started) {
   const auto found = awaited_.find(started.call());
   // Without an error the slice with the declaration comes, or came: that counts.
-  if (found == awaited_.end() || started.error().empty()) return;
+  if (found == awaited_.end()) return;
+  found->second.unknown = started.unknown();
+  if (started.error().empty()) return;
   auto reply = std::move(found->second.reply);
   awaited_.erase(found);
   reply(fail(ErrorCode::kConflict, started.error()));
@@ -427,7 +430,10 @@ void ClusterPart::on_timer(TimePoint now) {
   for (auto& awaited : take_if(awaited_, is_late)) {
     const auto waited =
         std::chrono::round<std::chrono::seconds>(std::min(awaited.deadline, now) - awaited.since);
-    awaited.reply(fail(ErrorCode::kNotFound,
+    // That there is none is for the controller to say: one that is away, or has had no answer
+    // itself, has not.
+    const bool is_nobodys = is_connected() && (awaited.unknown || !asks_others_);
+    awaited.reply(fail(is_nobodys ? ErrorCode::kNotFound : ErrorCode::kNotInForce,
                        fmt::format("attach: {}: no declaration arrived within {} s (controller: "
                                    "{})",
                                    awaited.spec.id, waited.count(), text())));

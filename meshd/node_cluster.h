@@ -107,6 +107,7 @@ class ClusterPart {
     UniqueFd netns;
     TimePoint since, deadline;
     Reply<policy::Attachment> reply;
+    bool unknown = false;  // says the controller, for now
   };
   struct Asked {       // of the controller
     std::string what;  // "apply"
@@ -149,6 +150,7 @@ class ClusterPart {
   std::uint64_t session_ = 0;
   bool welcome_ = false;  // in this session, and accepted
   bool may_declare_ = false;
+  bool asks_others_ = false;  // the controller, for what it does not know
   std::string controller_, trouble_, why_away_;
   std::string why_refused_;                       // the slice, last
   std::optional<mesh::v1::Welcome> turned_down_;  // because of the trouble

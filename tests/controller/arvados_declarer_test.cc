@@ -194,6 +194,20 @@ TEST_F(ArvadosDeclarerTest, ANodeThatWaitsIsAnsweredWhenItIsFound) {
   EXPECT_THAT(waits, SizeIs(1)) << "it is declared";
 }
 
+TEST_F(ArvadosDeclarerTest, ANodeThatWaitsHearsThatNobodyKnowsIt) {
+  started(n1_, container_uuid(4), 7);
+  controller_->say_unknown(container_uuid(5));
+  EXPECT_THAT(n1_.started, IsEmpty());
+  controller_->say_unknown(container_uuid(4));
+  ASSERT_THAT(n1_.started, SizeIs(1));
+  EXPECT_TRUE(n1_.started.front().unknown());
+  EXPECT_EQ(n1_.started.front().call(), 7U);
+  // And is answered all the same when it comes.
+  find({.number = 4, .container = 4, .properties = kDatabase});
+  ASSERT_THAT(n1_.started, SizeIs(2));
+  EXPECT_FALSE(n1_.started.back().unknown());
+}
+
 TEST_F(ArvadosDeclarerTest, PeopleDoNotChangeItNorItWhatPeopleDeclare) {
   read({{.properties = kDatabase}});
   for (const auto role : {Author::Role::kAdmin, Author::Role::kDispatcher, Author::Role::kNode}) {

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "tests/support/cluster_nodes.h"
 #include "tests/support/fault_vfs.h"
 
@@ -117,6 +119,27 @@ TEST_F(NodeClusterTest, AnAttachWithoutADeclarationIsToldSo) {
   pass(30s);
   EXPECT_EQ(told(answer),
             "attach: db: no declaration arrived within 30 s (controller: connected to c1)");
+}
+
+// Whoever starts containers takes "not found" for nobody's (engines/attach.cc).
+TEST_F(NodeClusterTest, OnlyAControllerThatCanKnowSaysThatThereIsNone) {
+  const auto code = [](const Answer& answer) { return (**answer).error().code; };
+  const auto ask = [&](const std::function<void()>& meanwhile) {
+    const auto answer = node("n1").attach("db", now_.steady + 4s);
+    pump();
+    meanwhile();
+    pump();
+    pass(5s);
+    return answer;
+  };
+  EXPECT_EQ(code(ask([] {})), ErrorCode::kNotFound);
+  EXPECT_EQ(code(ask([&] { disconnect("n1"); })), ErrorCode::kNotInForce);
+  // One that asks elsewhere, and has no answer; and has one.
+  controller_->tell_waits([](const std::string&) {});
+  connect("n1");
+  pump();
+  EXPECT_EQ(code(ask([] {})), ErrorCode::kNotInForce);
+  EXPECT_EQ(code(ask([&] { controller_->say_unknown("db"); })), ErrorCode::kNotFound);
 }
 
 TEST_F(NodeClusterTest, AnAttachOfWhatRunsElsewhereIsRefused) {
