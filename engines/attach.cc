@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 #include <vector>
 
@@ -74,9 +75,15 @@ Result<pb::AttachReply> with(const Decision& decision, const Netns& netns, const
   if (TRY(is_own(netns))) {
     return fail(ErrorCode::kConflict, "it uses the node's own network");
   }
-  auto client = TRY(Client::connect(places.run_dir, by, kPatience));
-  if (!decision.declaration.empty()) CHECK_OK(client.apply(declaration_of(decision)));
-  return client.attach(request_for(decision.id, netns, place));
+  const auto once = [&]() -> Result<pb::AttachReply> {
+    auto client = TRY(Client::connect(places.run_dir, by, kPatience));
+    if (!decision.declaration.empty()) CHECK_OK(client.apply(declaration_of(decision)));
+    return client.attach(request_for(decision.id, netns, place));
+  };
+  auto reply = once();
+  // It ended over our question; what is asked again is harmless.
+  const bool is_lost = !reply && reply.error().sys_errno == ECONNRESET;
+  return is_lost ? once() : std::move(reply);
 }
 
 }  // namespace
@@ -93,6 +100,12 @@ Result<Attachment> attach(const Launch& launch, const Netns& netns, const Place&
   const bool is_nobodys = decision.kind == Kind::kAsk && reply.error().code == ErrorCode::kNotFound;
   if (is_nobodys) return without(undeclared(notes), netns);
   return not_started(decision, std::move(reply).error());
+}
+
+Result<bool> has_other_links(const Netns& netns, std::string_view ifname) {
+  if (TRY(is_own(netns))) return false;  // which attach() refuses
+  const auto links = TRY(links_in(netns));
+  return std::ranges::any_of(links, [&](const auto& name) { return name != ifname; });
 }
 
 std::string container_key(std::string_view id) { return fmt::format("container:{}", id); }

@@ -33,6 +33,12 @@ struct Place {      // of an attachment
   bool default_route = true;
 };
 
+// Of an interface beside one that the engine has made.
+inline constexpr std::string_view kSecondName = "mesh0";
+// Whether the namespace has interfaces beside `ifname`, if that is one, and so perhaps a default
+// route.
+[[nodiscard]] Result<bool> has_other_links(const Netns& netns, std::string_view ifname);
+
 // The reply; nothing where the container starts without the mesh.
 [[nodiscard]] Result<std::optional<mesh::v1::AttachReply>> attach(const Launch& launch,
                                                                   const Netns& netns,

@@ -5,16 +5,15 @@
 #include <grpc/support/log.h>
 #include <grpcpp/create_channel_posix.h>
 #include <grpcpp/grpcpp.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <thread>
 #include <utility>
 
 #include "base/unique_fd.h"
+#include "engines/unix_socket.h"
 #include "proto/node.grpc.pb.h"
 
 namespace meshd::engines {
@@ -26,27 +25,12 @@ constexpr auto kTryAgain = std::chrono::milliseconds(50);
 // 1,000 workloads of 64 KiB.
 constexpr int kMaxReplyBytes = 64 << 20;
 
-Result<UniqueFd> connect_socket(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
-    return fail(ErrorCode::kInvalid, path + ": longer than the kernel takes as a socket's path");
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  // A daemon that hangs with a full queue of connections says EAGAIN where it would block us.
-  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd || connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    return fail_errno("meshd does not answer at " + path, errno);
-  }
-  return fd;
-}
-
 bool is_away(int error) { return error == ENOENT || error == ECONNREFUSED || error == EAGAIN; }
 
-Result<UniqueFd> connect_patiently(const std::string& path, Duration patience) {
-  const auto end = BootClock::now() + patience;
+Result<UniqueFd> connect_patiently(const std::string& path, Duration patience, TimePoint by) {
+  const auto end = std::min<TimePoint>(BootClock::now() + patience, by);
   while (true) {
-    auto fd = connect_socket(path);
+    auto fd = connect_unix(path, "meshd");
     if (fd || !is_away(fd.error().sys_errno) || BootClock::now() >= end) return fd;
     std::this_thread::sleep_for(kTryAgain);
   }
@@ -59,7 +43,7 @@ struct Connection {
 };
 
 Result<Connection> open_connection(std::string path, TimePoint by, Duration patience) {
-  auto fd = TRY(connect_patiently(path, patience));
+  auto fd = TRY(connect_patiently(path, patience, by));
   // What gRPC writes to stderr by itself would be part of the engine's error.
   if (std::getenv("GRPC_VERBOSITY") == nullptr) gpr_set_log_function([](gpr_log_func_args*) {});
   // Never given back: after a large write its shutdown was seen to wait for 10 s (1.51).

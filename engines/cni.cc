@@ -159,7 +159,8 @@ Launch launch_of(const CniCall& call, const CniNetwork& network, const std::stri
   launch.labels = network.annotations;
   if (!call.uuid.empty()) launch.labels[std::string(kIdKey)] = call.uuid;
   const auto uuid = call.arguments.find("MESHD_UUID");
-  if (uuid != call.arguments.end()) launch.labels[std::string(kIdKey)] = uuid->second;
+  if (uuid != call.arguments.end() && !uuid->second.empty())
+    launch.labels[std::string(kIdKey)] = uuid->second;
   const auto pod = call.arguments.find("K8S_POD_NAME");
   if (pod != call.arguments.end()) launch.names.push_back(pod->second);
   if (!crunch.empty()) launch.names.push_back(crunch);

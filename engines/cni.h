@@ -75,11 +75,13 @@ struct CniNetwork {
 
 // --- answers -------------------------------------------------------------------------------
 
-// `reply` absent: it starts without us, and what came before stands.
+// `reply` absent: it starts without us, and what came before stands. `default_route`: by us.
 [[nodiscard]] std::string render_result(const CniCall& call, const CniNetwork& network,
+                                        bool default_route,
                                         const std::optional<mesh::v1::AttachReply>& reply);
-// Whether a result has one: its host's end bears a name that only meshd gives.
-[[nodiscard]] bool names_attachment(const Json& result);
+// The container's interface that a result has of us, by its host's end, which bears a name that
+// only meshd gives; empty: none.
+[[nodiscard]] std::string attached_ifname(const Json& result);
 [[nodiscard]] std::string render_error(const CniError& error, std::string_view version);
 [[nodiscard]] std::string render_versions(std::string_view asked);
 

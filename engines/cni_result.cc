@@ -15,8 +15,12 @@ namespace {
 
 using Kind = Json::Kind;
 
-// Of the host's ends (meshd/addressing.h).
-constexpr std::string_view kHostPrefix = "mesh";
+// As meshd/addressing.h names them.
+bool is_host_end(std::string_view name) {
+  constexpr std::string_view kPrefix = "mesh";
+  return name.starts_with(kPrefix) && name.size() > kPrefix.size() &&
+         name.find_first_not_of("0123456789abcdef", kPrefix.size()) == std::string_view::npos;
+}
 
 bool is_v6(std::string_view address) { return address.contains(':'); }
 
@@ -69,7 +73,7 @@ Json& list_at(Json& result, std::string_view key) {
                     there != nullptr && there->kind == Kind::kArray ? Json(*there) : Json::array());
 }
 
-void add_attachment(const CniCall& call, const CniNetwork& network,
+void add_attachment(const CniCall& call, const CniNetwork& network, bool default_route,
                     const mesh::v1::AttachReply& reply, Json& result) {
   auto& interfaces = list_at(result, "interfaces");
   interfaces.items.push_back(interface_json(reply.host_ifname(), {}, {}));
@@ -79,7 +83,7 @@ void add_attachment(const CniCall& call, const CniNetwork& network,
   for (const auto& address : reply.addresses()) {
     addresses.items.push_back(address_json(reply, address, index, network.version));
   }
-  if (!network.previous) {
+  if (default_route) {
     auto& routes = list_at(result, "routes");
     for (const auto& gateway : reply.gateways()) routes.items.push_back(route_json(gateway));
   }
@@ -92,12 +96,12 @@ void add_attachment(const CniCall& call, const CniNetwork& network,
 
 }  // namespace
 
-std::string render_result(const CniCall& call, const CniNetwork& network,
+std::string render_result(const CniCall& call, const CniNetwork& network, bool default_route,
                           const std::optional<mesh::v1::AttachReply>& reply) {
   auto result = network.previous ? *network.previous : Json::object();
   result.set("cniVersion", Json::string(network.version));
   if (reply) {
-    add_attachment(call, network, *reply, result);
+    add_attachment(call, network, default_route, *reply, result);
   } else if (!network.previous) {
     list_at(result, "interfaces");
     list_at(result, "ips");
@@ -106,11 +110,16 @@ std::string render_result(const CniCall& call, const CniNetwork& network,
   return render(result);
 }
 
-bool names_attachment(const Json& result) {
+// Ours stands behind its host's end, as add_attachment() puts it.
+std::string attached_ifname(const Json& result) {
   const auto* const interfaces = result.find("interfaces");
-  return interfaces != nullptr && std::ranges::any_of(interfaces->items, [](const Json& one) {
-           return one.text_at("sandbox").empty() && one.text_at("name").starts_with(kHostPrefix);
-         });
+  if (interfaces == nullptr) return {};
+  bool ours_next = false;
+  for (const auto& one : interfaces->items) {
+    if (ours_next && !one.text_at("sandbox").empty()) return std::string(one.text_at("name"));
+    ours_next = one.text_at("sandbox").empty() && is_host_end(one.text_at("name"));
+  }
+  return {};
 }
 
 std::string render_error(const CniError& error, std::string_view version) {

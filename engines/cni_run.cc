@@ -1,7 +1,6 @@
 #include "engines/cni_run.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,8 +15,6 @@
 namespace meshd::engines {
 namespace {
 
-// Beside what another plugin has made.
-constexpr std::string_view kSecondName = "mesh0";
 constexpr int kMaxAncestors = 32;
 constexpr std::size_t kMaxCommandLine = 64 << 10;
 
@@ -27,25 +24,34 @@ CniError to_error(const Error& error) {
   return {away ? CniError::kTryAgain : CniError::kRefused, error.what};
 }
 
-pid_t parent_of(pid_t pid) {
-  const auto text = read_file(fmt::format("/proc/{}/status", pid), kMaxCommandLine);
-  constexpr std::string_view kField = "\nPPid:\t";
-  const auto at = text ? text->find(kField) : std::string::npos;
-  if (at == std::string::npos) return 0;
+struct Ancestor {
   pid_t parent = 0;
-  std::from_chars(text->data() + at + kField.size(), text->data() + text->size(), parent);
-  return parent;
+  bool is_root = false;  // by all four uids
+};
+
+Ancestor ancestor_at(pid_t pid) {
+  const auto text = read_file(fmt::format("/proc/{}/status", pid), kMaxCommandLine);
+  if (!text) return {};
+  Ancestor ancestor;
+  ancestor.is_root = text->contains("\nUid:\t0\t0\t0\t0\n");
+  constexpr std::string_view kField = "\nPPid:\t";
+  if (const auto at = text->find(kField); at != std::string::npos) {
+    std::from_chars(text->data() + at + kField.size(), text->data() + text->size(),
+                    ancestor.parent);
+  }
+  return ancestor;
 }
 
 // Singularity says nothing but a process's number; who started it is an ancestor of ours. Only
-// root's word counts: a user who may start containers could else be anybody's.
+// root's word counts: a user who may start containers could else be anybody's. (Files of /proc are
+// root's also where a process has made itself undumpable, and a setuid program's words its user's.)
 std::string find_crunch() {
-  pid_t pid = getppid();
-  for (int i = 0; i < kMaxAncestors && pid > 1; ++i, pid = parent_of(pid)) {
-    const auto path = fmt::format("/proc/{}/cmdline", pid);
-    struct stat info{};
-    if (stat(path.c_str(), &info) != 0 || info.st_uid != 0) continue;
-    const auto text = read_file(path, kMaxCommandLine);
+  Ancestor at{.parent = getppid()};
+  for (int i = 0; i < kMaxAncestors && at.parent > 1; ++i) {
+    const auto pid = at.parent;
+    at = ancestor_at(pid);
+    if (!at.is_root) continue;
+    const auto text = read_file(fmt::format("/proc/{}/cmdline", pid), kMaxCommandLine);
     auto container = text ? crunch_container(*text) : std::string();
     if (!container.empty()) return container;
   }
@@ -58,14 +64,14 @@ CniResult<std::string> add(const CniCall& call, const CniNetwork& network, TimeP
     return std::unexpected(CniError{CniError::kEnvironment, "CNI_NETNS: " + netns.error().what});
   }
   Place place{.key = key_of(call, network), .ifname = call.ifname};
-  if (network.previous) {
-    place.ifname = kSecondName;
-    place.default_route = false;
-  }
+  if (network.previous) place.ifname = kSecondName;
+  const auto others = has_other_links(*netns, place.ifname);
+  if (!others) return std::unexpected(to_error(others.error()));
+  place.default_route = !network.previous && !*others;
   const auto reply =
       attach(launch_of(call, network, find_crunch()), *netns, place, network.places, by);
   if (!reply) return std::unexpected(to_error(reply.error()));
-  return render_result(call, network, *reply);
+  return render_result(call, network, place.default_route, *reply);
 }
 
 // Right when what the result said is there still: the attachment, and its link.
@@ -73,17 +79,16 @@ CniResult<std::string> check(const CniCall& call, const CniNetwork& network, Tim
   const auto key = key_of(call, network);
   const auto attached = attached_under(key, network.places, by);
   if (!attached) return std::unexpected(to_error(attached.error()));
+  const auto name = network.previous ? attached_ifname(*network.previous) : call.ifname;
   if (std::ranges::find(*attached, key, &Attached::key) == attached->end()) {
     // Nobody declared it, and so it was never attached.
-    if (!network.previous || !names_attachment(*network.previous)) return std::string();
+    if (!network.previous || name.empty()) return std::string();
     return std::unexpected(CniError{CniError::kRefused, "it is not attached any more"});
   }
   const auto netns = open_netns(call.netns);
   const auto links = netns ? links_in(*netns) : std::unexpected(netns.error());
   if (!links) return std::unexpected(to_error(links.error()));
-  for (const auto& name : {call.ifname, std::string(kSecondName)}) {
-    if (std::ranges::find(*links, name) != links->end()) return std::string();
-  }
+  if (std::ranges::find(*links, name) != links->end()) return std::string();
   return std::unexpected(CniError{CniError::kRefused, "its interface is gone"});
 }
 

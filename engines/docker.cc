@@ -19,6 +19,8 @@ bool is_plain(std::string_view text) {
   });
 }
 
+bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
+
 // The image's configuration lies in a store that is named after the storage driver.
 std::string image_file(const Json& container) {
   const auto driver = container.text_at("Driver");
@@ -36,15 +38,24 @@ const Json* find_path(const Json& json, std::string_view first, std::string_view
 
 }  // namespace
 
+// With the network of another container Docker mounts that one's files, which lie beside ours.
 std::string docker_directory(const Json& config, std::string_view id) {
+  constexpr std::string_view kContainers = "/containers/";
+  constexpr std::size_t kNumberBytes = 64;
+  std::string beside;
   for (const auto* file : {"hostname", "resolv.conf", "hosts"}) {
-    auto source = mount_source(config, fmt::format("/etc/{}", file));
-    const auto tail = fmt::format("/containers/{}/{}", id, file);
-    if (!source.starts_with('/') || !source.ends_with(tail)) continue;
-    source.resize(source.size() - std::string_view(file).size() - 1);
-    return source;
+    const auto source = mount_source(config, fmt::format("/etc/{}", file));
+    const auto tail = kContainers.size() + kNumberBytes + 1 + std::string_view(file).size();
+    if (!source.starts_with('/') || source.size() <= tail) continue;
+    const auto root = source.substr(0, source.size() - tail);
+    const auto number = source.substr(root.size() + kContainers.size(), kNumberBytes);
+    if (source != fmt::format("{}{}{}/{}", root, kContainers, number, file)) continue;
+    if (!std::ranges::all_of(number, is_hex)) continue;
+    auto directory = fmt::format("{}{}{}", root, kContainers, id);
+    if (number == id) return directory;
+    if (beside.empty()) beside = std::move(directory);
   }
-  return {};
+  return beside;
 }
 
 Result<DockerContainer> parse_docker_container(std::string_view text, std::string_view id) {
@@ -56,12 +67,6 @@ Result<DockerContainer> parse_docker_container(std::string_view text, std::strin
   container.labels = labels_of(find_path(json, "Config", "Labels"));
   container.image_file = image_file(json);
   return container;
-}
-
-Result<bool> has_own_dns(std::string_view text) {
-  const auto json = TRY(read_json(text));
-  const auto* const dns = json.find("Dns");
-  return dns != nullptr && !dns->items.empty();
 }
 
 Result<Labels> parse_image_labels(std::string_view text) {

@@ -23,12 +23,11 @@ struct DockerContainer {
   std::string image_file;  // below the data root: the image's configuration; empty: unknown
 };
 
-// `<data root>/containers/<id>`, from what Docker mounts into each container; empty: not Docker's.
+// `<data root>/containers/<id>`, from what Docker mounts into each container; empty: it is not
+// Docker's, or something else is mounted over all three of its files.
 [[nodiscard]] std::string docker_directory(const Json& config, std::string_view id);
 [[nodiscard]] Result<DockerContainer> parse_docker_container(std::string_view text,
                                                              std::string_view id);
-// `docker run --dns`: somebody's own choice, in hostconfig.json.
-[[nodiscard]] Result<bool> has_own_dns(std::string_view text);
 // The labels of an image's configuration.
 [[nodiscard]] Result<Labels> parse_image_labels(std::string_view text);
 // Of the container's labels those that its launcher gave.

@@ -3,36 +3,21 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <utility>
 
 #include "base/unique_fd.h"
 #include "engines/files.h"
 #include "engines/limits.h"
+#include "engines/unix_socket.h"
 
 namespace meshd::engines {
 namespace {
 
-Result<UniqueFd> connect_docker(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
-    return fail(ErrorCode::kInvalid, path + ": longer than the kernel takes as a socket's path");
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd || connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    return fail_errno("dockerd does not answer at " + path, errno);
-  }
-  return fd;
-}
-
 Result<std::string> get(const std::string& socket, const std::string& what, TimePoint by) {
-  const auto fd = TRY(connect_docker(socket));
+  const auto fd = TRY(connect_unix(socket, "dockerd"));
   // Shorter than any socket's buffer: it is taken at once or not at all.
   const auto request = fmt::format("GET {} HTTP/1.0\r\nHost: docker\r\n\r\n", what);
   if (send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL) !=

@@ -64,12 +64,13 @@ Status join(const PluginCall& call, const DriverOptions& options, TimePoint by) 
 }
 
 // One that ends was detached by its hook, or will be; one that is taken off the network runs on.
-void leave(const PluginCall& call, const DriverOptions& options, TimePoint by) {
+Status leave(const PluginCall& call, const DriverOptions& options, TimePoint by) {
   by = std::min<TimePoint>(by, BootClock::now() + kLeavePatience);
   const auto member = find_member(options.docker_socket, call.network, call.endpoint, by);
-  if (!member || member->container.empty()) return;
-  [[maybe_unused]] const auto detached =
-      detach(container_key(member->container), options.places, by);
+  if (!member || member->container.empty()) return {};
+  auto status = detach(container_key(member->container), options.places, by);
+  if (!status) return std::unexpected(std::move(status).error().in("container " + member->name));
+  return {};
 }
 
 }  // namespace
@@ -82,7 +83,12 @@ PluginAnswer answer_plugin(std::string_view path, std::string_view body,
   }
   Status done = call ? Status() : std::unexpected(call.error());
   if (call && call->kind == Kind::kJoin) done = join(*call, options, by);
-  if (call && call->kind == Kind::kLeave) leave(*call, options, by);
+  // Docker goes on whatever it hears: for the log.
+  if (call && call->kind == Kind::kLeave) {
+    if (const auto left = leave(*call, options, by); !left) {
+      return {200, call->reply, left.error().what};
+    }
+  }
   if (!done) return {200, render_plugin_error("mesh: " + done.error().what), done.error().what};
   return {200, call->reply, {}};
 }

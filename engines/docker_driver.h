@@ -3,8 +3,8 @@
 // or could not be attached, does not start.
 //
 // Threads: any number at once; nothing is shared, nothing kept.
-// Errors:  one line for whoever started the container, in dockerd's own error. Leaving never fails:
-//          what cannot be undone, the daemon notices.
+// Errors:  one line for whoever started the container, in dockerd's own error. Leaving never fails
+//          for dockerd: what could not be detached is for the log, and goes with the container.
 #pragma once
 
 #include <string>

@@ -5,12 +5,10 @@
 #include <microhttpd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <string_view>
 #include <utility>
@@ -19,6 +17,7 @@
 #include "engines/files.h"
 #include "engines/limits.h"
 #include "engines/program.h"
+#include "engines/unix_socket.h"
 
 namespace meshd::engines {
 namespace {
@@ -42,31 +41,25 @@ UniqueFd handed_over() {
 }
 
 // What an earlier process has left; not what somebody answers at.
-Status remove_stale(const std::string& path, const sockaddr_un& address) {
+Status remove_stale(const std::string& path) {
   struct stat info{};
   if (lstat(path.c_str(), &info) != 0) return {};
   if (!S_ISSOCK(info.st_mode)) return fail(ErrorCode::kConflict, path + ": is no socket");
-  const UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd) return fail_errno("look who listens at " + path, errno);
-  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ||
-      errno == EAGAIN) {
+  auto listener = connect_unix(path, "whoever made it");
+  if (listener || listener.error().sys_errno == EAGAIN) {
     return fail(ErrorCode::kConflict, path + ": another driver listens there");
   }
+  if (listener.error().sys_errno != ECONNREFUSED) return std::unexpected(listener.error());
   if (unlink(path.c_str()) != 0) return fail_errno("remove " + path, errno);
   return {};
 }
 
 Result<UniqueFd> listen_at(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
-    return fail(ErrorCode::kInvalid, path + ": longer than the kernel takes as a socket's path");
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
+  const auto address = TRY(unix_address(path));
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
   if (error) return fail_errno("make the folder of " + path, error.value());
-  CHECK_OK(remove_stale(path, address));
+  CHECK_OK(remove_stale(path));
   UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   // For dockerd alone: it is root.
   const auto mask = umask(0077);

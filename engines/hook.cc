@@ -1,6 +1,7 @@
 #include "engines/hook.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -20,8 +21,6 @@
 namespace meshd::engines {
 namespace {
 
-// Beside the engine's own interface, which is eth0 then.
-constexpr std::string_view kSecondName = "mesh0";
 constexpr std::string_view kFirstName = "eth0";
 
 using Attachment = std::optional<mesh::v1::AttachReply>;
@@ -50,6 +49,18 @@ Result<Labels> podman_image_annotations(const PodmanStore& store, const std::str
   return parse_manifest_annotations(TRY(read_file(path, kMaxFileBytes)));
 }
 
+// The container's root lies in Docker's data root, how deep depends on the storage driver.
+Result<std::string> directory_above(const Json& config, const std::string& id) {
+  const auto* const root = config.find("root");
+  std::string path(root == nullptr ? std::string_view() : root->text_at("path"));
+  while (path.size() > 1) {
+    path.resize(path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));
+    auto directory = fmt::format("{}/containers/{}", path, id);
+    if (access((directory + "/config.v2.json").c_str(), F_OK) == 0) return directory;
+  }
+  return fail(ErrorCode::kNotFound, "what Docker has written of the container is not to be found");
+}
+
 Status look_at_docker(const Json& config, const OciState& state, const std::string& directory,
                       Container& into) {
   auto docker = TRY(read_docker_launch(directory, state.id));
@@ -62,8 +73,8 @@ Status look_at_docker(const Json& config, const OciState& state, const std::stri
   const auto own = directory + "/resolv.conf";
   if (mount_source(config, "/etc/resolv.conf") != own) return {};
   const auto host = read_file(directory + "/hostconfig.json", kMaxFileBytes);
-  const auto own_dns = host ? has_own_dns(*host) : std::unexpected(host.error());
-  if (own_dns && !*own_dns) into.resolv_conf = own;
+  const auto said = host ? parse_host_config(*host) : std::unexpected(host.error());
+  if (said && !said->own_dns) into.resolv_conf = own;
   return {};
 }
 
@@ -75,7 +86,11 @@ Result<Container> look_at(const OciState& state) {
   const auto text = TRY(read_file(path, kMaxFileBytes));
   const auto config = read_json(text);
   if (!config) return std::unexpected(Error(config.error()).in(path));
-  const auto directory = docker_directory(*config, state.id);
+  auto directory = docker_directory(*config, state.id);
+  // Who mounts over all that Docker would is not left unread for that.
+  if (directory.empty() && state.bundle.ends_with("/moby/" + state.id)) {
+    directory = TRY(directory_above(*config, state.id));
+  }
   if (!directory.empty()) CHECK_OK(look_at_docker(*config, state, directory, container));
   if (const auto store = podman_store(state.bundle, state.id)) {
     auto& labels = container.launch.labels;
@@ -104,7 +119,7 @@ Status attach_container(const OciState& state, const Places& places, TimePoint b
   const auto container = TRY(look_at(state));
   const auto netns = TRY(open_netns_of(state.pid));
   Place place{.key = container_key(state.id), .ifname = std::string(kFirstName)};
-  if (!TRY(is_own(netns)) && !TRY(links_in(netns)).empty()) {
+  if (TRY(has_other_links(netns, {}))) {
     place.ifname = kSecondName;
     place.default_route = false;
   }

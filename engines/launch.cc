@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 namespace meshd::engines {
 namespace {
@@ -14,9 +15,10 @@ bool is_small(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
 
 bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
 
-std::string_view label(const Launch& launch, std::string_view key) {
+std::optional<std::string_view> label(const Launch& launch, std::string_view key) {
   const auto found = launch.labels.find(std::string(key));
-  return found == launch.labels.end() ? std::string_view() : std::string_view(found->second);
+  if (found == launch.labels.end()) return std::nullopt;
+  return std::string_view(found->second);
 }
 
 }  // namespace
@@ -61,22 +63,25 @@ Result<Decision> decide(const Launch& launch, const Notes& notes) {
   const auto ids = ids_of(launch);
   const auto given = label(launch, kIdKey);
   const auto declaration = label(launch, kDeclarationKey);
-  if (!given.empty() && !is_id(given)) {
+  if (given && !is_id(*given)) {
     return fail(ErrorCode::kInvalid, fmt::format("{}: must be a DNS label", kIdKey));
   }
-  if (!given.empty() || !declaration.empty()) {
-    if (given.empty() && ids.empty()) {
+  if (declaration && declaration->empty()) {
+    return fail(ErrorCode::kInvalid, fmt::format("{}: is empty", kDeclarationKey));
+  }
+  if (given || declaration) {
+    if (!given && ids.empty()) {
       return fail(ErrorCode::kInvalid,
                   fmt::format("{}: the container has no name that can be its id; give {}",
                               kDeclarationKey, kIdKey));
     }
     Decision decision{.kind = Decision::Kind::kAttach,
-                      .id = given.empty() ? ids.front() : std::string(given)};
-    if (declaration.empty()) return decision;
-    decision.declaration = declaration;
-    decision.owner = label(launch, kOwnerKey);
+                      .id = given ? std::string(*given) : ids.front()};
+    if (!declaration) return decision;
+    decision.declaration = *declaration;
+    decision.owner = label(launch, kOwnerKey).value_or("");
     if (decision.owner.empty()) decision.owner = kDefaultOwner;
-    decision.workflow = label(launch, kWorkflowKey);
+    decision.workflow = label(launch, kWorkflowKey).value_or("");
     return decision;
   }
   for (const auto& id : ids) {

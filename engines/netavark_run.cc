@@ -17,7 +17,9 @@ constexpr std::string_view kUsage =
 Result<std::string> setup(const NetavarkCall& call, const std::string& path, TimePoint by) {
   if (!call.wish.empty()) return fail(ErrorCode::kUnsupported, call.wish);
   const auto netns = TRY(open_netns(path));
-  const auto reply = TRY(attach(call.launch, netns, call.place, call.places, by));
+  auto place = call.place;
+  place.default_route = !TRY(has_other_links(netns, place.ifname));
+  const auto reply = TRY(attach(call.launch, netns, place, call.places, by));
   if (reply) return render_status(*reply);
   return fail(ErrorCode::kConflict,
               "nobody declared this container, and it is on a network of the mesh");

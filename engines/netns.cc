@@ -10,7 +10,9 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <memory>
 #include <thread>
 
@@ -23,6 +25,11 @@ struct FreeLinks {
   void operator()(struct if_nameindex* list) const { if_freenameindex(list); }
 };
 
+// A kernel that has their modules puts these into each network namespace (Documentation/networking,
+// fb_tunnels_only_for_init_net): nobody gave them to the container.
+constexpr std::string_view kOfTheKernel[] = {"lo",   "tunl0",   "gre0",     "gretap0", "erspan0",
+                                             "sit0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0"};
+
 Result<std::vector<std::string>> read_links(int netns) {
   if (setns(netns, CLONE_NEWNET) != 0) return fail_errno("enter the network namespace", errno);
   const std::unique_ptr<struct if_nameindex, FreeLinks> list(if_nameindex());
@@ -30,7 +37,8 @@ Result<std::vector<std::string>> read_links(int netns) {
   std::vector<std::string> names;
   for (const auto* link = list.get(); link->if_index != 0; ++link) {
     if (names.size() >= kMaxLinks) return fail(ErrorCode::kExhausted, "more links than are read");
-    if (std::string_view(link->if_name) != "lo") names.emplace_back(link->if_name);
+    const std::string_view name = link->if_name;
+    if (std::ranges::find(kOfTheKernel, name) == std::end(kOfTheKernel)) names.emplace_back(name);
   }
   return names;
 }

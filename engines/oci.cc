@@ -15,7 +15,7 @@ using Kind = Json::Kind;
 constexpr std::string_view kHookName = "mesh-hook";
 
 // Of runc and crun, before the command and after it, that take a value.
-constexpr std::array<std::string_view, 16> kWithValue = {"--log",
+constexpr std::array<std::string_view, 22> kWithValue = {"--log",
                                                          "--log-format",
                                                          "--root",
                                                          "--criu",
@@ -30,7 +30,13 @@ constexpr std::array<std::string_view, 16> kWithValue = {"--log",
                                                          "--config",
                                                          "--image-path",
                                                          "--work-path",
-                                                         "--manage-cgroups-mode"};
+                                                         "--manage-cgroups-mode",
+                                                         "--parent-path",
+                                                         "--empty-ns",
+                                                         "--lsm-profile",
+                                                         "--lsm-mount-context",
+                                                         "--page-server",
+                                                         "--status-fd"};
 
 bool has_our_hook(const Json& list) {
   return std::ranges::any_of(list.items, [](const Json& hook) {

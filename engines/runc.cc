@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdlib>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -15,6 +17,18 @@
 
 namespace meshd::engines {
 namespace {
+
+// Those that make a container of a bundle; the hooks of createRuntime are run by all of them.
+constexpr std::array<std::string_view, 3> kMaking = {"create", "run", "restore"};
+// All others that runc or crun has. A word that is none may be the value of an option that is not
+// known here, and what follows it one of the three.
+constexpr std::array<std::string_view, 18> kOthers = {
+    "checkpoint", "delete", "events", "exec",   "features", "help",  "init",  "kill",   "list",
+    "mounts",     "pause",  "ps",     "resume", "spec",     "start", "state", "update", "version"};
+
+bool is_among(std::string_view word, std::span<const std::string_view> words) {
+  return std::ranges::find(words, word) != words.end();
+}
 
 // After the hook has given up by itself.
 constexpr int kHookTimeoutS = static_cast<int>(kDeadline.count()) + 2;
@@ -59,7 +73,11 @@ Result<WrapperCall> parse_wrapper_call(const std::vector<std::string>& arguments
 
 Status prepare_bundle(const WrapperCall& call) {
   const auto runtime = parse_runtime_call(call.arguments);
-  if (runtime.command != "create" && runtime.command != "run") return {};
+  if (!is_among(runtime.command, kMaking)) {
+    if (runtime.command.empty() || is_among(runtime.command, kOthers)) return {};
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("'{}' is no command of a runtime that is known here", runtime.command));
+  }
   const auto path = runtime.bundle.value_or(".") + "/config.json";
   const auto text = TRY(read_file(path, kMaxFileBytes));
   auto config = read_json(text);

@@ -156,9 +156,14 @@ class Docker(Engine):
         # Its parent is gone, and we are the init here: else it would seem to live.
         os.waitpid(pid, 0)
 
+    def clear(self):
+        names = self("ps", "-aq").stdout.split()
+        if names:
+            self("rm", "-f", *names)
+
     def close(self):
         if self.process:
-            self("rm", "-f", *self("ps", "-aq").stdout.split(), check=False)
+            self.clear()
             self.kill(signal.SIGTERM)
         self.cgroups.remove()
 
@@ -231,8 +236,11 @@ class Podman:
     def pid(self, name):
         return int(self("inspect", "-f", "{{.State.Pid}}", name).stdout)
 
+    def clear(self):
+        self("rm", "-fa", "-t", "0")
+
     def close(self):
-        self("rm", "-fa", "-t", "0", check=False)
+        self.clear()
         self.cgroups.remove()
 
 
@@ -269,7 +277,8 @@ class Containerd(Engine):
     def docker_archive(self, layer):
         """As `docker save` has it, made by hand: no other engine is needed."""
         digest = run("sha256sum", layer).stdout.split()[0]
-        config = {"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "3600"]},
+        config = {"architecture": "amd64", "os": "linux",
+                  "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "3600"]},
                   "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}
         manifest = [{"Config": "config.json", "RepoTags": ["bb:1"], "Layers": ["layer.tar"]}]
         (self.dir / "config.json").write_text(json.dumps(config))
@@ -304,11 +313,14 @@ class Containerd(Engine):
                 return int(line.split()[1])
         raise AssertionError(f"no task {name}")
 
+    def clear(self):
+        for name in self("container", "ls", "-q").stdout.split():
+            self("task", "rm", "-f", name, check=False)
+            self("container", "rm", name, check=False)
+
     def close(self):
         if self.process:
-            for name in self("container", "ls", "-q").stdout.split():
-                self("task", "rm", "-f", name, check=False)
-                self("container", "rm", name, check=False)
+            self.clear()
             self.kill(signal.SIGTERM)
         self.cgroups.remove()
 
@@ -334,6 +346,20 @@ class EngineTest(NodeTest):
             listed = self.node.json("list", "workloads")["workloads"]
             return not self.node.links() and all(w["state"] == "DECLARED" for w in listed)
         until(nothing, what)
+
+    def clear(self, engine, *prepared):
+        """Whatever the test did: all run again, and no container and no declaration is left.
+        `prepared`: whose namespace was there first, and stays until it is detached."""
+        if self.node.daemon is None:
+            self.node.start()
+        if isinstance(engine, Engine) and engine.process is None:
+            engine.start()
+        engine.clear()
+        for name in prepared:
+            self.node.ctl("detach", name)
+        self.until_left()
+        for workload in self.node.json("list", "workloads")["workloads"]:
+            self.node.ctl("delete", workload["id"])
 
     @staticmethod
     def resolv_conf(text):

@@ -29,16 +29,7 @@ class CtrTest(EngineTest):
         self.vip = self.node.vip("db")
 
     def tearDown(self):
-        if self.node.daemon is None:
-            self.node.start()
-        if self.ctr.process is None:
-            self.ctr.start()
-        for name in self.ctr("container", "ls", "-q").stdout.split():
-            self.ctr("task", "rm", "-f", name, check=False)
-            self.ctr("container", "rm", name, check=False)
-        for number in (1, 2):  # namespaces of `prepare` stay
-            self.node.ctl("detach", f"{ID}{number}")
-        self.until_left()
+        self.clear(self.ctr, f"{ID}1", f"{ID}2")
         super().tearDown()
 
     def get(self, number, *options):

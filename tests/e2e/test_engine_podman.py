@@ -40,14 +40,7 @@ class PodmanTest(EngineTest):
         self.node.apply(workloads(DB, WORKER, STRANGER))
 
     def tearDown(self):
-        if self.node.daemon is None:
-            self.node.start()
-        self.podman("rm", "-fa", "-t", "0")
-        for name in ("db", "worker"):
-            self.node.ctl("detach", name)
-        self.until_left()
-        for workload in self.node.json("list", "workloads")["workloads"]:
-            self.node.ctl("delete", workload["id"])
+        self.clear(self.podman, "db", "worker")
         super().tearDown()
 
     def start(self, name, network="mesh", options=DNS):

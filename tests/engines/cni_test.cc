@@ -137,6 +137,10 @@ TEST(CniTest, IdsThatAreGivenCountInOrder) {
   environment["CNI_ARGS"] = "MESHD_UUID=by-args";
   launch = launch_of(parse_call(environment).value(), mesh, "");
   EXPECT_EQ(launch.labels.at("mesh.id"), "by-args");
+  // A variable that a script has left empty says nothing, and takes nothing away.
+  environment["CNI_ARGS"] = "MESHD_UUID=";
+  launch = launch_of(parse_call(environment).value(), mesh, "");
+  EXPECT_EQ(launch.labels.at("mesh.id"), "by-environment");
 }
 
 TEST(CniTest, EnvironmentsThatAreWrong) {
@@ -186,7 +190,7 @@ TEST(CniTest, AttachmentsOfANetworkHaveItsKey) {
 TEST(CniTest, ResultHasMacAndOneInterface) {
   const auto call = parse_call(podman()).value();
   const auto mesh = parse_network(network("1.0.0"), {}).value();
-  EXPECT_EQ(render_result(call, mesh, reply()),
+  EXPECT_EQ(render_result(call, mesh, true, reply()),
             R"({"cniVersion":"1.0.0","interfaces":[{"name":"mesh5"},)"
             R"({"name":"eth0","mac":"02:00:0a:d5:00:05",)"
             R"("sandbox":"/run/netns/netns-1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed"}],)"
@@ -199,11 +203,12 @@ TEST(CniTest, ResultHasMacAndOneInterface) {
 TEST(CniTest, OldVersionsSayTheFamily) {
   const auto call = parse_call(podman()).value();
   for (const auto* version : {"0.3.1", "0.4.0"}) {
-    const auto text = render_result(call, parse_network(network(version), {}).value(), reply());
+    const auto text =
+        render_result(call, parse_network(network(version), {}).value(), true, reply());
     EXPECT_THAT(text, HasSubstr(R"({"version":"4","interface":1,"address":"10.213.0.5/32")"));
     EXPECT_THAT(text, HasSubstr(R"({"version":"6","interface":1,"address":"fd00::5/128")"));
   }
-  const auto text = render_result(call, parse_network(network("1.1.0"), {}).value(), reply());
+  const auto text = render_result(call, parse_network(network("1.1.0"), {}).value(), true, reply());
   EXPECT_THAT(text, Not(HasSubstr(R"("version":"4")")));
 }
 
@@ -216,22 +221,25 @@ TEST(CniTest, BehindOthersWhatTheyDidStands) {
   const auto mesh = parse_network(chained, {}).value();
   auto second = reply();
   second.set_ifname("mesh0");
-  const auto text = render_result(call, mesh, second);
+  const auto text = render_result(call, mesh, false, second);
   EXPECT_THAT(text, HasSubstr(R"("address":"10.88.0.2/16")"));
   EXPECT_THAT(text, HasSubstr(R"({"interface":4,"address":"10.213.0.5/32")"));
   EXPECT_THAT(text, HasSubstr(R"("routes":[{"dst":"0.0.0.0/0"}])"));
   EXPECT_THAT(text, Not(HasSubstr("192.0.2.53")));
-  EXPECT_TRUE(names_attachment(read_json(text).value()));
+  EXPECT_EQ(attached_ifname(read_json(text).value()), "mesh0");
   // Nobody declared it: all is as it was.
-  const auto left = read_json(render_result(call, mesh, std::nullopt)).value();
+  const auto left = read_json(render_result(call, mesh, true, std::nullopt)).value();
   EXPECT_EQ(render(left), render(*mesh.previous));
-  EXPECT_FALSE(names_attachment(left));
+  EXPECT_EQ(attached_ifname(left), "");
+  const auto others =
+      read_json(R"({"interfaces":[{"name":"meshbr0"},{"name":"eth0","sandbox":"/n"}]})").value();
+  EXPECT_EQ(attached_ifname(others), "");
 }
 
 TEST(CniTest, AloneAndUndeclaredThereIsNoInterface) {
   const auto call = parse_call(podman()).value();
   const auto mesh = parse_network(network("1.0.0"), {}).value();
-  EXPECT_EQ(render_result(call, mesh, std::nullopt),
+  EXPECT_EQ(render_result(call, mesh, true, std::nullopt),
             R"({"cniVersion":"1.0.0","interfaces":[],"ips":[],"dns":{}})");
 }
 

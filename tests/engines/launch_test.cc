@@ -73,6 +73,12 @@ TEST(LaunchTest, ADeclarationIsOfWhoeverLaunches) {
   EXPECT_EQ(decision.workflow, "wf1");
 }
 
+TEST(LaunchTest, WhoSaysNothingWithALabelOfOursIsNotLeftAlone) {
+  for (const auto* key : {"mesh.id", "mesh.declaration"}) {
+    EXPECT_THAT(decide({{{key, ""}}, {"web"}}, noted({})).error().what, HasSubstr(key));
+  }
+}
+
 TEST(LaunchTest, ADeclarationWithoutAnythingThatCanBeAnIdIsRefused) {
   const auto decision = decide({{{"mesh.declaration", "name: db"}}, {"My_App"}}, noted({}));
   EXPECT_THAT(decision.error().what, HasSubstr("give mesh.id"));
