@@ -47,11 +47,14 @@ Result<std::set<std::string>> read_names(int dir, const std::string& path) {
   if (!stream) return fail_errno("read " + path, errno);
   [[maybe_unused]] const int now_the_streams = again.release();
   std::set<std::string> names;
-  while (const auto* const entry = readdir(stream.get())) {
+  while (true) {
+    errno = 0;
+    const auto* const entry = readdir(stream.get());
+    if (entry == nullptr && errno != 0) return fail_errno("read " + path, errno);
+    if (entry == nullptr) return names;
     const std::string_view name = entry->d_name;
     if (name != "." && name != "..") names.emplace(name);
   }
-  return names;
 }
 
 }  // namespace
@@ -80,6 +83,7 @@ Status EngineNotes::write_rules(Undeclared undeclared, bool in_cluster) const {
 }
 
 Status EngineNotes::follow(const decltype(policy::World::workloads)& workloads) {
+  bool added = false;
   auto noted = noted_.begin();
   auto wanted = workloads.begin();
   while (noted != noted_.end() || wanted != workloads.end()) {
@@ -93,9 +97,15 @@ Status EngineNotes::follow(const decltype(policy::World::workloads)& workloads) 
     if (noted == noted_.end() || wanted->first < *noted) {
       CHECK_OK(add(wanted->first));
       noted = noted_.insert(noted, wanted->first);
+      added = true;
     }
     ++noted;
     ++wanted;
+  }
+  // As lasting as the declaration itself: a container that has one must not start as nobody's
+  // after the power has failed, while the daemon is not there yet.
+  if (added && fsync(declared_.get()) != 0) {
+    return fail_errno(fmt::format("write {}/declared", path_), errno);
   }
   return {};
 }
