@@ -104,7 +104,7 @@ constexpr std::array<CommandHelp, 17> kCommands = {{
      "say what is wrong with the node",
      "The problems of `status`, each with its mend where one is known: also others'\n"
      "firewalls that drop the mesh's packets, such as Docker's. Exit code 1 when there\n"
-     "is any.",
+     "is any. Notes say what meshd does not see to on this node.",
      {},
      "meshctl doctor"},
     {"watch", "", "print events as they happen",

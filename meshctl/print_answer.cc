@@ -166,8 +166,11 @@ std::string render_findings(const pb::StatusReply& reply, const Style& style) {
     out += fmt::format("{}: {}\n", paint(printable(problem.subject()), Paint::kRed, style),
                        printable(problem.detail()));
   }
-  if (!out.empty()) return out;
-  return reply.healthy() ? "nothing is wrong\n" : "not healthy: what is stored is not in force\n";
+  if (out.empty()) {
+    out = reply.healthy() ? "nothing is wrong\n" : "not healthy: what is stored is not in force\n";
+  }
+  for (const auto& limit : reply.limits()) out += fmt::format("note: {}\n", printable(limit));
+  return out;
 }
 
 std::string render_text(const pb::Event& event, const Style& style) {

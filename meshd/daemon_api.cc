@@ -266,6 +266,7 @@ pb::StatusReply Daemon::status_reply() const {
   for (const auto& [id, problems] : problems_of(*node_)) {
     for (const auto& problem : problems) add(id, problem);
   }
+  for (auto& limit : limits_of(node_->world())) answer.add_limits(std::move(limit));
   answer.set_node(config_.node_name);
   answer.set_version(std::string(kVersion));
   answer.set_zone(settings_.zone);

@@ -181,6 +181,27 @@ void add_upstreams(const std::vector<dns::UpstreamState>& states, pb::StatusRepl
   }
 }
 
+std::vector<std::string> limits_of(const World& world) {
+  constexpr std::size_t kMaxNamed = 5;
+  std::vector<std::string> limits;
+  std::size_t beside = 0;
+  std::string names;
+  for (const auto& [id, workload] : world.workloads) {
+    if (!workload.attachment || workload.attachment->default_route) continue;
+    if (++beside <= kMaxNamed) names += fmt::format("{}{}", beside > 1 ? ", " : "", id);
+  }
+  if (beside > kMaxNamed) names += fmt::format(" and {} more", beside - kMaxNamed);
+  if (beside > 0) {
+    limits.push_back("what passes interfaces that engines have given is not controlled: " + names);
+  }
+  if (world.settings.in_cluster) {
+    limits.emplace_back(
+        "packets to other nodes are not encrypted: the network between them must be trusted, or "
+        "encrypted beneath");
+  }
+  return limits;
+}
+
 pb::Change change_message(const policy::Change& change) {
   pb::Change message;
   static_assert(same_kinds());

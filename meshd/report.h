@@ -40,6 +40,9 @@ using Problems = std::map<std::string, std::vector<std::string>>;  // by workloa
 // Whom the resolver asks, and the problem with one that would only ask back.
 void add_upstreams(const std::vector<dns::UpstreamState>& states, mesh::v1::StatusReply& reply);
 
+// What no rule of ours sees to on this node as it is now, one line each.
+[[nodiscard]] std::vector<std::string> limits_of(const policy::World& world);
+
 [[nodiscard]] mesh::v1::Change change_message(const policy::Change& change);
 [[nodiscard]] mesh::v1::WorkloadState::Value state_of(const policy::Workload& workload);
 

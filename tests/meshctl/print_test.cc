@@ -239,6 +239,18 @@ TEST(AnswerTest, StatusOfAControllerIsThatOfNoNode) {
             "workloads    0 declared, 0 attached\n");
 }
 
+TEST(AnswerTest, FindingsAreProblemsAndThenWhatNobodySeesTo) {
+  pb::StatusReply reply;
+  EXPECT_EQ(render_findings(reply, {}), "not healthy: what is stored is not in force\n");
+  reply.set_healthy(true);
+  EXPECT_EQ(render_findings(reply, {}), "nothing is wrong\n");
+  reply.add_limits("a is b\n");
+  EXPECT_EQ(render_findings(reply, {}), "nothing is wrong\nnote: a is b?\n");
+  reply.add_problems()->set_subject("dns");
+  reply.mutable_problems(0)->set_detail("away");
+  EXPECT_EQ(render_findings(reply, {}), "dns: away\nnote: a is b?\n");
+}
+
 TEST(AnswerTest, AnEventIsOneLine) {
   const auto event = from_json<pb::Event>(R"({"kind":"REFUSED_FLOW","time":"2025-01-02T03:04:05Z",
       "id":"worker","peer":"db","detail":"tcp/5432\nforged","missing":"peers: [{name: db}]"})");

@@ -1,6 +1,7 @@
 // The world as the local API shows it.
 #include "meshd/report.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -19,6 +20,7 @@ using policy::ElementBuilder;
 using policy::PolicyWorld;
 using policy::SetId;
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
 
 class ReportTest : public testing::Test {
@@ -252,6 +254,23 @@ TEST_F(ReportTest, WorkloadsShowDeclarationStateAndProblems) {
   EXPECT_EQ(info.state(), pb::WorkloadState::ATTACHED);
   EXPECT_EQ(info.attachment().host_ifname(), "m1");
   EXPECT_THAT(info.problems(), ElementsAre("80/tcp listens on 127.0.0.1 only"));
+}
+
+TEST_F(ReportTest, LimitsAreWhatNoRuleSeesTo) {
+  policy::World world;
+  EXPECT_THAT(limits_of(world), IsEmpty());
+  const auto put = [&world](const std::string& id, bool default_route) {
+    auto& attachment = world.workloads[id].attachment.emplace();
+    attachment.default_route = default_route;
+  };
+  put("own", true);
+  put("a1", false);
+  const std::string what = "what passes interfaces that engines have given is not controlled: ";
+  EXPECT_THAT(limits_of(world), ElementsAre(what + "a1"));
+  for (int i = 2; i <= 7; ++i) put(fmt::format("a{}", i), false);
+  world.settings.in_cluster = true;
+  EXPECT_THAT(limits_of(world),
+              ElementsAre(what + "a1, a2, a3, a4, a5 and 2 more", HasSubstr("are not encrypted")));
 }
 
 TEST_F(ReportTest, AnUpstreamThatLeadsBackIsAProblemAndAnotherThatFailsIsNot) {
