@@ -12,6 +12,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Of 100, as `systemd-analyze security` counts: what the capabilities and the node's own network
 # cost meshd is 26.
 EXPOSURE = 30
+# As systemd.special(7) has it.
+ORDER = {
+    "basic": "Requires=sysinit.target\nWants=sockets.target\nAfter=sysinit.target sockets.target\n",
+    "multi-user": "Requires=basic.target\nAfter=basic.target\n",
+}
+ENGINES = ("docker", "podman")
 # Who says the version, and how.
 VERSIONS = {
     "CMakeLists.txt": r"project\(meshd VERSION ([\d.]+)",
@@ -39,17 +45,32 @@ def stage(units, root):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("#!/bin/sh\n", encoding="utf-8")
             path.chmod(0o755)
-    # What a node has anyway; without them the order of start cannot be read.
+    # What a node has anyway, in its order; and engines that are called by a socket.
     for target in ("sysinit", "basic", "shutdown", "network", "network-online", "multi-user",
                    "sockets"):
-        (folder / f"{target}.target").write_text("[Unit]\nDescription=x\n", encoding="utf-8")
+        more = ORDER.get(target, "")
+        (folder / f"{target}.target").write_text(f"[Unit]\nDescription=x\n{more}",
+                                                 encoding="utf-8")
+    for engine in ENGINES:
+        (folder / f"{engine}.service").write_text("[Unit]\nDescription=x\n"
+                                                  "[Service]\nExecStart=/usr/sbin/meshd\n")
+        (folder / f"{engine}.socket").write_text("[Unit]\nDescription=x\n"
+                                                 f"[Socket]\nListenStream=/run/{engine}.sock\n")
+    for target, wanted in (("sockets", [f"{engine}.socket" for engine in ENGINES]),
+                           ("multi-user", [*(unit.name for unit in units if unit.suffix ==
+                                             ".service"), "docker.service"])):
+        wants = folder / f"{target}.target.wants"
+        wants.mkdir()
+        for name in wanted:
+            (wants / name).symlink_to(f"../{name}")
 
 
 def verify(units, root):
-    for unit in units:
-        status, text = run("systemd-analyze", "verify", "--man=no", f"--root={root}", unit.name)
+    # Last the whole start of a node, in which an order that leads in a circle is one.
+    for name in [*(unit.name for unit in units), "multi-user.target"]:
+        status, text = run("systemd-analyze", "verify", "--man=no", f"--root={root}", name)
         if status != 0 or text:
-            yield from (f"{unit.name}: {line}" for line in text.splitlines() or ["not good"])
+            yield from (f"{name}: {line}" for line in text.splitlines() or ["not good"])
 
 
 def exposure(unit, limit):

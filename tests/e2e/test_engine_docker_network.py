@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import select
 import signal
 import socket
 import subprocess
@@ -22,8 +23,9 @@ STRANGER = "{id: stranger, owner: ada, workflow: wf1}"
 PLUGIN = pathlib.Path("/run/docker/plugins/mesh.sock")
 # Docker's own placeholder, which no program may meet.
 DUMMY = "192.0.0.8"
-# What a call may take at most: dockerd alone would wait for 15 s, and three times that for `rm`.
-SOON = 6.0
+# What a call may take at most on a busy machine; dockerd alone would wait for 15 s, and three times
+# that for `rm`.
+SOON = 12.0
 
 
 def workloads(*some):
@@ -100,17 +102,8 @@ class DockerNetworkTest(EngineTest):
         self.docker("network", "create", "-d", "mesh", "--ipam-driver", "mesh", "net")
 
     def tearDown(self):
-        if self.node.daemon is None:
-            self.node.start()
-        if self.docker.process is None:
-            self.docker.start()
-        names = self.docker("ps", "-aq").stdout.split()
-        if names:
-            self.docker("rm", "-f", *names)
+        self.clear(self.docker)
         self.docker("network", "rm", "net")
-        self.until_left()
-        for workload in self.node.json("list", "workloads")["workloads"]:
-            self.node.ctl("delete", workload["id"])
         super().tearDown()
 
     def start(self, name, *command, options=()):
@@ -246,7 +239,7 @@ class DockerNetworkTest(EngineTest):
             self.assertIn("does not answer in time", said)
             begun = time.monotonic()
             self.docker("rm", "-f", "db")
-            self.assertLess(time.monotonic() - begun, 2 * SOON)
+            self.assertLess(time.monotonic() - begun, SOON)
         finally:
             self.node.daemon.send_signal(signal.SIGCONT)
         self.assertIn("eth0", self.say("worker", "cat /proc/net/dev"))
@@ -269,7 +262,8 @@ class DockerNetworkTest(EngineTest):
             listening.listen()
             worker = self.docker.begin("run", "--rm", "--network", "net", "--name", "worker",
                                        "bb:1", "sh", "-c", GET)
-            time.sleep(1)
+            called, _, _ = select.select([listening], [], [], PATIENCE)
+            self.assertTrue(called, "dockerd calls the driver")
             self.assertIsNone(worker.poll())
             self.driver.start(listening)
             self.assertEqual(worker.communicate(timeout=PATIENCE), ("answered\n", ""))

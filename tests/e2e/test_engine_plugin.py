@@ -141,7 +141,8 @@ class PluginTest(EngineTest):
             answer = self.call("ADD", f"{ID}1")
             self.assertEqual(answer["code"], 11)
             self.assertIn("does not answer in time", answer["msg"])
-            self.assertLess(self.took, 5)
+            # Its own limit is 4 s, and the machine may be busy.
+            self.assertLess(self.took, 10)
         finally:
             self.node.daemon.send_signal(signal.SIGCONT)
 

@@ -1,7 +1,6 @@
 """A machine for tests of the packages: Debian's own systemd, booted by systemd-nspawn over a tree
 that debootstrap made, in which packages are installed as people do. What happens to its files is
 in memory, and gone with it. Runs inside namespaces of its own (see CMakeLists.txt)."""
-import contextlib
 import json
 import os
 import pathlib
@@ -63,10 +62,12 @@ class Machine:
         run("mount", "-t", "overlay", "-o", f"lowerdir={TREE},{layers}", "overlay", self.root)
         if prepare:
             prepare(self.root)
-        self.cgroups = list(cgroups())
+        self.cgroups, self.process = list(cgroups()), None
+        self.agents, self.facts = {}, {}
+
+    def boot(self):
         for folder in self.cgroups:
             folder.mkdir()
-        self.agents, self.facts = {}, {}
         with open(self.root.parent / "console", "w", encoding="utf-8") as console:
             self.process = subprocess.Popen(
                 ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network",
@@ -148,11 +149,10 @@ class Machine:
     def close(self):
         for agent in self.agents.values():
             agent.stop()
-        self.process.kill()
-        self.process.wait()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
         # It was a whole system: what it left running goes now, and its folders then.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(self.leader), signal.SIGKILL)
         for folder in self.cgroups:
             until(lambda: tidy(folder), f"{folder} is empty")
 
@@ -160,6 +160,9 @@ class Machine:
 def tidy(folder):
     for path, _, _ in os.walk(folder, topdown=False):
         try:
+            for pid in pathlib.Path(path, "cgroup.procs").read_text(encoding="utf-8").split():
+                if pid != "0":  # of one that ends just now; to kill(2) it is ourselves
+                    os.kill(int(pid), signal.SIGKILL)
             os.rmdir(path)
         except OSError:
             return False  # somebody is about to end
@@ -174,10 +177,9 @@ class MachineTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.machine = Machine(cls.prepare)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.machine.close()
+        # Also of a machine that does not boot: its folders are the host's.
+        cls.addClassCleanup(cls.machine.close)
+        cls.machine.boot()
 
     def run(self, result=None):
         """Of a test that fails the machine's own word is worth most."""

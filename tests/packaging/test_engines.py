@@ -147,13 +147,24 @@ class RemovalTest(MachineTest):
     def greeted(self):
         return self.machine.run("python3", "-c", GREET).stdout
 
+    def started(self):
+        return [self.machine.unit(f"mesh-docker.{kind}", "ActiveEnterTimestampMonotonic")
+                for kind in ("socket", "service")]
+
     def test_dockers_driver_is_started_by_whom_wants_it_and_ends_with_the_package(self):
         self.machine.install(*map(package, ("meshd", "meshd-engines")))
         self.machine.run("systemctl", "enable", "--now", "mesh-docker.socket")
         self.assertIn('"NetworkDriver"', self.greeted())
+        socket, driver = self.started()
+        self.machine.install(package("meshd-engines"), option="--reinstall")
+        self.assertEqual(self.started()[0], socket, "the socket stays through an upgrade")
+        self.assertNotEqual(self.started()[1], driver, "the driver is another one")
+        self.assertIn('"NetworkDriver"', self.greeted())
         self.machine.remove("meshd-engines", "meshd", purge=True)
         for unit in ("mesh-docker.socket", "mesh-docker.service"):
             self.assertFalse(self.machine.active(unit), unit)
+        # dockerd would go on calling there.
+        self.assertEqual(self.machine.run("find", "/run", "-name", "mesh.sock").stdout, "")
 
     def test_removal_warns_where_docker_still_names_it(self):
         self.machine.install(package("meshd-engines"))
@@ -163,8 +174,8 @@ class RemovalTest(MachineTest):
                          "/etc/docker/daemon.json")
         done = self.machine.remove("meshd-engines", purge=True)
         self.assertIn("/etc/docker/daemon.json still names", done.stdout + done.stderr)
-        left = self.machine.run("find", "/usr", "/etc", "/var/lib", "-xdev", "(", "-name",
-                                "mesh-*", "-o", "-path", "*meshd*", ")", "-not", "-path",
+        left = self.machine.run("find", "/usr", "/etc", "/var/lib", "/run", "-xdev", "(", "-name",
+                                "mesh[-.]*", "-o", "-path", "*meshd*", ")", "-not", "-path",
                                 "/var/lib/dpkg/*").stdout
         self.assertEqual(left, "")
 
