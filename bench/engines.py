@@ -81,9 +81,8 @@ class CtrWays:
 
     def __init__(self, node):
         self.engine = real.Containerd(node)
-        os.symlink(CNI / "bridge", "/opt/cni/bin/bridge")
-        for plugin in ("portmap", "firewall", "tuning", "host-local"):
-            os.symlink(CNI / plugin, f"/opt/cni/bin/{plugin}")
+        for plugin in BEHIND_BRIDGE:  # the bridge itself is there
+            os.symlink(CNI / plugin["type"], f"/opt/cni/bin/{plugin['type']}")
         self.ways = {"own bridge": [bridge("ctr9", "10.95.0.0/16"), *BEHIND_BRIDGE],
                      "mesh-cni": [{"type": "mesh-cni", "run_dir": "/run/meshd",
                                    "state_dir": "/run/state"}]}
