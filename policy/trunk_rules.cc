@@ -107,7 +107,7 @@ std::vector<Rule> trunk_forward(const Settings& settings) {
 // from this node, which may speak for all of its containers.
 std::vector<Rule> others_forward(const Settings& settings) {
   std::vector<Rule> rules;
-  if (!settings.in_cluster) return rules;
+  if (!settings.in_cluster || !settings.tunnel) return rules;
   for (const V& v : kBoth) {
     rules.push_back({is(kL4proto, kUdpNumber), is(kDestPort, kTunnelPort),
                      is(kTunnelNumber, policy::kTunnelNumber), in({v.dest}, v.name(SetId::kNever4)),

@@ -1,6 +1,7 @@
 // The node's part of the topology, in a network namespace that is the node.
 #include "meshd/topology.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>

@@ -72,7 +72,9 @@ class BaseTableTest : public testing::TestWithParam<bool> {
     return kinds;
   }
 
-  Table table_ = base_table(in_cluster(GetParam()), {});
+  // Of a node that did not forward before, which has a use for all of its chains.
+  Table table_ = base_table(in_cluster(GetParam()),
+                            {.forwarding4_was_off = true, .forwarding6_was_off = true});
   std::map<std::string, const Chain*> by_name_;
 };
 
