@@ -22,7 +22,6 @@ void read_all(std::string_view text) {
   static_cast<void>(parse_rules(text));
   if (const auto state = parse_state(text)) expect(!state->id.empty() && state->pid >= 0);
   static_cast<void>(parse_image_labels(text));
-  static_cast<void>(has_own_dns(text));
   static_cast<void>(parse_manifest_annotations(text));
   if (const auto image = parse_store_image(text, "x1")) expect(!image->contains('/'));
   const auto json = read_json(text);
