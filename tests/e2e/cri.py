@@ -29,7 +29,12 @@ def message(*fields):
 
 
 def fields_of(data):
-    """{number: the last value}; numbers of fixed size are in none of the answers."""
+    """{number: the last value}."""
+    return dict(all_fields(data))
+
+
+def all_fields(data):
+    """(number, value); numbers of fixed size are in none of the answers."""
     def take_varint():
         nonlocal at
         value = shift = 0
@@ -40,22 +45,21 @@ def fields_of(data):
             shift += 7
             if byte < 128:
                 return value
-    found, at = {}, 0
+    at = 0
     while at < len(data):
         key = take_varint()
         value = take_varint()
         if key & 7 == 2:
             value, at = data[at:at + value], at + value
-        found[key >> 3] = value
-    return found
+        yield key >> 3, value
 
 
 class Pod:
-    def __init__(self, cri, name, annotations, dns):
-        self.cri = cri
+    def __init__(self, cri, name, annotations, dns, attempt):
+        self.cri, self.attempt = cri, attempt
         servers, searches = dns
         self.config = message(
-            (1, message((1, name), (2, f"uid-{name}"), (3, "default"))), (2, name),
+            (1, message((1, name), (2, f"uid-{name}"), (3, "default"), (4, attempt))), (2, name),
             (4, message(*((1, server) for server in servers), *((2, text) for text in searches))),
             (7, annotations), (8, message((1, f"{cri.engine.cgroups.name}/{name}"))))
         self.id = cri.call("RunPodSandbox", message((1, self.config)))[1].decode()
@@ -65,8 +69,13 @@ class Pod:
         status = fields_of(self.cri.call("PodSandboxStatus", message((1, self.id)))[1])
         return fields_of(status[5])[1].decode()
 
+    def is_ready(self):
+        status = fields_of(self.cri.call("PodSandboxStatus", message((1, self.id)))[1])
+        return status.get(3, 0) == 0  # SANDBOX_READY
+
     def start(self, name, *command):
-        config = message((1, message((1, name))), (2, message((1, "docker.io/library/bb:1"))),
+        config = message((1, message((1, name), (2, self.attempt))),
+                         (2, message((1, "docker.io/library/bb:1"))),
                          *((3, word) for word in command))
         container = self.cri.call(
             "CreateContainer", message((1, self.id), (2, config), (3, self.config)))[1].decode()
@@ -75,10 +84,6 @@ class Pod:
 
     def stop(self):
         self.cri.call("StopPodSandbox", message((1, self.id)))
-
-    def remove(self):
-        self.stop()
-        self.cri.call("RemovePodSandbox", message((1, self.id)))
 
 
 class Cri:
@@ -92,12 +97,28 @@ class Cri:
         self.channel = grpc.insecure_channel(f"unix://{self.engine.address}")
 
     def call(self, method, request):
-        answer = self.channel.unary_unary(SERVICE + method)(request, timeout=self.patience,
-                                                            wait_for_ready=True)
-        return fields_of(answer)
+        return fields_of(self.answer(method, request))
 
-    def pod(self, name, annotations, dns=((), ())):
-        return Pod(self, name, annotations, dns)
+    def answer(self, method, request):
+        return self.channel.unary_unary(SERVICE + method)(request, timeout=self.patience,
+                                                          wait_for_ready=True)
+
+    def remove(self, pod):
+        for method in ("StopPodSandbox", "RemovePodSandbox"):
+            self.call(method, message((1, pod)))
+
+    def remove_all(self):
+        """As a kubelet does with what it does not know."""
+        for number, pod in all_fields(self.answer("ListPodSandbox", b"")):
+            if number == 1:
+                self.remove(fields_of(pod)[1].decode())
+
+    def pod(self, name, annotations, dns=((), ()), attempt=0):
+        return Pod(self, name, annotations, dns, attempt)
+
+    def exited(self, container):
+        status = fields_of(self.call("ContainerStatus", message((1, container)))[1])
+        return status.get(3, 0) == 2  # CONTAINER_EXITED
 
     def execute(self, container, *command):
         answer = self.call("ExecSync", message((1, container), *((2, word) for word in command),

@@ -1,5 +1,6 @@
 """Real container engines beside a node's daemon: from Debian's packages, each with directories and
 sockets of its own. Runs inside namespaces of its own (see CMakeLists.txt)."""
+import concurrent.futures
 import contextlib
 import glob
 import json
@@ -15,6 +16,31 @@ from node import BUILD, NodeTest, run, until
 BUSYBOX = "/bin/busybox"  # busybox-static: an image needs nothing else
 # What an engine needs to start a container on a busy machine.
 PATIENCE = 120.0
+
+# What containers do: one serves a file, another gets it.
+SERVE = ("/bin/httpd", "-f", "-p", "8080", "-h", "/www")
+GET = "wget -qO- http://db:8080/"
+
+
+def ask(host, port=8080):
+    """Tells refused (1) from silent: nc waits for 5 s and says nothing then."""
+    return f"nc -w 5 {host} {port} </dev/null >/dev/null 2>&1; echo $?"
+
+
+def declare(identity, rest=""):
+    return f"{{id: {identity}, owner: ada, workflow: wf1{rest}}}"
+
+
+def db(identity="db"):
+    return declare(identity, ", name: db, serves: [{port: 8080}]")
+
+
+def worker(identity="worker"):
+    return declare(identity, ", peers: [{name: db}]")
+
+
+def workloads(*some):
+    return "workloads: [" + ", ".join(some) + "]"
 
 
 def need(program, package):
@@ -207,10 +233,10 @@ class Podman:
                               "--state-dir", str(self.node.state_dir)], "timeout": 6},
             "when": {"annotations": {r"^mesh\.(id|declaration)$": ".*"}}, "stages": [stage]}))
 
-    def network(self, name, version, before=(), **more):
+    def network(self, name, version, before=(), after=(), **more):
         (self.networks / f"{name}.conflist").write_text(json.dumps({
             "cniVersion": version, "name": name,
-            "plugins": [*before, plugin(self.node, **more)]}))
+            "plugins": [*before, plugin(self.node, **more), *after]}))
 
     def argv(self, *argv):
         return ["podman", "--root", self.dir / "root", "--runroot", self.dir / "runroot", "--tmpdir",
@@ -307,8 +333,8 @@ class Containerd(Engine):
         return self("run", "--cgroup", f"{self.cgroups.name}/{name}", *options,
                     "docker.io/library/bb:1", name, *command, check=check)
 
-    def pid(self, name):
-        for line in self("task", "ls").stdout.splitlines()[1:]:
+    def pid(self, name, namespace="default"):
+        for line in self("-n", namespace, "task", "ls").stdout.splitlines()[1:]:
             if line.split()[0] == name:
                 return int(line.split()[1])
         raise AssertionError(f"no task {name}")
@@ -360,6 +386,14 @@ class EngineTest(NodeTest):
         self.until_left()
         for workload in self.node.json("list", "workloads")["workloads"]:
             self.node.ctl("delete", workload["id"])
+
+    def fifty(self, get, provider="db"):
+        """Workers whom an engine starts, ten at a time."""
+        names = [f"many-{i}" for i in range(50)]
+        self.node.apply(workloads(*map(worker, names)))
+        self.node.ready(provider)
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            self.assertEqual(list(pool.map(get, names)), ["answered\n"] * len(names))
 
     @staticmethod
     def resolv_conf(text):

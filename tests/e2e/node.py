@@ -131,6 +131,13 @@ class Node:
         self.outside = Agent("outside", ["ip", "netns", "exec", "outside"])
         self.node = Agent("node", [])
 
+    ASKED = pathlib.Path("/run/test/asked")
+
+    def upstream(self):
+        """The resolver outside, which writes down what it is asked."""
+        return subprocess.Popen(["ip", "netns", "exec", "outside", *PYTHON,
+                                 AGENT.with_name("upstream.py"), self.ASKED])
+
     # --- the daemon ---
 
     def start(self, store=None):

@@ -3,17 +3,10 @@ import signal
 import unittest
 
 from cluster import ClusterTest
-from engines import Containerd, Docker, Podman
+from engines import SERVE, Containerd, Docker, Podman, ask, db, declare, worker
 from node import until
 
-SERVE = ("httpd", "-f", "-p", "8080", "-h", "/www")
-WORKLOADS = """
-- {id: db-1, owner: ada, workflow: wf1, name: db, serves: [{port: 8080}]}
-- {id: worker-1, owner: ada, workflow: wf1, peers: [{name: db}]}
-- {id: other-1, owner: ada, workflow: wf1}
-"""
-# Refused is not silent: nc waits for 5 s and says nothing then.
-ASK = "nc -w 5 {vip} 8080 </dev/null >/dev/null 2>&1; echo $?"
+WORKLOADS = "".join(f"- {text}\n" for text in (db("db-1"), worker("worker-1"), declare("other-1")))
 
 
 class EnginesOfAClusterTest(ClusterTest):
@@ -65,7 +58,7 @@ class EnginesOfAClusterTest(ClusterTest):
         self.n3.ctl("prepare", "other-1")
         done = self.ctr.run("other-1", "/bin/sh", "-c",
                             "nslookup db.wf1.wf.mesh.internal 169.254.1.1 >/dev/null; echo $?; "
-                            + ASK.format(vip=self.vip()),
+                            + ask(self.vip()),
                             options=("--rm", "--with-ns", "network:/run/netns/other-1"))
         self.assertEqual(done.stdout.split(), ["1", "1"], done.stderr)
 
@@ -74,8 +67,7 @@ class EnginesOfAClusterTest(ClusterTest):
         self.docker("rm", "-f", "db")
         until(lambda: not self.cluster.placed(), "it has left")
         self.n3.ctl("prepare", "db-1")
-        self.ctr.run("db-1", "/bin/httpd", "-p", "8080", "-h", "/www", "-f",
-                     options=("-d", "--with-ns", "network:/run/netns/db-1"))
+        self.ctr.run("db-1", *SERVE, options=("-d", "--with-ns", "network:/run/netns/db-1"))
         try:
             self.n3.ctl("wait", "db-1", "--timeout", "20s")
             self.assertEqual(self.vip(), vip)

@@ -1,19 +1,15 @@
 """containerd as a kubelet drives it: pods by CRI, whose network is a CNI list."""
-import concurrent.futures
+import os
 import signal
 import unittest
 
 import grpc
 
 from cri import Cri
-from engines import PATIENCE, Containerd, EngineTest
+from engines import PATIENCE, SERVE, Containerd, EngineTest, ask, db, declare, worker, workloads
+from node import until
 
-SERVE = ("/bin/httpd", "-f", "-p", "8080", "-h", "/www")
-WORKLOADS = """workloads:
-- {id: db-0, owner: ada, workflow: wf1, name: db, serves: [{port: 8080}]}
-- {id: worker-0, owner: ada, workflow: wf1, peers: [{name: db}]}
-- {id: other-0, owner: ada, workflow: wf1}
-"""
+WORKLOADS = workloads(db("db-0"), worker("worker-0"), declare("other-0"))
 DNS = (("169.254.1.1",), ("wf1.wf.mesh.internal",))
 
 
@@ -32,25 +28,32 @@ class CriTest(EngineTest):
 
     def setUp(self):
         self.node.apply(WORKLOADS)
-        self.pods = []
 
     def tearDown(self):
         if self.node.daemon is None:
             self.node.start()
-        for pod in self.pods:
-            pod.remove()
+        self.cri.remove_all()
         self.until_left()
         super().tearDown()
 
-    def pod(self, name, annotations=None):
-        self.pods.append(self.cri.pod(name, {"mesh.id": name} if annotations is None
-                                      else annotations, DNS))
-        return self.pods[-1]
+    def pod(self, name, annotations=None, attempt=0):
+        return self.cri.pod(name, {"mesh.id": name} if annotations is None else annotations, DNS,
+                            attempt)
+
+    def say(self, pod, script):
+        container = pod.start("main", "/bin/sleep", "600")
+        return self.cri.execute(container, "/bin/sh", "-c", script)
 
     def get(self, pod, name="db"):
-        container = pod.start("main", "/bin/sleep", "600")
-        return self.cri.execute(container, "/bin/sh", "-c",
-                                f"timeout 5 wget -qO- http://{name}:8080/")
+        return self.say(pod, f"timeout 5 wget -qO- http://{name}:8080/")
+
+    def list_with(self, *after):
+        """The network's list is another one; containerd reads it when it starts."""
+        self.engine.kill(signal.SIGTERM)
+        self.engine.network("mesh", "1.0.0", after,
+                            capabilities={"io.kubernetes.cri.pod-annotations": True})
+        self.engine.start()
+        self.cri.connect()
 
     def test_peer_by_name(self):
         self.pod("db-0").start("main", *SERVE)
@@ -59,6 +62,14 @@ class CriTest(EngineTest):
         self.assertEqual((code, said), (0, "answered\n"), trouble)
         code, said, _ = self.get(self.pod("other-0"))
         self.assertNotEqual(code, 0, "it declared no peer")
+
+    def test_refused_at_once(self):
+        pod = self.pod("db-0")
+        pod.start("main", *SERVE)
+        self.node.ready("db-0")
+        said = self.say(self.pod("worker-0"), f"{ask('db')}; {ask('db', 8081)}")
+        self.assertEqual(said, (0, "0\n1\n", ""))
+        self.assertEqual(self.say(self.pod("other-0"), ask(pod.address())), (0, "1\n", ""))
 
     def test_the_runtime_learns_the_address(self):
         pod = self.pod("db-0")
@@ -79,6 +90,46 @@ class CriTest(EngineTest):
         pod.stop()
         self.until_left()
 
+    def test_killed_payload_starts_again_in_its_pod(self):
+        pod = self.pod("db-0")
+        first = pod.start("main", *SERVE)
+        attachment = self.attachment("db-0")
+        os.kill(self.engine.pid(first, "k8s.io"), signal.SIGKILL)
+        until(lambda: self.cri.exited(first), "containerd knows that it ended")
+        pod.start("again", *SERVE)
+        self.assertEqual(self.attachment("db-0"), attachment)
+        self.node.ready("db-0")
+        self.assertEqual(self.get(self.pod("worker-0"))[:2], (0, "answered\n"))
+
+    def test_killed_pod_comes_back_as_another(self):
+        """As a kubelet does it: what holds the namespaces is gone, so that all of it is stopped and
+        made anew."""
+        pod = self.pod("db-0")
+        pod.start("main", *SERVE)
+        vip = self.node.vip("db")
+        os.kill(self.engine.pid(pod.id, "k8s.io"), signal.SIGKILL)
+        until(lambda: not pod.is_ready(), "containerd knows that it ended")
+        pod.stop()
+        self.until_left()
+        self.pod("db-0", attempt=1).start("main", *SERVE)
+        self.assertEqual(self.node.vip("db"), vip)
+        self.node.ready("db-0")
+        self.assertEqual(self.get(self.pod("worker-0"))[:2], (0, "answered\n"))
+
+    def test_add_that_fails_starts_nothing(self):
+        """Beside a plugin that does not work: its pod does not run, and what ours did is taken back
+        when the kubelet removes it."""
+        self.list_with({"type": "mesh-broken"})
+        try:
+            with self.assertRaises(grpc.RpcError) as raised:
+                self.pod("db-0")
+            self.assertIn("mesh-broken", raised.exception.details())
+        finally:
+            self.list_with()
+        self.cri.remove_all()
+        self.until_left()
+        self.pod("db-0")
+
     def test_killed_engine_changes_nothing(self):
         self.pod("db-0").start("main", *SERVE)
         self.engine.kill()
@@ -89,12 +140,8 @@ class CriTest(EngineTest):
         self.assertEqual((code, said), (0, "answered\n"), trouble)
 
     def test_fifty_at_once(self):
-        names = [f"many-{i}" for i in range(50)]
-        self.node.apply("workloads: [" + ", ".join(
-            f"{{id: {name}, owner: ada, workflow: wf1}}" for name in names) + "]")
-        with concurrent.futures.ThreadPoolExecutor(10) as pool:
-            addresses = list(pool.map(lambda name: self.pod(name).address(), names))
-        self.assertEqual(len(set(addresses)), len(names))
+        self.pod("db-0").start("main", *SERVE)
+        self.fifty(lambda name: self.get(self.pod(name))[1], "db-0")
 
     def test_daemon_is_away(self):
         self.node.kill(signal.SIGTERM)

@@ -1,16 +1,11 @@
 """containerd by its own `ctr`: a namespace that is there first, and a CNI network."""
-import concurrent.futures
 import os
 import signal
 import unittest
 
-from engines import Containerd, EngineTest
+from engines import SERVE, Containerd, EngineTest, ask, db, declare, worker, workloads
 
-SERVE = ("/bin/httpd", "-f", "-p", "8080", "-h", "/www")
 ID = "zzzzz-dz642-00000000000000"
-DB = f"{{id: {ID}1, owner: ada, workflow: wf1, name: db, serves: [{{port: 8080}}]}}"
-WORKER = f"{{id: {ID}2, owner: ada, workflow: wf1, peers: [{{name: db}}]}}"
-OTHER = f"{{id: {ID}3, owner: ada, workflow: wf1}}"
 
 
 class CtrTest(EngineTest):
@@ -25,7 +20,7 @@ class CtrTest(EngineTest):
         super().tearDownClass()
 
     def setUp(self):
-        self.node.apply(f"workloads: [{DB}, {WORKER}, {OTHER}]")
+        self.node.apply(workloads(db(f"{ID}1"), worker(f"{ID}2"), declare(f"{ID}3")))
         self.vip = self.node.vip("db")
 
     def tearDown(self):
@@ -57,7 +52,7 @@ class CtrTest(EngineTest):
         self.node.ready(f"{ID}1")
         done = self.get(3, "--cni")
         self.assertEqual((done.returncode != 0, done.stdout), (True, ""), "it does not even resolve")
-        done = self.ctr.run(f"{ID}3", "/bin/sh", "-c", f"nc -w 5 {self.vip} 8080 </dev/null; echo $?",
+        done = self.ctr.run(f"{ID}3", "/bin/sh", "-c", ask(self.vip),
                             options=("--rm", "--cni"))
         self.assertEqual(done.stdout, "1\n", "refused, not silent")
 
@@ -85,16 +80,9 @@ class CtrTest(EngineTest):
             self.ctr.network("mesh", "1.0.0")
 
     def test_fifty_at_once(self):
-        names = [f"many-{i}" for i in range(50)]
-        self.node.apply("workloads: [" + ", ".join(
-            f"{{id: {n}, owner: ada, workflow: wf1, peers: [{{name: db}}]}}" for n in names) + "]")
         self.ctr.run(f"{ID}1", *SERVE, options=("-d", "--cni"))
-        self.node.ready(f"{ID}1")
-        with concurrent.futures.ThreadPoolExecutor(10) as pool:
-            said = list(pool.map(lambda name: self.ctr.run(
-                name, "/bin/wget", "-qO-", f"http://{self.vip}:8080/",
-                options=("--rm", "--cni")).stdout, names))
-        self.assertEqual(said, ["answered\n"] * len(names))
+        self.fifty(lambda name: self.ctr.run(name, "/bin/wget", "-qO-", f"http://{self.vip}:8080/",
+                                             options=("--rm", "--cni")).stdout, f"{ID}1")
 
     def test_killed_payload_is_detached(self):
         self.ctr.run(f"{ID}1", *SERVE, options=("-d", "--cni"))

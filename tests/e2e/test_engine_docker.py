@@ -1,26 +1,13 @@
 """Docker as it is, with mesh-runc before its runtime: whoever is declared is in the mesh before its
 first instruction or does not run, and whoever is not is none of our business."""
-import concurrent.futures
 import os
 import signal
 import socket
 import time
 import unittest
 
-from engines import Docker, EngineTest
+from engines import GET, SERVE, Docker, EngineTest, ask, db, declare, worker, workloads
 from node import until
-
-SERVE = ("httpd", "-f", "-p", "8080", "-h", "/www")
-GET = "wget -qO- http://db:8080/"
-# Tells refused from silent: nc waits for 5 s and says nothing then.
-ASK = "nc -w 5 db {port} </dev/null >/dev/null 2>&1; echo $?"
-DB = "{id: db, owner: ada, workflow: wf1, name: db, serves: [{port: 8080}]}"
-WORKER = "{id: worker, owner: ada, workflow: wf1, peers: [{name: db}]}"
-STRANGER = "{id: stranger, owner: ada, workflow: wf1}"
-
-
-def workloads(*some):
-    return "workloads: [" + ", ".join(some) + "]"
 
 
 class DockerTest(EngineTest):
@@ -34,7 +21,7 @@ class DockerTest(EngineTest):
         super().tearDownClass()
 
     def setUp(self):
-        self.node.apply(workloads(DB, WORKER, STRANGER))
+        self.node.apply(workloads(db(), worker(), declare("stranger")))
 
     def tearDown(self):
         self.clear(self.docker)
@@ -58,12 +45,12 @@ class DockerTest(EngineTest):
     def test_names_and_flows_are_those_that_are_declared(self):
         self.start("db", *SERVE)
         self.node.ready("db")
-        self.assertEqual(self.say("worker", ASK.format(port=8080)), "0\n")
-        self.assertEqual(self.say("worker", ASK.format(port=8081)), "1\n")
+        self.assertEqual(self.say("worker", ask("db")), "0\n")
+        self.assertEqual(self.say("worker", ask("db", 8081)), "1\n")
         said = self.say("stranger", "nslookup db; echo $?")
         self.assertTrue(said.endswith("1\n"), said)
         address = self.attachment("db")["addresses"][0]
-        self.assertEqual(self.say("stranger", f"nc -w 5 {address} 8080 </dev/null; echo $?"), "1\n")
+        self.assertEqual(self.say("stranger", ask(address)), "1\n")
 
     def test_resolver_is_the_mesh_and_no_other(self):
         said = self.say("worker", "cat /etc/resolv.conf")
@@ -215,6 +202,12 @@ class DockerTest(EngineTest):
             self.assertNotEqual(done.returncode, 0)
             self.assertIn("container worker", done.stderr)
             self.docker("rm", "-f", "worker", check=False)
+        # Nor of one that nobody declared, who would then have what is the other's.
+        self.docker("run", "-d", "--network", "none", "--name", "host", "bb:1", *SERVE)
+        done = self.docker("run", "--rm", "--network", "container:host", "--name", "worker", "bb:1",
+                           "true", check=False)
+        self.assertIn("container worker: it has the network of another container", done.stderr)
+        self.docker("rm", "-f", "worker", check=False)
         # Nor is one unseen by files of its own in the place of all that Docker mounts.
         files = [f"-v/dev/null:/etc/{name}" for name in ("hostname", "hosts", "resolv.conf")]
         self.assertIn("eth0", self.say("worker", "cat /proc/net/dev", files))
@@ -281,13 +274,8 @@ class DockerTest(EngineTest):
             self.docker("network", "rm", *networks)
 
     def test_fifty_at_once(self):
-        names = [f"many-{i}" for i in range(50)]
-        self.node.apply(workloads(*(WORKER.replace("id: worker", f"id: {n}") for n in names)))
         self.start("db", *SERVE)
-        self.node.ready("db")
-        with concurrent.futures.ThreadPoolExecutor(10) as pool:
-            said = list(pool.map(lambda name: self.say(name, GET), names))
-        self.assertEqual(said, ["answered\n"] * len(names))
+        self.fifty(lambda name: self.say(name, GET))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,9 @@
 import pathlib
 import unittest
 
-from engines import Docker, EngineTest
+from engines import SERVE, Docker, EngineTest, ask, db, worker, workloads
 from node import BUILD, run, until
 
-SERVE = ("httpd", "-f", "-p", "8080", "-h", "/www")
-ASK = "nc -w 3 {vip} 8080 </dev/null >/dev/null 2>&1; echo $?"
-WORKLOADS = """
-workloads:
-- {id: db, owner: ada, workflow: wf1, name: db, serves: [{port: 8080}]}
-- {id: worker, owner: ada, workflow: wf1, peers: [{name: db}]}
-"""
 FORWARDING = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
 MENDED = "engines: {docker_user: true}\n"
 
@@ -49,11 +42,11 @@ class DockerFirewallTest(EngineTest):
     def answers(self):
         """By IPv4, which is all that dockerd's firewall is about unless it is told otherwise."""
         said = self.docker("run", "--rm", "--network", "none", "--name", "worker", "bb:1", "sh",
-                           "-c", ASK.format(vip=self.node.vip("db"))).stdout
+                           "-c", ask(self.node.vip("db"))).stdout
         return said == "0\n"
 
     def test_flows_pass_when_it_is_told_to_let_them(self):
-        self.node.apply(WORKLOADS)
+        self.node.apply(workloads(db(), worker()))
         self.docker("run", "-d", "--network", "none", "--name", "db", "bb:1", *SERVE)
         self.node.ready("db")
         code, said = self.findings()

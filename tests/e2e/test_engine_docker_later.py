@@ -5,7 +5,7 @@ import pathlib
 import re
 import unittest
 
-from engines import Docker, EngineTest
+from engines import SERVE, Docker, EngineTest, db, workloads
 from node import run, until
 
 SYSCTL = pathlib.Path("/proc/sys/net")
@@ -23,11 +23,14 @@ class DockerLaterTest(EngineTest):
         cls.node.outside.serve(proto="tcp", port=9000)
         cls.docker("network", "create", "-d", "bridge", "--subnet", NETWORK, "own")
         for name, *options in (("one", "-p", "8081:8080"), ("two",)):
-            cls.docker("run", "-d", "--network", "own", "--name", name, *options, "bb:1",
-                       "httpd", "-f", "-p", "8080", "-h", "/www")
+            cls.docker("run", "-d", "--network", "own", "--dns", cls.node.OUTSIDE[0], "--name", name,
+                       *options, "bb:1", *SERVE)
+        cls.upstream = cls.node.upstream()
 
     @classmethod
     def tearDownClass(cls):
+        cls.upstream.kill()
+        cls.upstream.wait()
         cls.docker.close()
         super().tearDownClass()
 
@@ -66,6 +69,20 @@ class DockerLaterTest(EngineTest):
         run("nft", "delete", "table", "inet", "meshd")
         self.node.start()
         self.check()
+
+    def lookup(self, name, *server):
+        return self.docker("exec", "one", "nslookup", name, *server, check=False).stdout
+
+    def test_they_ask_for_names_as_without_us(self):
+        """Docker's own resolver and the site's; and meshd's, should they be told of it, has no name
+        of ours for them."""
+        self.node.apply(workloads(db()))
+        self.assertIn(self.address("two"), self.lookup("two"))
+        until(lambda: "198.51.100.7" in self.lookup("www.example.com"), "the site's resolver")
+        self.assertIn("198.51.100.7", self.lookup("www.example.com", "169.254.1.1"))
+        name = "db.wf1.wf.mesh.internal"
+        self.assertIn("NXDOMAIN", self.lookup(name, "169.254.1.1"))
+        self.assertNotIn(name, self.node.ASKED.read_text())
 
     def test_bridge_that_leads_outside_is_no_engines(self):
         """As an administrator makes one of his engine's bridge: then it is not known who is on it."""

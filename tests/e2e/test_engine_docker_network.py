@@ -1,6 +1,5 @@
 """Docker's networks that are the mesh's: a driver of ours says who may start on them, and dockerd
 never waits for it, whatever has become of meshd."""
-import concurrent.futures
 import json
 import os
 import pathlib
@@ -11,25 +10,16 @@ import subprocess
 import time
 import unittest
 
-from engines import PATIENCE, Docker, EngineTest
+from engines import (GET, PATIENCE, SERVE, Docker, EngineTest, ask, db, declare, worker,
+                     workloads)
 from node import BUILD, run, until
 
-SERVE = ("httpd", "-f", "-p", "8080", "-h", "/www")
-GET = "wget -qO- http://db:8080/"
-ASK = "nc -w 5 db {port} </dev/null >/dev/null 2>&1; echo $?"
-DB = "{id: db, owner: ada, workflow: wf1, name: db, serves: [{port: 8080}]}"
-WORKER = "{id: worker, owner: ada, workflow: wf1, peers: [{name: db}]}"
-STRANGER = "{id: stranger, owner: ada, workflow: wf1}"
 PLUGIN = pathlib.Path("/run/docker/plugins/mesh.sock")
 # Docker's own placeholder, which no program may meet.
 DUMMY = "192.0.0.8"
 # What a call may take at most on a busy machine; dockerd alone would wait for 15 s, and three times
 # that for `rm`.
 SOON = 12.0
-
-
-def workloads(*some):
-    return "workloads: [" + ", ".join(some) + "]"
 
 
 class Driver:
@@ -98,7 +88,7 @@ class DockerNetworkTest(EngineTest):
         super().tearDownClass()
 
     def setUp(self):
-        self.node.apply(workloads(DB, WORKER, STRANGER))
+        self.node.apply(workloads(db(), worker(), declare("stranger")))
         self.docker("network", "create", "-d", "mesh", "--ipam-driver", "mesh", "net")
 
     def tearDown(self):
@@ -137,10 +127,10 @@ class DockerNetworkTest(EngineTest):
     def test_what_is_not_declared_does_not_pass(self):
         self.start("db", *SERVE)
         self.node.ready("db")
-        self.assertEqual(self.say("worker", ASK.format(port=8080)), "0\n")
-        self.assertEqual(self.say("worker", ASK.format(port=8081)), "1\n")
+        self.assertEqual(self.say("worker", ask("db")), "0\n")
+        self.assertEqual(self.say("worker", ask("db", 8081)), "1\n")
         address = self.attachment("db")["addresses"][0]
-        self.assertEqual(self.say("stranger", f"nc -w 5 {address} 8080 </dev/null; echo $?"), "1\n")
+        self.assertEqual(self.say("stranger", ask(address)), "1\n")
         self.assertTrue(self.say("stranger", "nslookup db; echo $?").endswith("1\n"))
 
     def test_a_container_knows_itself_by_an_address_that_it_has(self):
@@ -183,7 +173,7 @@ class DockerNetworkTest(EngineTest):
         self.docker("network", "create", "-d", "bridge", "--subnet", "198.51.100.0/24", "own")
         try:
             self.docker("run", "-d", "--network", "own", "--name", "late", "bb:1", *SERVE)
-            self.node.apply(workloads(DB.replace("id: db", "id: late")))
+            self.node.apply(workloads(db("late")))
             done = self.docker("network", "connect", "net", "late", check=False)
             self.assertIn("it runs already and is not attached", done.stderr)
             self.docker("stop", "-t", "0", "late")
@@ -212,7 +202,7 @@ class DockerNetworkTest(EngineTest):
         self.node.start()
         self.node.ready("db")
         self.assertEqual(self.docker("exec", "worker", "sh", "-c", GET).stdout, "answered\n")
-        self.assertEqual(self.say("stranger", ASK.format(port=8080)), "1\n")
+        self.assertEqual(self.say("stranger", ask("db")), "1\n")
 
     def test_nothing_waits_for_a_meshd_that_is_away(self):
         self.start("db", *SERVE)
@@ -287,6 +277,13 @@ class DockerNetworkTest(EngineTest):
         self.assertLess(time.monotonic() - begun, took + SOON)
         self.node.start()
 
+    def test_killed_payload_is_detached(self):
+        self.start("db", *SERVE)
+        os.kill(self.docker.inspect("db")["State"]["Pid"], signal.SIGKILL)
+        self.until_left()
+        self.docker("start", "db")
+        self.assertEqual(self.say("worker", GET), "answered\n")
+
     def test_killed_engine_leaves_nothing_behind(self):
         self.start("db", *SERVE)
         self.docker.kill_hard()
@@ -295,14 +292,9 @@ class DockerNetworkTest(EngineTest):
         self.docker("start", "db")
         self.assertEqual(self.say("worker", GET), "answered\n")
 
-    def test_thirty_at_once(self):
-        names = [f"many-{i}" for i in range(30)]
-        self.node.apply(workloads(*(WORKER.replace("id: worker", f"id: {n}") for n in names)))
+    def test_fifty_at_once(self):
         self.start("db", *SERVE)
-        self.node.ready("db")
-        with concurrent.futures.ThreadPoolExecutor(10) as pool:
-            said = list(pool.map(lambda name: self.say(name, GET), names))
-        self.assertEqual(said, ["answered\n"] * len(names))
+        self.fifty(lambda name: self.say(name, GET))
 
     def test_what_is_no_call_is_answered(self):
         """dockerd says a call again with an empty body once a connection broke."""

@@ -1,6 +1,5 @@
 """Names as programs ask for them: glibc's and musl's resolvers, UDP and TCP, upstreams, and
 sockets that outlive the daemon."""
-import subprocess
 import unittest
 
 import node as bed
@@ -36,27 +35,6 @@ int main(int argc, char **argv) {
   return 0;
 }
 """
-# A resolver outside that knows one name, one lie and one secret of the node.
-UPSTREAM = r"""
-import socketserver, dns.message, dns.rrset, dns.rcode, dns.flags
-ANSWERS = {"www.example.com.": "198.51.100.7", "rebind.example.com.": "10.213.0.1",
-           "loop.example.com.": "127.0.0.1"}
-class Handler(socketserver.BaseRequestHandler):
-    def handle(self):
-        data, sock = self.request
-        query = dns.message.from_wire(data)
-        question = query.question[0]
-        open("/run/test/asked", "a").write(question.to_text() + "\n")
-        reply = dns.message.make_response(query)
-        reply.flags |= dns.flags.RA
-        address = ANSWERS.get(question.name.to_text().lower())
-        if address is None:
-            reply.set_rcode(dns.rcode.NXDOMAIN)
-        elif question.rdtype == 1:
-            reply.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", address))
-        sock.sendto(reply.to_wire(), self.client_address)
-socketserver.ThreadingUDPServer(("192.0.2.10", 53), Handler).serve_forever()
-"""
 SHORTEST = 900  # ms: before any second try of a resolver's (musl's first comes after 1 s)
 
 
@@ -64,8 +42,7 @@ class NamesTest(NodeTest):
     @classmethod
     def prepare(cls):
         node = cls.node
-        cls.upstream = subprocess.Popen(["ip", "netns", "exec", "outside", *bed.PYTHON,
-                                         "-c", UPSTREAM])
+        cls.upstream = node.upstream()
         node.apply(WORKFLOW)
         for name in ("db", "v4only", "worker", "stranger"):
             node.container(name)
