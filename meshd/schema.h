@@ -36,6 +36,9 @@ enum class Table : std::uint8_t {
   kConfirmed,
 };
 
+// Rows of `terms`.
+inline constexpr std::string_view kProxies = "proxies", kGatewayPorts = "gateway_ports";
+
 struct TableInfo {
   Table table;
   std::string_view name;
