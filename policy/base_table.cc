@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <limits>
+#include <ranges>
+#include <set>
 #include <string>
 #include <utility>
 
 #include "policy/changing_rules.h"
 #include "policy/gateway_rules.h"
+#include "policy/others_rules.h"
 #include "policy/rule_words.h"
 #include "policy/trunk_rules.h"
 
@@ -18,12 +21,21 @@ constexpr std::uint32_t kFragmentHeader = 44;
 constexpr std::uint32_t kDns = 53;
 constexpr std::uint32_t kLoopbackIndex = 1;  // lo has it in every network namespace
 constexpr std::uint32_t kPlainHeaderWords = 5;
-constexpr std::uint32_t kToThisHost = 0;                      // PACKET_HOST
-constexpr std::uint32_t kNfprotoIpv4 = 2, kNfprotoIpv6 = 10;  // linux/netfilter.h
+constexpr std::uint32_t kToThisHost = 0;  // PACKET_HOST
 
 const Match kToMesh = is(kOifgroup, kMeshGroup);
 const Match kTcpOrUdp = one_of(kL4proto, {kTcpNumber, kUdpNumber});
 const Match kIcmp = one_of(kL4proto, {kIcmpNumber, kIcmp6Number});
+
+std::vector<std::string> counters_of(const std::vector<Chain>& chains) {
+  std::set<std::string> counters;
+  for (const auto& rule : chains | std::views::transform(&Chain::rules) | std::views::join) {
+    for (const auto& part : rule) {
+      if (const auto* const count = std::get_if<Count>(&part)) counters.insert(count->counter);
+    }
+  }
+  return {counters.begin(), counters.end()};
+}
 
 class Builder {
  public:
@@ -41,13 +53,6 @@ class Builder {
   void rule(Rule parts) { table_.chains.back().rules.push_back(std::move(parts)); }
   void rules(std::vector<Rule> more) {
     for (auto& one : more) rule(std::move(one));
-  }
-  // Counts before the verdict that follows.
-  Count count(std::string counter) {
-    if (std::ranges::find(table_.counters, counter) == table_.counters.end()) {
-      table_.counters.push_back(counter);
-    }
-    return {std::move(counter)};
   }
   Meter meter(std::string set, Field key, std::uint32_t rate, std::uint32_t burst, bool over);
   void dynamic(std::string name, Component key, std::chrono::seconds timeout);
@@ -107,11 +112,11 @@ Meter Builder::meter(std::string set, Field key, std::uint32_t rate, std::uint32
 void Builder::guard() {
   base("guard", false, Hook::kPrerouting, -450);
   rule({kFromMesh, jump("guard_c")});
-  rule({kFromMesh, count("c_spoof"), drop()});
+  rule({kFromMesh, Count{"c_spoof"}, drop()});
   rule({is(kIif, kLoopbackIndex), accept()});
   rules(trunk_guard(settings_));
   for (const V& v : kBoth) {
-    rule({in({v.source}, v.name(SetId::kMesh4)), count("c_foreign"), drop()});
+    rule({in({v.source}, v.name(SetId::kMesh4)), Count{"c_foreign"}, drop()});
   }
 
   chain("guard_c");
@@ -132,19 +137,19 @@ void Builder::forms() {
   // Echo, and the errors that path MTU discovery and connects need. No redirects, no
   // timestamps, no neighbour or router discovery: neighbours are permanent.
   chain("form4");
-  rule({is_not(kIp4HeaderWords, kPlainHeaderWords), count("c_form"), drop()});
-  rule({is_not(kIp4Fragment, 0), fragments(kV4), count("c_form"), drop()});
+  rule({is_not(kIp4HeaderWords, kPlainHeaderWords), Count{"c_form"}, drop()});
+  rule({is_not(kIp4Fragment, 0), fragments(kV4), Count{"c_form"}, drop()});
   // What there is most of goes first, by plain comparisons; so in `form6`.
   for (const auto usual : {kTcpNumber, kUdpNumber}) rule({is(kIp4Protocol, usual), accept()});
-  rule({is_not(kIp4Protocol, kIcmpNumber), count("c_form"), drop()});
-  rule({none_of(kIcmpType, {0, 3, 8, 11, 12}), count("c_form"), drop()});
+  rule({is_not(kIp4Protocol, kIcmpNumber), Count{"c_form"}, drop()});
+  rule({none_of(kIcmpType, {0, 3, 8, 11, 12}), Count{"c_form"}, drop()});
   rule({accept()});
 
   chain("form6");
   for (const auto usual : {kTcpNumber, kUdpNumber}) rule({is(kIp6NextHeader, usual), accept()});
-  rule({none_of(kIp6NextHeader, {kFragmentHeader, kIcmp6Number}), count("c_form"), drop()});
-  rule({is(kIp6NextHeader, kFragmentHeader), fragments(kV6), count("c_form"), drop()});
-  rule({none_of(kIcmp6Type, {1, 2, 3, 4, 128, 129}), count("c_form"), drop()});
+  rule({none_of(kIp6NextHeader, {kFragmentHeader, kIcmp6Number}), Count{"c_form"}, drop()});
+  rule({is(kIp6NextHeader, kFragmentHeader), fragments(kV6), Count{"c_form"}, drop()});
+  rule({none_of(kIcmp6Type, {1, 2, 3, 4, 128, 129}), Count{"c_form"}, drop()});
   rule({accept()});
 }
 
@@ -152,7 +157,7 @@ void Builder::raw() {
   base("raw_pre", false, Hook::kPrerouting, -300);
   rule({is_not(kIifgroup, kMeshGroup), accept()});
   // Seen again after defragmentation: a fragment may have hidden an extension header.
-  rule({none_of(kIp6NextHeader, {kTcpNumber, kUdpNumber, kIcmp6Number}), count("c_form"), drop()});
+  rule({none_of(kIp6NextHeader, {kTcpNumber, kUdpNumber, kIcmp6Number}), Count{"c_form"}, drop()});
   rule({kTcpOrUdp, is(kDestPort, kDns), go("dns")});
 
   chain("dns");
@@ -160,7 +165,7 @@ void Builder::raw() {
   const auto rate = std::max(settings_.dns_client_rate, 1U);
   const auto burst = rate > std::numeric_limits<std::uint32_t>::max() / 2 ? rate : rate * 2;
   for (const V& v : kBoth) {
-    rule({meter(v.name("dnsq"), v.source, rate, burst, true), count("c_dnsq"), drop()});
+    rule({meter(v.name("dnsq"), v.source, rate, burst, true), Count{"c_dnsq"}, drop()});
   }
   // Only address [0]: replies from [1] must be tracked, to be translated back.
   with_resolver(0, [this](const V& v, const IpAddress& address) {
@@ -251,8 +256,8 @@ void Builder::without_target() {
   }
   rules(replies_elsewhere(settings_));
   for (const V& v : kBoth) {
-    rule({in(v.flow(), v.name(SetId::kHold4)), count("c_held"), drop()});
-    rule({in(v.flow_block(), v.name(SetId::kHold4Block)), count("c_held"), drop()});
+    rule({in(v.flow(), v.name(SetId::kHold4)), Count{"c_held"}, drop()});
+    rule({in(v.flow_block(), v.name(SetId::kHold4Block)), Count{"c_held"}, drop()});
   }
   rules(targets_elsewhere(settings_));
   rule({refuse()});
@@ -263,33 +268,17 @@ void Builder::forward() {
   rules(trunk_forward(settings_));
   rule({kFromMesh, jump("decide")});
   rule({kToMesh, jump("decide")});
-  rule({kFromMesh, count("c_refused"), drop()});
-  rule({kToMesh, count("c_refused"), drop()});
+  rule({kFromMesh, Count{"c_refused"}, drop()});
+  rule({kToMesh, Count{"c_refused"}, drop()});
   for (const V& v : kBoth) {
     for (const Field address : {v.source, v.dest}) {
-      rule({in({address}, v.name(SetId::kMesh4)), count("c_foreign"), drop()});
+      rule({in({address}, v.name(SetId::kMesh4)), Count{"c_foreign"}, drop()});
     }
   }
   rules(others_forward(settings_));
   rules(gateway_forward(settings_));
-  // As silent as a node that does not forward. By family: many a node forwards only one.
-  for (const V& v : kBoth) {
-    const bool is_v4 = v.family == Family::kV4;
-    if (!(is_v4 ? options_.forwarding4_was_off : options_.forwarding6_was_off)) continue;
-    const auto family = is(kNfproto, is_v4 ? kNfprotoIpv4 : kNfprotoIpv6);
-    rule({family, jump(v.name("others"))});
-    rule({family, count("c_unforwarded"), drop()});
-  }
-
-  // What an engine takes for done that finds forwarding on: its containers' way out, the way back,
-  // and its own publications. Frames on its bridge come by here too, where br_netfilter is.
-  for (const V& v : kBoth) {
-    chain(v.name("others"));
-    const auto engine = [&v](Field interface) { return in({interface}, v.name(SetId::kEngine4)); };
-    rule({engine(kIifname), accept()});
-    rule({engine(kOifname), CtState{kCtEstablished | kCtRelated}, accept()});
-    rule({engine(kOifname), CtTranslated{}, accept()});
-  }
+  rules(unforwarded(options_));
+  for (auto& one : others_chains()) table_.chains.push_back(std::move(one));
 }
 
 // Each look-up takes every packet of both directions, so that an element removed is a flow
@@ -298,7 +287,7 @@ void Builder::forward() {
 // when the client speaks first. Nonsense flags are `invalid` to connection tracking.
 void Builder::decide() {
   chain("decide");
-  rule({CtState{kCtInvalid}, count("c_inv"), drop()});
+  rule({CtState{kCtInvalid}, Count{"c_inv"}, drop()});
   rule({is(kCtDirection, 1), go("back")});
   rule({CtState{kCtNew}, jump("fresh")});
   for (const V& v : kBoth) rule({in(v.flow(), v.name(SetId::kAllow4)), go("pass")});
@@ -404,13 +393,13 @@ void Builder::endings() {
   for (const V& v : kBoth) {
     const auto set = v.name("conn");
     dynamic(set, field_info(v.source).kind, std::chrono::seconds(0));
-    rule({ConnectionsOver{set, v.source, kMaxConnections}, count("c_conn"), refuse()});
+    rule({ConnectionsOver{set, v.source, kMaxConnections}, Count{"c_conn"}, refuse()});
   }
   rule({accept()});
 
   chain("refuse");
   rules(overtaken(settings_));
-  rule({count("c_refused")});
+  rule({Count{"c_refused"}});
   rule({kFromMesh, go("refuse_c")});
   rule({RateLimit{kLogRate, kLogBurst}, log(kRefusedPrefix)});
   rule({go("answer")});
@@ -430,11 +419,11 @@ void Builder::endings() {
 void Builder::input() {
   base("inp", false, Hook::kInput, -10);
   rule({kFromMesh, jump("inp_c")});
-  rule({kFromMesh, count("c_host"), drop()});
+  rule({kFromMesh, Count{"c_host"}, drop()});
   rules(trunk_input(settings_));
 
   chain("inp_c");
-  rule({CtState{kCtInvalid}, count("c_inv"), drop()});
+  rule({CtState{kCtInvalid}, Count{"c_inv"}, drop()});
   with_resolver(0, [this](const V& v, const IpAddress& address) {
     rule({is(v.dest, address), kTcpOrUdp, is(kDestPort, kDns), accept()});
   });
@@ -450,7 +439,7 @@ void Builder::input() {
     rule({to, echo, meter(v.name("echo"), v.source, kEchoRate, kEchoBurst, false), accept()});
     rule({to, echo, drop()});
   });
-  rule({count("c_host")});
+  rule({Count{"c_host"}});
   rule({refuse()});
 }
 
@@ -498,7 +487,7 @@ Table Builder::build() && {
   input();
   output();
   for (auto& chain : trunk_chains(settings_)) table_.chains.push_back(std::move(chain));
-  std::ranges::sort(table_.counters);
+  table_.counters = counters_of(table_.chains);
   return std::move(table_);
 }
 

@@ -1,5 +1,6 @@
 #include "policy/gateway_rules.h"
 
+#include "policy/others_rules.h"
 #include "policy/rule_words.h"
 
 namespace meshd::policy::words {
@@ -53,6 +54,13 @@ std::vector<Rule> gateway_forward(const Settings& settings) {
     rules.push_back({addressed_there(v), CtTranslated{}, is(kCtDirection, 0), accept()});
     rules.push_back({back, CtTranslated{}, is(kCtDirection, 1), jump("inward_back")});
     rules.push_back({back, CtTranslated{}, is(kCtDirection, 1), Count{"c_refused"}, drop()});
+  }
+  // Not by an outside port: the provider's node judges it. But of an engine's container it is told,
+  // by masquerading, that it is this node, which it admits whoever asks.
+  for (const V& v : kBoth) {
+    const auto there = addressed_there(v);
+    rules.push_back({by_engine(v), there, is(kCtDirection, 0), jump("inward")});
+    rules.push_back({by_engine(v), there, is(kCtDirection, 0), Count{"c_refused"}, drop()});
   }
   // Such as that a packet is too big, also where the node forwarded nothing before.
   rules.push_back({one_of(kL4proto, {kIcmpNumber, kIcmp6Number}), CtState{kCtRelated},

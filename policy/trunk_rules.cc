@@ -103,19 +103,6 @@ std::vector<Rule> trunk_forward(const Settings& settings) {
   return {{kFromMesh, is_not(kOifgroup, kMeshGroup), is(kTcpSynRst, kSynOnly), ClampSegments{}}};
 }
 
-// Masqueraded, what another engine's container sends to a node's end of the tunnel would come
-// from this node, which may speak for all of its containers.
-std::vector<Rule> others_forward(const Settings& settings) {
-  std::vector<Rule> rules;
-  if (!settings.in_cluster || !settings.tunnel) return rules;
-  for (const V& v : kBoth) {
-    rules.push_back({is(kL4proto, kUdpNumber), is(kDestPort, kTunnelPort),
-                     is(kTunnelNumber, policy::kTunnelNumber), in({v.dest}, v.name(SetId::kNever4)),
-                     Count{"c_foreign"}, drop()});
-  }
-  return rules;
-}
-
 std::vector<Rule> trunk_input(const Settings& settings) {
   std::vector<Rule> rules;
   if (!settings.in_cluster) return rules;

@@ -24,8 +24,6 @@ namespace meshd::policy::words {
 [[nodiscard]] std::vector<Rule> targets_elsewhere(const Settings& settings);
 // Of `forw`: before anything is decided.
 [[nodiscard]] std::vector<Rule> trunk_forward(const Settings& settings);
-// There too, for what has no container of ours at either end.
-[[nodiscard]] std::vector<Rule> others_forward(const Settings& settings);
 // Of `inp`: after those about our own containers.
 [[nodiscard]] std::vector<Rule> trunk_input(const Settings& settings);
 // Of `outp_c`: before the permitted uids.

@@ -208,6 +208,23 @@ END)",
       << "not by an outside port: the provider's node judges it";
 }
 
+// Masqueraded, it would come to the provider's node as the gateway, whom that admits.
+TEST_F(RulesetGatewayTest, EnginesContainersAreJudgedByTheirOwnAddress) {
+  bed_.add({policy::ElementBuilder(policy::SetId::kEngine4).ifname("up0").build()});
+  ASSERT_EQ(
+      output_of("nft 'add table inet others; add chain inet others post { type nat hook "
+                "postrouting priority 90; }; add rule inet others post oifname up1 masquerade'"),
+      "");
+  ASSERT_EQ(output_in(bed_.outside().netns, "ip route add 198.51.100.0/24 via 192.0.2.1"), "");
+  const auto direct = [this](const char* source) {
+    return talk(bed_.outside().netns, Proto::kTcp, provider(Family::kV4), kNodePort, ip(source));
+  };
+  lead({"192.0.2.100/32"});
+  EXPECT_EQ(direct("192.0.2.100"), Talk::kAnswered);
+  EXPECT_EQ(server(Family::kV4).last_peer(), gateway(Family::kV4));
+  EXPECT_EQ(direct("192.0.2.101"), Talk::kRefused);
+}
+
 TEST_F(RulesetGatewayTest, ContainersDoNotGoRoundByIt) {
   lead({"0.0.0.0/0", "::/0"});
   bed_.add(MeshBed::egress_profile(bed_[0], 5));

@@ -240,6 +240,48 @@ TEST_F(RulesetForwardingTest, OthersAreForwardedInTheFamiliesThatWere) {
   }
 }
 
+// What a node's end of the tunnel hears from a node's address is believed.
+TEST_F(RulesetForwardingTest, OnlyNodesSendIntoTheTunnelByThisOne) {
+  MeshBed bed(1);
+  bed.join_cluster(true);
+  join(bed);
+  for (const Family family : kFamilies) {
+    SCOPED_TRACE(family == Family::kV4 ? "IPv4" : "IPv6");
+    const bool is_v4 = family == Family::kV4;
+    const auto never = is_v4 ? policy::SetId::kNever4 : policy::SetId::kNever6;
+    const auto to = bed.outside().at(family);
+    const auto arrived = [&] {
+      return output_in(bed.outside().netns,
+                       "grep '^Udp: [0-9]' /proc/net/snmp; grep Udp6NoPorts /proc/net/snmp6");
+    };
+    // As one of the tunnel with our number; whether it was let through.
+    const auto passes = [&] {
+      const auto dropped = bed.counter("c_foreign");
+      const auto before = arrived();
+      EXPECT_EQ(output_in(second_, fmt::format(R"(bash -c "printf '\x8\0\0\0\0\0\x58\0' )"
+                                               R"(> /dev/udp/{}/8472")",
+                                               to.to_string())),
+                "");
+      const auto limit = std::chrono::steady_clock::now() + kPatience;
+      while (std::chrono::steady_clock::now() < limit) {
+        if (bed.counter("c_foreign") > dropped) return false;
+        if (arrived() != before) return true;
+      }
+      ADD_FAILURE() << "neither came nor was counted";
+      return false;
+    };
+    bed.add({policy::ElementBuilder(never).addr(to).end().addr(to).build()});
+    EXPECT_FALSE(passes());
+    const auto from = ip(is_v4 ? "198.51.100.2" : "2001:db8:2::2");
+    bed.add({policy::ElementBuilder(never).addr(from).end().addr(from).build()});
+    EXPECT_TRUE(passes());
+    bed.add({policy::ElementBuilder(is_v4 ? policy::SetId::kEngine4 : policy::SetId::kEngine6)
+                 .ifname("other0")
+                 .build()});
+    EXPECT_FALSE(passes());
+  }
+}
+
 // What is behind an engine's bridge comes out and is answered, and nobody comes in by himself.
 TEST_F(RulesetForwardingTest, EnginesGoOutWhereNobodyWasForwarded) {
   MeshBed bed(1, {.forwarding4_was_off = true, .forwarding6_was_off = true});
