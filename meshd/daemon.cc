@@ -43,6 +43,7 @@ Result<std::unique_ptr<Daemon>> Daemon::start(Config config) {
     log::error("start: rules: {}", status.error().what);
   }
   CHECK_OK(daemon->watch_table());
+  daemon->follow_addresses();  // what has changed since they were read, before there were events
   CHECK_OK(daemon->start_api());
   CHECK_OK(daemon->start_controller());
   CHECK_OK(daemon->start_metrics());
@@ -87,11 +88,16 @@ Status Daemon::learn_node() {
   CHECK_OK(kernel_->prepare_node());
   settings_.publish_addresses = config_.publish_addresses;
   take(TRY(topology.node_network()));
+  set_table();
+  follow_stored(stored);
+  return {};
+}
+
+void Daemon::set_table() {
+  const auto& topology = kernel_->topology();
   table_options_.forwarding4_was_off = topology.forwarding_was_off(Family::kV4);
   table_options_.forwarding6_was_off = topology.forwarding_was_off(Family::kV6);
   kernel_->set_table(settings_, table_options_);
-  follow_stored(stored);
-  return {};
 }
 
 // What was on the node before us, for --purge.
@@ -275,9 +281,15 @@ Status Daemon::start_controller() {
 Status Daemon::adopt(const policy::Settings& settings) {
   CHECK_OK(check_routes({settings.pool4, settings.pool6, settings.vip_pool4, settings.vip_pool6},
                         TRY(kernel_->topology().routes())));
+  auto& topology = kernel_->topology();
+  topology.set_settings(settings);
+  // Of a family that comes with it, what was before is learned here, as at the start.
+  if (auto prepared = kernel_->prepare_node(); !prepared) {
+    topology.set_settings(settings_);
+    return prepared;
+  }
   settings_ = settings;
-  kernel_->topology().set_settings(settings_);
-  kernel_->set_table(settings_, table_options_);
+  set_table();
   names_->set_settings(zone_settings());
   return {};
 }
@@ -336,7 +348,11 @@ void Daemon::on_table_events() {
 
 void Daemon::on_link_events() {
   const auto events = link_monitor_->read();
-  if (!events) return log::warning("link events: {}", events.error().what);
+  if (!events) {
+    // What was among the rest, nobody has heard of.
+    audit_by(BootClock::now() + kAuditDelay);
+    return log::warning("link events: {}", events.error().what);
+  }
   using Kind = netlink::LinkEvent::Kind;
   const auto now = BootClock::now();
   const auto is_attached = [this](const std::string& name) {
@@ -408,8 +424,10 @@ bool Daemon::take(NodeNetwork network) {
 
 void Daemon::follow_addresses() {
   auto network = kernel_->topology().node_network();
-  // The next audit looks again.
-  if (!network) return log::warning("the node's addresses: {}", network.error().what);
+  if (!network) {
+    if (audit_timer_) audit_by(BootClock::now() + kAuditDelay);
+    return log::warning("the node's addresses: {}", network.error().what);
+  }
   if (!take(*std::move(network))) return;
   names_->set_settings(zone_settings());
   node_->set_settings(settings_, BootClock::now());

@@ -100,6 +100,7 @@ class Daemon final : public Api {
   void on_audit();
   bool take(NodeNetwork network);
   void follow_addresses();
+  void set_table();  // as the settings are, and what was on the node before us
   void follow_firewalls();
   // Ways to the other nodes and the MTU of containers to come, by what is known of both now.
   void follow_underlay(const std::map<std::string, policy::RemoteNode>& nodes);

@@ -79,7 +79,8 @@ Status purge(const Config& config) {
   // Links first: without them nothing depends on the table any more.
   const auto topology = Topology::purge(restore, resolvers);
   failures.note(topology);
-  failures.note(LinuxKernel::purge_table());
+  // Where forwarding could not be switched off again, others are not forwarded all the same.
+  if (topology) failures.note(LinuxKernel::purge_table());
   failures.note(Firewalls::purge());
   // What could not be undone is not forgotten: the next purge tries again.
   if (open && topology) failures.note(forget(**store, stored));

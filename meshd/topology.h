@@ -75,7 +75,8 @@ class Topology {
 
   // The node's own part: resolver addresses, mesh routes, sysctls.
   [[nodiscard]] Result<Repairs> ensure_node();
-  // Once the table is there, and not before: without it the node would forward for everybody.
+  // Once the table is there, and not before: without it the node would forward for everybody. Again
+  // when the settings have brought a family.
   [[nodiscard]] Status begin_forwarding();
   [[nodiscard]] Status connect(const LinkPlan& plan, int netns_fd);
   [[nodiscard]] Status disconnect(const std::string& host_ifname);
@@ -123,8 +124,8 @@ class Topology {
   policy::Settings settings_;
   // Those that ensure_node() made or found last, and those that were before and are to go.
   std::vector<netlink::Route> mesh_made_, mesh_former_;
-  bool forwards_ = false;  // begin_forwarding() was called
-  NetnsIds containers_;    // as of the last audit, and those connected since
+  bool forwards4_ = false, forwards6_ = false;  // begin_forwarding() was called for it
+  NetnsIds containers_;                         // as of the last audit, and those connected since
   std::map<std::string, std::string> sysctls_before_;
   RememberSysctls remember_ = [](const std::vector<OldSysctl>&) -> Status { return {}; };
 };

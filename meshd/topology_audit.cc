@@ -83,7 +83,8 @@ Status Topology::ensure_sysctls(const std::vector<nl::Link>& all, Repairs& repai
   std::vector<OldSysctl> fresh;
   const auto want = [&](std::string key, const char* value) -> Status {
     auto before = nl::read_sysctl(key);
-    const bool is_too_early = !forwards_ && !key.ends_with("/accept_ra");
+    const bool is_too_early =
+        (key == kForwarding4 && !forwards4_) || (key == kForwarding6 && !forwards6_);
     if (!before && key.ends_with("/accept_ra") && is_gone(before.error())) return {};
     if (!before) return std::unexpected(std::move(before).error());
     const bool is_right = *before == value;
@@ -122,10 +123,12 @@ Status Topology::ensure_sysctls(const std::vector<nl::Link>& all, Repairs& repai
 }
 
 Status Topology::begin_forwarding() {
-  if (std::exchange(forwards_, true)) return {};
-  if (settings_.pool6) CHECK_OK(nl::ensure_sysctl(kForwarding6, "1"));
-  CHECK_OK(nl::ensure_sysctl(kForwarding4, "1"));
-  return {};
+  const auto begin = [](bool& forwards, const char* key) -> Status {
+    if (!std::exchange(forwards, true)) CHECK_OK(nl::ensure_sysctl(key, "1"));
+    return {};
+  };
+  if (settings_.pool6) CHECK_OK(begin(forwards6_, kForwarding6));
+  return begin(forwards4_, kForwarding4);
 }
 
 // --- audit ---------------------------------------------------------------------------

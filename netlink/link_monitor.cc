@@ -26,7 +26,7 @@ std::optional<LinkEvent> link_event(const MessageView& message, std::uint32_t ou
   if (link->bridge_port && !link->isolated.value_or(false)) {
     event.open_port_to = link->peer_netnsid;
   }
-  event.leads_out = link->bridge_port && may_lead_out(*link);
+  event.leads_out = link->master != 0 && may_lead_out(*link);
   return event;
 }
 

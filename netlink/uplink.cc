@@ -68,16 +68,32 @@ std::vector<Link> engine_bridges(std::span<const Link> links, std::span<const Ad
   for (const auto one : kFamilies) {
     std::ranges::copy(uplinks(routes, one), std::back_inserter(outside));
   }
-  const auto is_port = [&links](int index) {
-    const auto found = std::ranges::find(links, index, &Link::index);
-    return found == links.end() || found->master != 0;
+  const auto is_outside = [&outside](int index) {
+    return std::ranges::find(outside, index) != outside.end();
   };
+  // In a node that is itself a container its ways out are ends of pairs, too: whatever else ends
+  // where they do leads out as well.
+  std::vector<int> beyond;
   for (const auto& link : links) {
-    if (link.master == 0 || !may_lead_out(link)) continue;
-    // An engine makes both ends here, and gives one away.
-    if (link.kind == "veth" && !is_port(link.peer_index)) continue;
-    outside.push_back(link.master);
+    if (link.peer_netnsid && (is_outside(link.index) || is_outside(link.master))) {
+      beyond.push_back(*link.peer_netnsid);
+    }
   }
+  const auto ends_beyond = [&beyond](const Link& link) {
+    return link.peer_netnsid && std::ranges::find(beyond, *link.peer_netnsid) != beyond.end();
+  };
+  const auto leads_on = [&](int index) {
+    const auto found = std::ranges::find(links, index, &Link::index);
+    return found == links.end() || found->master != 0 || is_outside(index);
+  };
+  std::vector<int> led_out;
+  for (const auto& link : links) {
+    if (link.master == 0 || !(may_lead_out(link) || ends_beyond(link))) continue;
+    // An engine makes both ends here, and gives one away.
+    if (link.kind == "veth" && !link.peer_netnsid && !leads_on(link.peer_index)) continue;
+    led_out.push_back(link.master);
+  }
+  std::ranges::copy(led_out, std::back_inserter(outside));
   // Link-local ones are the same on every link, so also on the uplink.
   const auto has_address = [&](const Link& link) {
     return std::ranges::any_of(addresses, [&](const Address& one) {
@@ -87,8 +103,7 @@ std::vector<Link> engine_bridges(std::span<const Link> links, std::span<const Ad
   };
   std::vector<Link> bridges;
   for (const auto& link : links) {
-    if (link.kind == "bridge" && std::ranges::find(outside, link.index) == outside.end() &&
-        has_address(link)) {
+    if (link.kind == "bridge" && !is_outside(link.index) && has_address(link)) {
       bridges.push_back(link);
     }
   }

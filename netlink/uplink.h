@@ -28,7 +28,7 @@ namespace meshd::netlink {
 
 // Whether a bridge's port may have others' machines behind it, as far as it says itself: all but
 // one end of a pair whose other end another network namespace has. (In a node that is itself a
-// container its way out looks like that, too.)
+// container its way out looks like that, too, which engine_bridges() sees and this does not.)
 [[nodiscard]] bool may_lead_out(const Link& port);
 
 // Bridges by which container engines lead theirs to the node, and out of it by that family: with an

@@ -25,6 +25,7 @@ using test::ping;
 using test::Talk;
 using testing::AllOf;
 using testing::Contains;
+using testing::Each;
 using testing::ElementsAre;
 using testing::Field;
 using testing::HasSubstr;
@@ -144,6 +145,23 @@ TEST_F(BridgePortsNetnsTest, NetworkThatComesLaterIsToldAndShut) {
   EXPECT_NE(ping(a.netns, ip("172.31.0.2"), kSilence), Talk::kAnswered);
   EXPECT_EQ(ping(a.netns, ip("172.31.0.3")), Talk::kAnswered);
   EXPECT_THAT(must(topology().audit({a.plan, b.plan})).what, IsEmpty());
+}
+
+TEST_F(BridgePortsNetnsTest, PortBehindWhichOthersMayBeIsTold) {
+  const OnBridge a(channel(), 1);
+  ASSERT_EQ(output_of("ip link add late type bridge"), "");
+  a.join(channel(), "late", "late1", "eth1", "172.31.0.1");
+  auto monitor = must(nl::LinkMonitor::open(kLinkGroup));
+  ASSERT_EQ(output_of("ip link set late up; ip link set late1 down; ip link set late1 up; "
+                      "ip link add nic0 type veth peer name nic1; ip link set nic0 master late"),
+            "");
+  std::vector<std::string> told, all;
+  for (const auto& event : must(monitor.read())) {
+    all.push_back(event.name);
+    if (event.leads_out) told.push_back(event.name);
+  }
+  EXPECT_THAT(all, Contains("late1"));
+  EXPECT_THAT(told, AllOf(Not(IsEmpty()), Each("nic0")));
 }
 
 TEST_F(BridgePortsNetnsTest, EndsInAThirdNamespaceAreNotTakenForPorts) {

@@ -6,6 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include "netlink/netns.h"
+#include "netlink/nft_batch.h"
 #include "netlink/nft_dump.h"
 #include "netlink/nft_monitor.h"
 #include "tests/support/netns.h"
@@ -43,6 +45,21 @@ TEST_F(LinuxKernelTest, RulesetIsSettledAfterAComparisonThatHadNothingToDo) {
   converge();
   EXPECT_EQ(converge(), 0U);
   EXPECT_TRUE(settled());
+}
+
+TEST_F(LinuxKernelTest, NobodyIsForwardedBeforeTheTableIsThere) {
+  const auto forwarding = [] { return must(netlink::read_sysctl("net/ipv4/ip_forward")); };
+  ASSERT_EQ(forwarding(), "0");
+  {
+    auto rival = must(netlink::Socket::open());
+    netlink::NftBatch batch{std::string(policy::kTableName)};
+    must(batch.put_table(netlink::kTableOwner));
+    must(std::move(batch).commit(rival));
+    EXPECT_FALSE(kernel_->converge(elements_));
+    EXPECT_EQ(forwarding(), "0");
+  }
+  converge();
+  EXPECT_EQ(forwarding(), "1");
 }
 
 TEST_F(LinuxKernelTest, ChangeByAnybodyUnsettlesItUntilTheNextComparison) {

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <utility>
+
 #include "netlink/netns.h"
 #include "tests/support/netns.h"
 #include "tests/support/rt_fixture.h"
@@ -65,6 +67,23 @@ TEST_F(TopologyTest, SysctlsAreRememberedBeforeTheyAreChanged) {
   for (const auto family : kFamilies) EXPECT_TRUE(topology().forwarding_was_off(family));
 }
 
+TEST_F(TopologyTest, FamilyThatComesLaterIsForwardedWhenTheTableHasIt) {
+  auto settings = test::sample_settings();
+  const auto pool6 = std::exchange(settings.pool6, std::nullopt);
+  topology().set_settings(settings);
+  must(topology().ensure_node());
+  must(topology().begin_forwarding());
+  EXPECT_EQ(must(read_sysctl(kForward4)), "1");
+  settings.pool6 = pool6;
+  topology().set_settings(settings);
+  must(topology().ensure_node());
+  must(topology().audit({}));
+  EXPECT_EQ(must(read_sysctl(kForward6)), "0");
+  EXPECT_TRUE(topology().forwarding_was_off(Family::kV6));
+  must(topology().begin_forwarding());
+  EXPECT_EQ(must(read_sysctl(kForward6)), "1");
+}
+
 TEST_F(TopologyTest, SysctlsThatCannotBeRememberedStayAsTheyAre) {
   topology().set_memory({}, [](const std::vector<OldSysctl>&) -> Status {
     return fail(ErrorCode::kSystem, "disk full", ENOSPC);
@@ -114,6 +133,23 @@ TEST_F(TopologyTest, BridgesThatMayLeadOutsideAreNoEngines) {
   // Whom the resolver answers is another matter: there nobody is let through.
   EXPECT_THAT(network.bridges, testing::SizeIs(5));
   EXPECT_THAT(network.bridges, Not(Contains(Prefix::parse("172.30.3.0/24").value())));
+}
+
+// A node that is a container itself: what ends where its way out does leads there as well.
+TEST_F(TopologyTest, BridgeToTheNamespaceOfTheWayOutIsNoEngines) {
+  const auto parent = test::make_netns(), container = test::make_netns();
+  const auto pair = [](std::string_view name, const netlink::Netns& to) {
+    return fmt::format("ip link add {} type veth peer name x{} netns /proc/{}/fd/{}; ", name, name,
+                       getpid(), to.fd());
+  };
+  ASSERT_EQ(output_of(pair("up0", parent) + pair("lan0", parent) + pair("c0", container) +
+                      "ip addr add 172.30.1.1/24 dev up0; ip link set up0 up;"
+                      "ip route add default via 172.30.1.2;"
+                      "ip link add lan type bridge; ip addr add 172.30.2.1/24 dev lan;"
+                      "ip link add eng type bridge; ip addr add 172.30.3.1/24 dev eng;"
+                      "ip link set lan0 master lan; ip link set c0 master eng"),
+            "");
+  EXPECT_THAT(must(topology().node_network()).engines4, ElementsAre("eng"));
 }
 
 TEST_F(TopologyTest, RoutesOfOthersNameTheirLink) {
