@@ -152,6 +152,7 @@ void Poller::forget_old(TimePoint now) {
 }
 
 std::optional<TimePoint> Poller::next_timer() const {
+  if (!news_.empty()) return TimePoint{};
   std::optional<TimePoint> at;
   if (sweep_number_ == 0) at = sweep_ ? TimePoint{} : sweep_at_;
   if (wanted_number_ == 0 && !wanted_.empty()) at = at ? std::min(*at, wanted_at_) : wanted_at_;

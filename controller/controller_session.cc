@@ -190,7 +190,6 @@ void Controller::welcome(const std::string& node, Session& session) {
   if (const auto& ports = options_.gateway_ports; ports.first != 0) {
     welcome.set_gateway_ports(fmt::format("{}-{}", ports.first, ports.last));
   }
-  welcome.set_asks_others(static_cast<bool>(wait_sink_));
   session.stream->send(std::move(message));
 }
 
@@ -344,7 +343,14 @@ void Controller::on_started(const std::string& node, Session& session,
                                    Awaited{started.call(), now.steady + kAwaitLimit, {}});
   awaiting_.insert(node);
   answer_awaited(now);
-  if (wait_sink_ && cluster_.declaration(started.id()) == nullptr) wait_sink_(started.id());
+  if (cluster_.declaration(started.id()) == nullptr) {
+    // Who else might know it is asked, and says it then.
+    if (wait_sink_) {
+      wait_sink_(started.id());
+    } else {
+      say_unknown(started.id());
+    }
+  }
   send_ready(now);
 }
 

@@ -83,7 +83,6 @@ Status EngineNotes::write_rules(Undeclared undeclared, bool in_cluster) const {
 }
 
 Status EngineNotes::follow(const decltype(policy::World::workloads)& workloads) {
-  bool added = false;
   auto noted = noted_.begin();
   auto wanted = workloads.begin();
   while (noted != noted_.end() || wanted != workloads.end()) {
@@ -97,16 +96,17 @@ Status EngineNotes::follow(const decltype(policy::World::workloads)& workloads) 
     if (noted == noted_.end() || wanted->first < *noted) {
       CHECK_OK(add(wanted->first));
       noted = noted_.insert(noted, wanted->first);
-      added = true;
+      unsynced_ = true;
     }
     ++noted;
     ++wanted;
   }
   // As lasting as the declaration itself: a container that has one must not start as nobody's
   // after the power has failed, while the daemon is not there yet.
-  if (added && fsync(declared_.get()) != 0) {
+  if (unsynced_ && fsync(declared_.get()) != 0) {
     return fail_errno(fmt::format("write {}/declared", path_), errno);
   }
+  unsynced_ = false;
   return {};
 }
 

@@ -38,6 +38,7 @@ class EngineNotes {
   UniqueFd dir_, declared_;
   std::string path_;
   std::set<std::string> noted_;
+  bool unsynced_ = true;  // some of them may not be on disk yet, an earlier process's among them
 };
 
 }  // namespace meshd

@@ -200,6 +200,9 @@ Result<policy::Attachment> Node::pick_address() {
 void Node::attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply) {
   world_.now = now;
   if (cluster_ && cluster_->must_ask(spec.id)) return cluster_->await(spec, now, std::move(reply));
+  if (cluster_ && !world_.workloads.contains(spec.id)) {
+    return reply(std::unexpected(cluster_->not_joined(spec.id)));
+  }
   if (auto status = check_attach(spec); !status) {
     return reply(std::unexpected(std::move(status).error()));
   }

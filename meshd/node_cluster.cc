@@ -118,7 +118,9 @@ void ClusterPart::on_disconnected(const std::string& why, TimePoint now) {
   named_.reset();
   away_since_ = wall_now();
   why_away_ = why;
-  // An attach waits on: the controller may be back before its time is over.
+  // An attach waits on: the controller may be back before its time is over. What one has said of
+  // it is not the word of the next.
+  for (auto& [call, awaited] : awaited_) awaited.unknown = false;
   for (auto& [call, asked] : std::exchange(asked_, {})) {
     const auto done = asked.revision ? "declared, not in force here" : "not known to be declared";
     asked.done(std::unexpected(away(asked.what + ": " + done)));
@@ -187,7 +189,6 @@ void ClusterPart::on_welcome(const pb::Welcome& welcome, TimePoint now) {
   welcome_ = true;
   controller_ = welcome.controller();
   may_declare_ = welcome.allow_node_declarations();
-  asks_others_ = welcome.asks_others();
   reporter_.begin();
   on_installed();
   for (const auto& [call, awaited] : awaited_) send_started(call, awaited.spec.id);
@@ -251,6 +252,12 @@ void ClusterPart::on_in_sync(const pb::InSync& in_sync, TimePoint now) {
 bool ClusterPart::governs() const { return terms_ || node_.world_.workloads.empty(); }
 
 bool ClusterPart::must_ask(const std::string& id) const { return governs() && !own_.contains(id); }
+
+Error ClusterPart::not_joined(const std::string& id) const {
+  return {ErrorCode::kNotInForce,
+          fmt::format("attach {}: what a cluster has declared is not known here (controller: {})",
+                      id, text())};
+}
 
 void ClusterPart::await(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply) {
   if (awaited_.size() >= kMaxAsked) {
@@ -432,7 +439,7 @@ void ClusterPart::on_timer(TimePoint now) {
         std::chrono::round<std::chrono::seconds>(std::min(awaited.deadline, now) - awaited.since);
     // That there is none is for the controller to say: one that is away, or has had no answer
     // itself, has not.
-    const bool is_nobodys = is_connected() && (awaited.unknown || !asks_others_);
+    const bool is_nobodys = is_connected() && awaited.unknown;
     awaited.reply(fail(is_nobodys ? ErrorCode::kNotFound : ErrorCode::kNotInForce,
                        fmt::format("attach: {}: no declaration arrived within {} s (controller: "
                                    "{})",

@@ -85,6 +85,8 @@ class ClusterPart {
   // Whether the controller says what is declared here: not on a node that was used by itself.
   [[nodiscard]] bool governs() const;
   [[nodiscard]] bool must_ask(const std::string& id) const;
+  // Of whom nobody declared on a node that is to join and does not govern yet.
+  [[nodiscard]] Error not_joined(const std::string& id) const;
   void await(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply);
   void declare(const std::vector<policy::Declaration>& declarations, TimePoint now,
                Reply<mesh::v1::ApplyReply> reply);
@@ -150,7 +152,6 @@ class ClusterPart {
   std::uint64_t session_ = 0;
   bool welcome_ = false;  // in this session, and accepted
   bool may_declare_ = false;
-  bool asks_others_ = false;  // the controller, for what it does not know
   std::string controller_, trouble_, why_away_;
   std::string why_refused_;                       // the slice, last
   std::optional<mesh::v1::Welcome> turned_down_;  // because of the trouble

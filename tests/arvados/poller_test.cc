@@ -285,7 +285,9 @@ TEST_F(PollerTest, WhoIsUnknownIsNotAskedForAgainAtOnce) {
   ASSERT_TRUE(poller.want(container_uuid(5), now_ + 1s));
   ASSERT_TRUE(poller.want("not-a-uuid", now_ + 1s));
   EXPECT_FALSE(poller.next(now_ + 1s));
+  EXPECT_EQ(poller.next_timer(), TimePoint{}) << "there is something to be said";
   EXPECT_EQ(poller.news().size(), 2U);
+  EXPECT_GT(poller.next_timer(), now_);
   ASSERT_TRUE(poller.want(container_uuid(5), now_ + 3s));
   EXPECT_TRUE(poller.next(now_ + 3s));
 }

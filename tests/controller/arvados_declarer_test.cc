@@ -195,6 +195,7 @@ TEST_F(ArvadosDeclarerTest, ANodeThatWaitsIsAnsweredWhenItIsFound) {
 }
 
 TEST_F(ArvadosDeclarerTest, ANodeThatWaitsHearsThatNobodyKnowsIt) {
+  controller_->tell_waits([](const std::string&) {});
   started(n1_, container_uuid(4), 7);
   controller_->say_unknown(container_uuid(5));
   EXPECT_THAT(n1_.started, IsEmpty());

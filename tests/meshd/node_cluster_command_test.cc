@@ -143,6 +143,10 @@ TEST_F(NodeClusterCommandTest, ANodeThatWasUsedByItselfDoesNotJoin) {
   EXPECT_THAT(reports("n3"), IsEmpty());
   EXPECT_THAT(controller_->node_status()[2].trouble, HasSubstr("a node joins empty"));
   EXPECT_TRUE(n3.process->world().workloads.contains("old"));
+  // What the cluster has declared is not known here: nobody's is what it would be taken for.
+  const auto answer = n3.attach("new");
+  EXPECT_EQ((**answer).error().code, ErrorCode::kNotInForce);
+  EXPECT_THAT(told(answer), HasSubstr("not joined: join"));
   n3.forget_by_itself("old");
   pass(2s);
   EXPECT_EQ(n3.part().text(), "connected to c1");

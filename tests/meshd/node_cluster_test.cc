@@ -140,6 +140,21 @@ TEST_F(NodeClusterTest, OnlyAControllerThatCanKnowSaysThatThereIsNone) {
   pump();
   EXPECT_EQ(code(ask([] {})), ErrorCode::kNotInForce);
   EXPECT_EQ(code(ask([&] { controller_->say_unknown("db"); })), ErrorCode::kNotFound);
+  // What it said to another session says nothing for the next.
+  EXPECT_EQ(code(ask([&] {
+              controller_->say_unknown("db");
+              pump();
+              disconnect("n1");
+              connect("n1");
+            })),
+            ErrorCode::kNotInForce);
+}
+
+TEST_F(NodeClusterTest, WhatIsDeclaredAndNotToBeHadYetIsNotNobodys) {
+  run_pair();
+  const auto answer = node("n2").attach("db", now_.steady + 4s);
+  pass(4s);
+  EXPECT_EQ((**answer).error().code, ErrorCode::kNotInForce) << "it is attached elsewhere";
 }
 
 TEST_F(NodeClusterTest, AnAttachOfWhatRunsElsewhereIsRefused) {
