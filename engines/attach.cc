@@ -21,6 +21,9 @@ using Attachment = std::optional<pb::AttachReply>;
 // Of the deadline's 4 s: a daemon is replaced in less than one, and the call itself
 // needs its time.
 constexpr auto kPatience = std::chrono::milliseconds(2500);
+// A daemon that goes on says of an attach that it is not in force at most half a second before the
+// caller's deadline: a longer time ahead of it only one that ends does.
+constexpr auto kTooEarly = std::chrono::seconds(1);
 // glibc reads the first three (MAXNS, resolv.h).
 constexpr int kMaxNameservers = 3;
 
@@ -70,20 +73,26 @@ Result<Attachment> without(const Decision& decision, const Netns& netns) {
                           fmt::join(links, ", ")));
 }
 
+// It ended over our question: the one that takes its place is asked again, which is harmless.
+bool is_lost(const Error& error) { return error.sys_errno == ECONNRESET; }
+
 Result<pb::AttachReply> with(const Decision& decision, const Netns& netns, const Place& place,
                              const Places& places, TimePoint by) {
   if (TRY(is_own(netns))) {
     return fail(ErrorCode::kConflict, "it uses the node's own network");
   }
+  bool is_declared = decision.declaration.empty();
   const auto once = [&]() -> Result<pb::AttachReply> {
     auto client = TRY(Client::connect(places.run_dir, by, kPatience));
-    if (!decision.declaration.empty()) CHECK_OK(client.apply(declaration_of(decision)));
+    if (!is_declared) CHECK_OK(client.apply(declaration_of(decision)));
+    is_declared = true;
     return client.attach(request_for(decision.id, netns, place));
   };
   auto reply = once();
-  // It ended over our question; what is asked again is harmless.
-  const bool is_lost = !reply && reply.error().sys_errno == ECONNRESET;
-  return is_lost ? once() : std::move(reply);
+  const bool is_cut_short = !reply && is_declared && reply.error().code == ErrorCode::kNotInForce &&
+                            by - BootClock::now() > kTooEarly;
+  if (is_cut_short || (!reply && is_lost(reply.error()))) return once();
+  return reply;
 }
 
 }  // namespace
@@ -116,7 +125,8 @@ Status expect_attach(const Launch& launch, const Places& places, TimePoint by) {
   if (decision.kind != Kind::kAttach && decision.kind != Kind::kAsk) {
     return fail(ErrorCode::kConflict, "nobody declared this container");
   }
-  const auto alive = ask_whether_alive(places.run_dir, by, kPatience);
+  auto alive = ask_whether_alive(places.run_dir, by, kPatience);
+  if (!alive && is_lost(alive.error())) alive = ask_whether_alive(places.run_dir, by, kPatience);
   if (!alive) return not_started(decision, alive.error());
   return {};
 }

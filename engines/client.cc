@@ -67,6 +67,8 @@ Error to_error(const grpc::Status& status, const std::string& path) {
               ETIMEDOUT};
     case StatusCode::NOT_FOUND:
       return {ErrorCode::kNotFound, status.error_message()};
+    case StatusCode::ABORTED:
+      return {ErrorCode::kNotInForce, status.error_message()};
     case StatusCode::INVALID_ARGUMENT:
       return {ErrorCode::kInvalid, status.error_message()};
     case StatusCode::UNIMPLEMENTED:

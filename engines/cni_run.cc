@@ -20,7 +20,7 @@ constexpr std::size_t kMaxCommandLine = 64 << 10;
 
 CniError to_error(const Error& error) {
   // Away, or about to come: the specification's word for it.
-  const bool away = error.code == ErrorCode::kSystem;
+  const bool away = error.code == ErrorCode::kSystem || error.code == ErrorCode::kNotInForce;
   return {away ? CniError::kTryAgain : CniError::kRefused, error.what};
 }
 

@@ -19,8 +19,6 @@ bool is_plain(std::string_view text) {
   });
 }
 
-bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
-
 // The image's configuration lies in a store that is named after the storage driver.
 std::string image_file(const Json& container) {
   const auto driver = container.text_at("Driver");
@@ -41,7 +39,6 @@ const Json* find_path(const Json& json, std::string_view first, std::string_view
 // With the network of another container Docker mounts that one's files, which lie beside ours.
 std::string docker_directory(const Json& config, std::string_view id) {
   constexpr std::string_view kContainers = "/containers/";
-  constexpr std::size_t kNumberBytes = 64;
   std::string beside;
   for (const auto* file : {"hostname", "resolv.conf", "hosts"}) {
     const auto source = mount_source(config, fmt::format("/etc/{}", file));
@@ -50,7 +47,7 @@ std::string docker_directory(const Json& config, std::string_view id) {
     const auto root = source.substr(0, source.size() - tail);
     const auto number = source.substr(root.size() + kContainers.size(), kNumberBytes);
     if (source != fmt::format("{}{}{}/{}", root, kContainers, number, file)) continue;
-    if (!std::ranges::all_of(number, is_hex)) continue;
+    if (!is_number(number)) continue;
     auto directory = fmt::format("{}{}{}", root, kContainers, id);
     if (number == id) return directory;
     if (beside.empty()) beside = std::move(directory);

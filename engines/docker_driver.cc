@@ -67,6 +67,9 @@ Status join(const PluginCall& call, const DriverOptions& options, TimePoint by) 
 Status leave(const PluginCall& call, const DriverOptions& options, TimePoint by) {
   by = std::min<TimePoint>(by, BootClock::now() + kLeavePatience);
   const auto member = find_member(options.docker_socket, call.network, call.endpoint, by);
+  if (!member && member.error().code != ErrorCode::kNotFound) {
+    return std::unexpected(member.error());
+  }
   if (!member || member->container.empty()) return {};
   auto status = detach(container_key(member->container), options.places, by);
   if (!status) return std::unexpected(std::move(status).error().in("container " + member->name));

@@ -16,14 +16,7 @@ using Kind = PluginCall::Kind;
 // Where the resolver is, for those who look at the network: nothing is sent to it as a gateway.
 constexpr std::string_view kGateway = "169.254.1.1/32";
 constexpr std::string_view kPool = "mesh";
-constexpr std::size_t kNumberBytes = 64;
 constexpr std::size_t kMaxPathBytes = 4096;  // PATH_MAX
-
-bool is_number(std::string_view text) {
-  return text.size() == kNumberBytes && std::ranges::all_of(text, [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-         });
-}
 
 // Docker's own rule for names, which is safe in a request's line.
 bool is_name(std::string_view text) {

@@ -29,6 +29,7 @@ struct Container {
   Launch launch;
   std::string resolv_conf;  // to be written to; empty: none that is the engine's own
   std::string hosts;        // to be looked into; empty: the same
+  bool is_a_guest = false;  // in the network of another container
 };
 
 // One with --rm may stand in the second file, which podman does not sync.
@@ -86,6 +87,8 @@ Result<Container> look_at(const OciState& state) {
   const auto text = TRY(read_file(path, kMaxFileBytes));
   const auto config = read_json(text);
   if (!config) return std::unexpected(Error(config.error()).in(path));
+  // What is made for a container has another path, or none.
+  container.is_a_guest = network_path(*config).starts_with("/proc/");
   auto directory = docker_directory(*config, state.id);
   // Who mounts over all that Docker would is not left unread for that.
   if (directory.empty() && state.bundle.ends_with("/moby/" + state.id)) {
@@ -117,6 +120,11 @@ Status put_addresses(const Container& container, const Attachment& reply) {
 Status attach_container(const OciState& state, const Places& places, TimePoint by) {
   if (state.pid == 0) return fail(ErrorCode::kInvalid, "the container's state has no process");
   const auto container = TRY(look_at(state));
+  if (container.is_a_guest && concerns_us(container.launch, places)) {
+    return fail(ErrorCode::kConflict,
+                fmt::format("container {}: it has the network of another container",
+                            fmt::join(ids_of(container.launch), ", ")));
+  }
   const auto netns = TRY(open_netns_of(state.pid));
   Place place{.key = container_key(state.id), .ifname = std::string(kFirstName)};
   if (TRY(has_other_links(netns, {}))) {

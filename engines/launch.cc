@@ -9,11 +9,9 @@ namespace meshd::engines {
 namespace {
 
 constexpr std::size_t kMaxIdBytes = 63;
-constexpr std::size_t kNumberBytes = 64, kShortBytes = 12;
+constexpr std::size_t kShortBytes = 12;
 
 bool is_small(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
-
-bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); }
 
 std::optional<std::string_view> label(const Launch& launch, std::string_view key) {
   const auto found = launch.labels.find(std::string(key));
@@ -37,11 +35,16 @@ bool is_id(std::string_view text) {
          !text.contains("--");
 }
 
+bool is_number(std::string_view text) {
+  return text.size() == kNumberBytes && std::ranges::all_of(text, [](char c) {
+           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+         });
+}
+
 std::vector<std::string> ids_of(const Launch& launch) {
   std::vector<std::string> ids;
   for (const auto& name : launch.names) {
-    const bool is_number = name.size() == kNumberBytes && std::ranges::all_of(name, is_hex);
-    auto id = is_number ? name.substr(0, kShortBytes) : name;
+    auto id = is_number(name) ? name.substr(0, kShortBytes) : name;
     if (is_id(id) && std::ranges::find(ids, id) == ids.end()) ids.push_back(std::move(id));
   }
   return ids;

@@ -7,6 +7,7 @@
 // Source:    docs/decisions/0011-shims-read-notes.md, docs/engines.md.
 #pragma once
 
+#include <cstddef>
 #include <map>
 #include <set>
 #include <string>
@@ -57,8 +58,11 @@ struct Decision {
 [[nodiscard]] bool is_id(std::string_view text);
 // "zzzzz-dz642-000000000000000": a container of Arvados, which a cluster's controller may know.
 [[nodiscard]] bool is_arvados_container(std::string_view id);
-// What an engine calls a container, as far as that can be an id: a container's number of 64
-// letters is no DNS label, its short form of 12 is.
+// As Docker, podman and containerd number their containers: 64 hexadecimal letters.
+inline constexpr std::size_t kNumberBytes = 64;
+[[nodiscard]] bool is_number(std::string_view text);
+// What an engine calls a container, as far as that can be an id: a container's number is no DNS
+// label, its short form of 12 letters is.
 [[nodiscard]] std::vector<std::string> ids_of(const Launch& launch);
 
 [[nodiscard]] Result<Decision> decide(const Launch& launch, const Notes& notes);

@@ -7,6 +7,7 @@
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
@@ -26,19 +27,28 @@ struct FreeLinks {
 };
 
 // A kernel that has their modules puts these into each network namespace (Documentation/networking,
-// fb_tunnels_only_for_init_net): nobody gave them to the container.
-constexpr std::string_view kOfTheKernel[] = {"lo",   "tunl0",   "gre0",     "gretap0", "erspan0",
-                                             "sit0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0"};
+// fb_tunnels_only_for_init_net): nobody gave them to the container, and they are down.
+constexpr std::string_view kOfTheKernel[] = {"tunl0",   "gre0",     "gretap0", "erspan0", "sit0",
+                                             "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0"};
+
+// `ask`: any socket of its namespace.
+bool is_the_kernels(std::string_view name, int ask) {
+  if (name == "lo") return true;
+  if (std::ranges::find(kOfTheKernel, name) == std::end(kOfTheKernel)) return false;
+  ifreq request{};
+  name.copy(request.ifr_name, sizeof request.ifr_name - 1);
+  return ioctl(ask, SIOCGIFFLAGS, &request) == 0 && (request.ifr_flags & IFF_UP) == 0;
+}
 
 Result<std::vector<std::string>> read_links(int netns) {
   if (setns(netns, CLONE_NEWNET) != 0) return fail_errno("enter the network namespace", errno);
+  const UniqueFd ask(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   const std::unique_ptr<struct if_nameindex, FreeLinks> list(if_nameindex());
   if (!list) return fail_errno("list the container's links", errno);
   std::vector<std::string> names;
   for (const auto* link = list.get(); link->if_index != 0; ++link) {
     if (names.size() >= kMaxLinks) return fail(ErrorCode::kExhausted, "more links than are read");
-    const std::string_view name = link->if_name;
-    if (std::ranges::find(kOfTheKernel, name) == std::end(kOfTheKernel)) names.emplace_back(name);
+    if (!is_the_kernels(link->if_name, ask.get())) names.emplace_back(link->if_name);
   }
   return names;
 }

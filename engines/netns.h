@@ -25,7 +25,7 @@ struct Netns {
 [[nodiscard]] Result<Netns> open_netns_of(pid_t pid);
 // A container that uses the node's own network has none to be attached.
 [[nodiscard]] Result<bool> is_own(const Netns& netns);
-// Of all links but lo.
+// Of all links but those that the kernel puts into each namespace by itself.
 [[nodiscard]] Result<std::vector<std::string>> links_in(const Netns& netns);
 
 }  // namespace meshd::engines

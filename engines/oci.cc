@@ -108,6 +108,15 @@ std::string mount_source(const Json& config, std::string_view destination) {
   return {};
 }
 
+std::string_view network_path(const Json& config) {
+  const auto* const linux_part = config.find("linux");
+  const auto* const list = linux_part == nullptr ? nullptr : linux_part->find("namespaces");
+  if (list == nullptr) return {};
+  const auto found = std::ranges::find_if(
+      list->items, [](const Json& one) { return one.text_at("type") == "network"; });
+  return found == list->items.end() ? std::string_view() : found->text_at("path");
+}
+
 Result<Json> with_hooks(Json config, const HookCommand& command) {
   if (config.kind != Kind::kObject) return fail(ErrorCode::kInvalid, "is no object");
   auto* const hooks = TRY(section(config, "hooks", Kind::kObject));

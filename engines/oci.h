@@ -35,6 +35,9 @@ struct OciState {
 // What is mounted at `destination`, and from where; empty: nothing.
 [[nodiscard]] std::string mount_source(const Json& config, std::string_view destination);
 
+// Of the network namespace that is to be entered; empty: it gets one, or has the node's.
+[[nodiscard]] std::string_view network_path(const Json& config);
+
 // A program of ours as a hook.
 struct HookCommand {
   std::string path;

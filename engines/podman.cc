@@ -8,15 +8,6 @@
 #include "engines/oci.h"
 
 namespace meshd::engines {
-namespace {
-
-bool is_number(std::string_view text) {
-  return !text.empty() && std::ranges::all_of(text, [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-  });
-}
-
-}  // namespace
 
 std::optional<PodmanStore> podman_store(std::string_view bundle, std::string_view id) {
   const auto tail = fmt::format("-containers/{}/userdata", id);

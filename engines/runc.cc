@@ -18,7 +18,8 @@
 namespace meshd::engines {
 namespace {
 
-// Those that make a container of a bundle; the hooks of createRuntime are run by all of them.
+// Those that make a container of a bundle. The hooks of createRuntime are run by all of them; by
+// `restore` with runc, which is the only one known to.
 constexpr std::array<std::string_view, 3> kMaking = {"create", "run", "restore"};
 // All others that runc or crun has. A word that is none may be the value of an option that is not
 // known here, and what follows it one of the three.
@@ -77,6 +78,11 @@ Status prepare_bundle(const WrapperCall& call) {
     if (runtime.command.empty() || is_among(runtime.command, kOthers)) return {};
     return fail(ErrorCode::kUnsupported,
                 fmt::format("'{}' is no command of a runtime that is known here", runtime.command));
+  }
+  const auto name = std::string_view(call.runtime).substr(call.runtime.rfind('/') + 1);
+  if (runtime.command == "restore" && name != "runc") {
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("restore: {} is not known to run our hook then, as runc is", name));
   }
   const auto path = runtime.bundle.value_or(".") + "/config.json";
   const auto text = TRY(read_file(path, kMaxFileBytes));

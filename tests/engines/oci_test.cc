@@ -2,6 +2,7 @@
 // have written them.
 #include "engines/oci.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -186,6 +187,20 @@ TEST(DockerTest, WhatTheImageSaysIsNotTheLaunchers) {
   EXPECT_TRUE(parse_image_labels(R"({"config":{"Labels":null}})")->empty());
 }
 
+TEST(OciTest, NetworkThatAContainerEnters) {
+  const auto path = [](std::string_view namespaces) {
+    const auto json = read_json(fmt::format(R"({{"linux":{{"namespaces":{}}}}})", namespaces));
+    return std::string(network_path(json.value()));
+  };
+  EXPECT_EQ(path(R"([{"type":"ipc","path":"/i"},{"type":"network","path":"/proc/7/ns/net"}])"),
+            "/proc/7/ns/net");
+  for (const auto* own :
+       {R"([{"type":"network"}])", R"([{"type":"ipc","path":"/i"}])", "{}", "7"}) {
+    EXPECT_EQ(path(own), "");
+  }
+  EXPECT_EQ(network_path(read_json("{}").value()), "");
+}
+
 TEST(PodmanTest, ImageOfAContainerIsFoundInItsStore) {
   const auto bundle = with_id("/var/lib/containers/storage/overlay-containers/@/userdata");
   const auto store = podman_store(bundle, kId).value();
@@ -193,9 +208,9 @@ TEST(PodmanTest, ImageOfAContainerIsFoundInItsStore) {
   EXPECT_EQ(store.images, "/var/lib/containers/storage/overlay-images");
   EXPECT_FALSE(podman_store(bundle, "other"));
   EXPECT_FALSE(podman_store("/run/docker/bundle", kId));
-  const auto* const text =
-      R"([{"id":"aa","image":"0123"},{"id":"bb","image":""},{"id":"cc","image":"../x"}])";
-  EXPECT_EQ(parse_store_image(text, "aa").value(), "0123");
+  const auto text =
+      with_id(R"([{"id":"aa","image":"@"},{"id":"bb","image":""},{"id":"cc","image":"../x"}])");
+  EXPECT_EQ(parse_store_image(text, "aa").value(), kId);
   EXPECT_EQ(parse_store_image(text, "bb").value(), "");
   EXPECT_EQ(parse_store_image(text, "cc").error().code, ErrorCode::kInvalid);
   EXPECT_EQ(parse_store_image(text, "dd").error().code, ErrorCode::kNotFound);
@@ -207,8 +222,6 @@ TEST(PodmanTest, AnnotationsOfAManifest) {
       ElementsAre(Pair("mesh.id", "db")));
   EXPECT_TRUE(parse_manifest_annotations(R"({"schemaVersion":2})")->empty());
 }
-
-TEST(DockerTest, DnsThatSomebodyChose) {}
 
 }  // namespace
 }  // namespace meshd::engines
