@@ -47,11 +47,13 @@ TEST_F(ControllerTest, AStartedContainerWaitsForItsDeclaration) {
   FakeStream n1("n1");
   hello(*controller_, n1);
   started(n1, "worker", 7);
-  EXPECT_THAT(n1.started, IsEmpty());
-  ASSERT_TRUE(apply(*controller_, kTwo));
   ASSERT_THAT(n1.started, SizeIs(1));
-  EXPECT_EQ(n1.started[0].call(), 7U);
-  EXPECT_EQ(n1.started[0].error(), "");
+  EXPECT_TRUE(n1.started[0].unknown()) << "nobody else is asked";
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  ASSERT_THAT(n1.started, SizeIs(2));
+  EXPECT_EQ(n1.started[1].call(), 7U);
+  EXPECT_EQ(n1.started[1].error(), "");
+  EXPECT_FALSE(n1.started[1].unknown());
   answer(*controller_, n1);
   answer(*controller_, n1);
   EXPECT_TRUE(n1.items.contains({mesh::v1::SliceKey::Kind::WORKLOAD, "worker"}));
