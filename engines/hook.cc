@@ -123,7 +123,7 @@ Status attach_container(const OciState& state, const Places& places, TimePoint b
   if (container.is_a_guest && concerns_us(container.launch, places)) {
     return fail(ErrorCode::kConflict,
                 fmt::format("container {}: it has the network of another container",
-                            fmt::join(ids_of(container.launch), ", ")));
+                            container.launch.names.front()));
   }
   const auto netns = TRY(open_netns_of(state.pid));
   Place place{.key = container_key(state.id), .ifname = std::string(kFirstName)};
