@@ -1,5 +1,6 @@
 """Names as programs ask for them: glibc's and musl's resolvers, UDP and TCP, upstreams, and
 sockets that outlive the daemon."""
+import subprocess
 import unittest
 
 import node as bed
