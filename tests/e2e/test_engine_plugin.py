@@ -18,7 +18,7 @@ DB, WORKER, OTHER = db(f"{ID}1"), worker(f"{ID}2"), worker(f"{ID}3")
 class PluginTest(EngineTest):
     @classmethod
     def prepare(cls):
-        cls.node.apply(f"workloads: [{DB}, {WORKER}, {OTHER}]")
+        cls.node.apply(workloads(DB, WORKER, OTHER))
 
     def setUp(self):
         self.payload = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
