@@ -158,6 +158,9 @@ class WatchTest(NodeTest):
             for i in range(rounds):
                 self.node.apply("workloads:\n" + "".join(
                     f"- {{id: {one}, owner: ada, workflow: wf1, hold: {i}s}}\n" for one in ids))
+                # Whoever reads is never behind by more than what it is given at once.
+                until(lambda: len(watch.lines('"id":"w')) == (i + 1) * len(ids),
+                      lambda: f"{len(watch.lines())} lines, ended: {watch.process.poll()}", LONG)
             self.has_heard_all(watch)
             self.assertEqual([event["id"] for event in watch.of(*ids)], ids * rounds)
             slow.process.send_signal(signal.SIGCONT)
