@@ -275,7 +275,7 @@ void Builder::forward() {
       rule({in({address}, v.name(SetId::kMesh4)), Count{"c_foreign"}, drop()});
     }
   }
-  rules(others_forward(settings_));
+  rules(others_forward(settings_, options_));
   rules(gateway_forward(settings_));
   rules(unforwarded(options_));
   for (auto& one : others_chains()) table_.chains.push_back(std::move(one));

@@ -7,23 +7,33 @@ namespace {
 
 constexpr std::uint32_t kNfprotoIpv4 = 2, kNfprotoIpv6 = 10;  // linux/netfilter.h
 
+bool was_off(const V& v, const TableOptions& options) {
+  return v.family == Family::kV4 ? options.forwarding4_was_off : options.forwarding6_was_off;
+}
+
 }  // namespace
 
 InSet by_engine(const V& v) { return in({kIifname}, v.name(SetId::kEngine4)); }
 
 // Masqueraded, what somebody else's container sends to a node's end of the tunnel would come from
 // this node, which may speak for all of its containers. Nodes that this one routes for may: none of
-// them is behind an engine's bridge, whose containers could use any address.
-std::vector<Rule> others_forward(const Settings& settings) {
+// them is behind an engine's bridge, whose containers could use any address. A node's address is
+// not the mesh's, and so among those that any node speaks for, itself among its peers.
+std::vector<Rule> others_forward(const Settings& settings, const TableOptions& options) {
   std::vector<Rule> rules;
   if (!settings.in_cluster || !settings.tunnel) return rules;
   for (const V& v : kBoth) {
-    const auto never = v.name(SetId::kNever4);
-    for (const auto& who : {by_engine(v), not_in(v.source, never)}) {
+    const auto add = [&](auto... more) {
       rules.push_back({is(kL4proto, kUdpNumber), is(kDestPort, kTunnelPort),
-                       is(kTunnelNumber, policy::kTunnelNumber), in({v.dest}, never), who,
-                       Count{"c_foreign"}, drop()});
+                       is(kTunnelNumber, policy::kTunnelNumber),
+                       in({v.dest}, v.name(SetId::kNever4)), more...});
+    };
+    add(by_engine(v), Count{"c_foreign"}, drop());
+    if (!was_off(v, options)) {
+      const auto peers = v.name(SetId::kPeers4);
+      add(InProfile{{v.source}, v.name(SetId::kOrigin4), {v.source}, peers, false, {}}, accept());
     }
+    add(Count{"c_foreign"}, drop());
   }
   return rules;
 }
@@ -32,9 +42,8 @@ std::vector<Rule> others_forward(const Settings& settings) {
 std::vector<Rule> unforwarded(const TableOptions& options) {
   std::vector<Rule> rules;
   for (const V& v : kBoth) {
-    const bool is_v4 = v.family == Family::kV4;
-    if (!(is_v4 ? options.forwarding4_was_off : options.forwarding6_was_off)) continue;
-    const auto family = is(kNfproto, is_v4 ? kNfprotoIpv4 : kNfprotoIpv6);
+    if (!was_off(v, options)) continue;
+    const auto family = is(kNfproto, v.family == Family::kV4 ? kNfprotoIpv4 : kNfprotoIpv6);
     rules.push_back({family, jump(v.name("others"))});
     rules.push_back({family, Count{"c_unforwarded"}, drop()});
   }

@@ -19,7 +19,8 @@ namespace meshd::policy::words {
 
 [[nodiscard]] InSet by_engine(const V& v);
 // Of `forw`, after everything about containers of ours.
-[[nodiscard]] std::vector<Rule> others_forward(const Settings& settings);
+[[nodiscard]] std::vector<Rule> others_forward(const Settings& settings,
+                                               const TableOptions& options);
 // Of `forw`, at its end: after what a gateway forwards.
 [[nodiscard]] std::vector<Rule> unforwarded(const TableOptions& options);
 // What that jumps to. Always there: base chains do not change what they refer to.

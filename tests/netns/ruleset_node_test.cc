@@ -92,9 +92,7 @@ TEST_F(RulesetNodeTest, ContainersReachNoListenerOfTheNode) {
 
 class RulesetUidTest : public RulesetNodeTest {
  protected:
-  void SetUp() override {
-    if (getuid() != 0) GTEST_SKIP() << "another uid is needed: run as root";
-  }
+  void SetUp() override { ASSERT_EQ(getuid(), 0U) << "run as root: another uid is needed"; }
   // The same as talk(), from a process of that uid on the node.
   [[nodiscard]] Talk ask_as(uid_t uid, Family family, Proto proto) const {
     const pid_t child = fork();
@@ -272,8 +270,21 @@ TEST_F(RulesetForwardingTest, OnlyNodesSendIntoTheTunnelByThisOne) {
     };
     bed.add({policy::ElementBuilder(never).addr(to).end().addr(to).build()});
     EXPECT_FALSE(passes());
+    // Also who stands among what is never reached, as all of a link's own addresses do.
     const auto from = ip(is_v4 ? "198.51.100.2" : "2001:db8:2::2");
-    bed.add({policy::ElementBuilder(never).addr(from).end().addr(from).build()});
+    bed.add({policy::ElementBuilder(never).addr(from).end().addr(from).build(),
+             policy::ElementBuilder(is_v4 ? policy::SetId::kOrigin4 : policy::SetId::kOrigin6)
+                 .addr(from)
+                 .end()
+                 .addr(from)
+                 .data()
+                 .number(0)
+                 .build()});
+    EXPECT_FALSE(passes());
+    bed.add({policy::ElementBuilder(is_v4 ? policy::SetId::kPeers4 : policy::SetId::kPeers6)
+                 .number(0)
+                 .addr(from)
+                 .build()});
     EXPECT_TRUE(passes());
     bed.add({policy::ElementBuilder(is_v4 ? policy::SetId::kEngine4 : policy::SetId::kEngine6)
                  .ifname("other0")
