@@ -82,7 +82,7 @@ void ArvadosSite::take(const arvados::News& news, const Moment& now) {
     poller_.know(declarer_.known());
   } else if (const auto* const found = std::get_if<arvados::Found>(&news)) {
     declarer_.take(*found, now);
-    for (const auto& id : found->unknown) controller_.say_unknown(id);
+    for (const auto& id : found->unknown) controller_.say_unknown(id, now);
   } else if (const auto* const trouble = std::get_if<arvados::Trouble>(&news)) {
     declarer_.set_trouble(trouble->why, now);
   }

@@ -132,18 +132,22 @@ Status Controller::catch_up(const Moment& now) {
   return {};
 }
 
+// Whether what the store has is known here.
+bool Controller::keep_up(const Moment& now) {
+  if (const auto status = catch_up(now); !status) {
+    store_trouble_ = status.error().what;
+    log::warning("store: {}", status.error().what);
+    set_timer(now.steady + kRetryAfter);
+    return false;
+  }
+  store_trouble_.clear();
+  answer_awaited(now);
+  return true;
+}
+
 void Controller::on_store_notified(const Moment& now) {
   const auto heard = store_->hear();
-  if (heard.changed) {
-    if (const auto status = catch_up(now); !status) {
-      store_trouble_ = status.error().what;
-      log::warning("store: {}", status.error().what);
-      set_timer(now.steady + kRetryAfter);
-    } else {
-      store_trouble_.clear();
-      answer_awaited(now);
-    }
-  }
+  if (heard.changed) keep_up(now);
   // After the changes that they may speak of. What could not be read now is told again.
   take_news(heard.news, now);
   end_dismissed(now);

@@ -86,11 +86,10 @@ class Controller {
   // Whoever is told what happens in the cluster; empty: nobody, and nothing is made for them.
   using EventSink = std::function<void(mesh::v1::Event)>;
   void tell_events(EventSink sink) { sink_ = std::move(sink); }
-
   // Whoever is told of containers that a node waits for and that nobody has declared.
   using WaitSink = std::function<void(const std::string& id)>;
   void tell_waits(WaitSink sink) { wait_sink_ = std::move(sink); }
-  void say_unknown(const std::string& id);  // nobody else knows it either
+  void say_unknown(const std::string& id, const Moment& now);  // nobody else knows it either
   // Absent: nobody declares for others.
   void set_launch_report(LaunchReport report) { launch_report_ = std::move(report); }
   [[nodiscard]] const std::optional<LaunchReport>& launch_report() const { return launch_report_; }
@@ -127,6 +126,7 @@ class Controller {
   [[nodiscard]] Status fold(const Writes& writes, const Moment& now);
   void follow(const Touched& touched, const Moment& now);
   [[nodiscard]] Status catch_up(const Moment& now);
+  bool keep_up(const Moment& now);
   void take_message(const std::string& node, NodeStream& stream, const mesh::v1::FromNode& message,
                     const Moment& now);
   void on_hello(const std::string& node, NodeStream& stream, const mesh::v1::Hello& hello,

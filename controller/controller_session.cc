@@ -348,14 +348,16 @@ void Controller::on_started(const std::string& node, Session& session,
     if (wait_sink_) {
       wait_sink_(started.id());
     } else {
-      say_unknown(started.id());
+      say_unknown(started.id(), now);
     }
   }
   send_ready(now);
 }
 
-// It stays awaited: who declares it may be late.
-void Controller::say_unknown(const std::string& id) {
+// It stays awaited: who declares it may be late. Another controller may have stored it a moment
+// ago: who cannot read the store does not know.
+void Controller::say_unknown(const std::string& id, const Moment& now) {
+  if (!keep_up(now) || cluster_.declaration(id) != nullptr) return;
   for (const auto& node : awaiting_) {
     const auto session = sessions_.find(node);
     if (session == sessions_.end()) continue;

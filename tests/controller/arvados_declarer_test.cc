@@ -197,9 +197,9 @@ TEST_F(ArvadosDeclarerTest, ANodeThatWaitsIsAnsweredWhenItIsFound) {
 TEST_F(ArvadosDeclarerTest, ANodeThatWaitsHearsThatNobodyKnowsIt) {
   controller_->tell_waits([](const std::string&) {});
   started(n1_, container_uuid(4), 7);
-  controller_->say_unknown(container_uuid(5));
+  controller_->say_unknown(container_uuid(5), now_);
   EXPECT_THAT(n1_.started, IsEmpty());
-  controller_->say_unknown(container_uuid(4));
+  controller_->say_unknown(container_uuid(4), now_);
   ASSERT_THAT(n1_.started, SizeIs(1));
   EXPECT_TRUE(n1_.started.front().unknown());
   EXPECT_EQ(n1_.started.front().call(), 7U);

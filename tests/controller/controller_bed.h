@@ -137,11 +137,15 @@ class ControllerTest : public testing::Test {
     message.mutable_report()->add_gone(id);
     say(*controller_, stream, message);
   }
-  void started(FakeStream& stream, const std::string& id, std::uint64_t call) {
+  void started(Controller& controller, FakeStream& stream, const std::string& id,
+               std::uint64_t call) {
     mesh::v1::FromNode message;
     message.mutable_started()->set_call(call);
     message.mutable_started()->set_id(id);
-    say(*controller_, stream, message);
+    say(controller, stream, message);
+  }
+  void started(FakeStream& stream, const std::string& id, std::uint64_t call) {
+    started(*controller_, stream, id, call);
   }
   Status apply(Controller& controller, const std::string& workloads) {
     auto read = policy::read_declarations("test", "workloads: [" + workloads + "]");

@@ -8,6 +8,8 @@ namespace {
 
 using namespace std::chrono_literals;
 using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
 
 // Two controllers, both alive, with a node each.
 class TwoControllersTest : public ControllerTest {
@@ -101,6 +103,24 @@ TEST_F(TwoControllersTest, WhileTheStoreIsAwaySilenceSaysNothing) {
     for (const auto& node : controller->node_status()) EXPECT_FALSE(node.stale) << node.name;
   }
   EXPECT_EQ(controller_->cluster().nodes().size(), 2U);
+}
+
+TEST_F(TwoControllersTest, NobodysIsWhatTheStoreDoesNotHave) {
+  ASSERT_TRUE(apply(*controller_, kTwo));
+  other_store_->away = true;
+  started(*other_, n2_, "db", 7);
+  EXPECT_THAT(n2_.started, IsEmpty()) << "it may be declared";
+  other_store_->away = false;
+  other_->on_store_notified(now_);
+  started(*other_, n2_, "nobody", 8);
+  // Declared, and not heard of here.
+  ASSERT_TRUE(apply(*controller_, "{id: late, owner: ada, workflow: r1}"));
+  started(*other_, n2_, "late", 9);
+  ASSERT_THAT(n2_.started, SizeIs(3));
+  for (const auto& answer : n2_.started) {
+    EXPECT_EQ(answer.unknown(), answer.call() == 8) << answer.call();
+    EXPECT_EQ(answer.error(), "");
+  }
 }
 
 TEST_F(TwoControllersTest, FlowBetweenTheirNodesIsConfirmed) {

@@ -139,10 +139,10 @@ TEST_F(NodeClusterTest, OnlyAControllerThatCanKnowSaysThatThereIsNone) {
   connect("n1");
   pump();
   EXPECT_EQ(code(ask([] {})), ErrorCode::kNotInForce);
-  EXPECT_EQ(code(ask([&] { controller_->say_unknown("db"); })), ErrorCode::kNotFound);
+  EXPECT_EQ(code(ask([&] { controller_->say_unknown("db", now_); })), ErrorCode::kNotFound);
   // What it said to another session says nothing for the next.
   EXPECT_EQ(code(ask([&] {
-              controller_->say_unknown("db");
+              controller_->say_unknown("db", now_);
               pump();
               disconnect("n1");
               connect("n1");
