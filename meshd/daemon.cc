@@ -425,7 +425,7 @@ bool Daemon::take(NodeNetwork network) {
 void Daemon::follow_addresses() {
   auto network = kernel_->topology().node_network();
   if (!network) {
-    if (audit_timer_) audit_by(BootClock::now() + kAuditDelay);
+    audit_by(BootClock::now() + kAuditDelay);
     return log::warning("the node's addresses: {}", network.error().what);
   }
   if (!take(*std::move(network))) return;

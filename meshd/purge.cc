@@ -50,7 +50,7 @@ Status forget(Store& store, const StoredState& stored) {
 Status purge(const Config& config) {
   const auto lock = TRY(RunLock::take(config.run_dir));
   Failures failures;
-  std::vector<OldSysctl> restore;
+  std::vector<OldSysctl> before;
   std::vector<IpAddress> resolvers{resolver4(0), resolver4(1)};
   StoredState stored;
   auto store = open_store(config.state_dir);
@@ -61,6 +61,7 @@ Status purge(const Config& config) {
   }
   if (!store) failures.note(std::unexpected(store.error()));
   const bool open = store && *store;
+  bool is_known = store.has_value();
   if (open) {
     for (const int number : {0, 1}) resolvers.push_back(resolver6((*store)->ula(), number));
     auto loaded = (*store)->load();
@@ -68,22 +69,32 @@ Status purge(const Config& config) {
       stored = *std::move(loaded);
     } else {
       failures.note(std::unexpected(loaded.error()));
+      is_known = false;
     }
   }
-  for (const auto& [key, value] : stored.sysctls) restore.push_back({key, value});
+  for (const auto& [key, value] : stored.sysctls) before.push_back({key, value});
   for (const auto& [id, workload] : stored.workloads) {
     if (!workload.attachment || workload.attachment->default_route) continue;
     // A container that is gone took its rules with it.
     [[maybe_unused]] const auto cleaned = Topology::clean_container(*workload.attachment);
   }
   // Links first: without them nothing depends on the table any more.
-  const auto topology = Topology::purge(restore, resolvers);
+  const auto topology = Topology::purge(resolvers);
   failures.note(topology);
-  // Where forwarding could not be switched off again, others are not forwarded all the same.
-  if (topology) failures.note(LinuxKernel::purge_table());
+  const auto sysctls = Topology::restore(before);
+  failures.note(sysctls);
+  // Others are not forwarded where that could not be switched off again, or where nobody knows
+  // any more what was.
+  if (sysctls && is_known) {
+    failures.note(LinuxKernel::purge_table());
+  } else {
+    failures.note(
+        fail(ErrorCode::kSystem,
+             "the table inet meshd stays: without it the node might forward for anybody"));
+  }
   failures.note(Firewalls::purge());
   // What could not be undone is not forgotten: the next purge tries again.
-  if (open && topology) failures.note(forget(**store, stored));
+  if (open && topology && sysctls) failures.note(forget(**store, stored));
   return failures.status();
 }
 

@@ -89,8 +89,8 @@ class Topology {
   [[nodiscard]] bool reaches(int netnsid) const { return containers_.contains(netnsid); }
   // Everything of ours, whatever daemon made it; `resolvers`: as far as they are known.
   // Goes on after a failure; all of them are in the error.
-  [[nodiscard]] static Status purge(const std::vector<OldSysctl>& restore,
-                                    const std::vector<IpAddress>& resolvers);
+  [[nodiscard]] static Status purge(const std::vector<IpAddress>& resolvers);
+  [[nodiscard]] static Status restore(const std::vector<OldSysctl>& before);
 
   // Facts about the node.
   [[nodiscard]] Result<NodeNetwork> node_network();

@@ -235,8 +235,20 @@ Result<Repairs> Topology::audit(const std::vector<LinkPlan>& links) {
 
 // --- purge ---------------------------------------------------------------------------
 
-Status Topology::purge(const std::vector<OldSysctl>& restore,
-                       const std::vector<IpAddress>& resolvers) {
+Status Topology::restore(const std::vector<OldSysctl>& before) {
+  std::string failures;
+  for (const auto& old : before) {
+    const auto restored = nl::ensure_sysctl(old.key, old.value);
+    // The link can be gone, or IPv6 off for the whole node: nothing to put back.
+    if (restored || is_gone(restored.error())) continue;
+    if (!failures.empty()) failures += "; ";
+    failures += restored.error().what;
+  }
+  if (failures.empty()) return {};
+  return fail(ErrorCode::kSystem, failures);
+}
+
+Status Topology::purge(const std::vector<IpAddress>& resolvers) {
   auto channel = TRY(nl::Channel::open(nl::Channel::Protocol::kRoute));
   std::string failures;
   // What cannot be removed is no reason to leave the rest behind.
@@ -265,11 +277,6 @@ Status Topology::purge(const std::vector<OldSysctl>& restore,
       const bool known = std::ranges::find(resolvers, one.address) != resolvers.end();
       if (known || is_resolver_address(one)) note(nl::delete_address(channel, one));
     }
-  }
-  for (const auto& old : restore) {
-    const auto restored = nl::ensure_sysctl(old.key, old.value);
-    // The link can be gone, or IPv6 off for the whole node: nothing to put back.
-    if (!restored && !is_gone(restored.error())) note(restored);
   }
   if (failures.empty()) return {};
   return fail(ErrorCode::kSystem, failures);

@@ -456,8 +456,13 @@ class KernelTest(NodeTest):
             self.assertEqual(done.returncode, 1)
             self.assertIn("meshd.db", done.stderr)
             self.assertEqual(self.node.links(), [])
-            self.assertNotIn("meshd", run("nft", "list", "tables").stdout)
             self.assertNotIn("169.254.1.1", lo_addresses())
+            # Whether the node forwarded before us stood in the store.
+            self.assertIn("the table inet meshd stays", done.stderr)
+            self.assertIn("meshd", run("nft", "list", "tables").stdout)
+            database.unlink()
+            self.assertEqual(self.purge().returncode, 0)
+            self.assertNotIn("meshd", run("nft", "list", "tables").stdout)
         finally:
             for rest in database.parent.glob("meshd.db*"):
                 rest.unlink()

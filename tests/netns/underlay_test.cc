@@ -349,7 +349,7 @@ TEST(UnderlayTest, PurgeKnowsWhatIsOurs) {
                         "ip link add flannel.1 type vxlan id 1 dstport 8472 nolearning;"
                         "ip route add 203.0.113.0/24 via 192.0.2.254"),
             "");
-  must(netlink::call_in_netns(bed[0].netns.fd(), [] { return Topology::purge({}, {}); }));
+  must(netlink::call_in_netns(bed[0].netns.fd(), [] { return Topology::purge({}); }));
   EXPECT_EQ(bed.ours(0), "");
   EXPECT_EQ(bed.in_node(0, "ip route show proto 213; ip -6 route show proto 213"), "");
   EXPECT_THAT(bed.in_node(0, "ip link; ip route"),
