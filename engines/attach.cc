@@ -21,8 +21,9 @@ using Attachment = std::optional<pb::AttachReply>;
 // Of the deadline's 4 s: a daemon is replaced in less than one, and the call itself
 // needs its time.
 constexpr auto kPatience = std::chrono::milliseconds(2500);
-// A daemon that goes on says of an attach that it is not in force at most half a second before the
-// caller's deadline: a longer time ahead of it only one that ends does.
+// A daemon that goes on says that something is not in force at most half a second before the
+// caller's deadline: a longer time ahead of it only one that ends does, or that has not joined its
+// cluster, which is asked once more for nothing.
 constexpr auto kTooEarly = std::chrono::seconds(1);
 // glibc reads the first three (MAXNS, resolv.h).
 constexpr int kMaxNameservers = 3;
@@ -81,16 +82,14 @@ Result<pb::AttachReply> with(const Decision& decision, const Netns& netns, const
   if (TRY(is_own(netns))) {
     return fail(ErrorCode::kConflict, "it uses the node's own network");
   }
-  bool is_declared = decision.declaration.empty();
   const auto once = [&]() -> Result<pb::AttachReply> {
     auto client = TRY(Client::connect(places.run_dir, by, kPatience));
-    if (!is_declared) CHECK_OK(client.apply(declaration_of(decision)));
-    is_declared = true;
+    if (!decision.declaration.empty()) CHECK_OK(client.apply(declaration_of(decision)));
     return client.attach(request_for(decision.id, netns, place));
   };
   auto reply = once();
-  const bool is_cut_short = !reply && is_declared && reply.error().code == ErrorCode::kNotInForce &&
-                            by - BootClock::now() > kTooEarly;
+  const bool is_cut_short =
+      !reply && reply.error().code == ErrorCode::kNotInForce && by - BootClock::now() > kTooEarly;
   if (is_cut_short || (!reply && is_lost(reply.error()))) return once();
   return reply;
 }
@@ -131,10 +130,10 @@ Status expect_attach(const Launch& launch, const Places& places, TimePoint by) {
   return {};
 }
 
-bool concerns_us(const Launch& launch, const Places& places) {
-  const auto notes = read_notes(places.state_dir, ids_of(launch));
-  const auto decision = notes ? decide(launch, *notes) : std::unexpected(notes.error());
-  return !decision || decision->kind == Kind::kAttach || decision->kind == Kind::kAsk;
+Result<bool> concerns_us(const Launch& launch, const Places& places) {
+  const auto notes = TRY(read_notes(places.state_dir, ids_of(launch)));
+  const auto decision = TRY(decide(launch, notes));
+  return decision.kind == Kind::kAttach || decision.kind == Kind::kAsk;
 }
 
 Result<std::vector<Attached>> attached_under(const std::string& prefix, const Places& places,

@@ -50,7 +50,7 @@ inline constexpr std::string_view kSecondName = "mesh0";
 [[nodiscard]] Status expect_attach(const Launch& launch, const Places& places, TimePoint by);
 
 // Whether attach() would ask the daemon at all.
-[[nodiscard]] bool concerns_us(const Launch& launch, const Places& places);
+[[nodiscard]] Result<bool> concerns_us(const Launch& launch, const Places& places);
 
 // Detaches whatever was attached under that key. Harmless when nothing was.
 [[nodiscard]] Status detach(const std::string& key, const Places& places, TimePoint by);

@@ -132,6 +132,8 @@ CniResult<CniNetwork> parse_network(std::string_view text, const Places& places)
   network.places = {*std::move(run_dir), *std::move(state_dir)};
   if (const auto* const runtime = json->find("runtimeConfig")) {
     network.annotations = labels_of(runtime->find_any_case("io.kubernetes.cri.pod-annotations"));
+    const auto* const ports = runtime->find_any_case("portMappings");
+    network.maps_ports = ports != nullptr && !ports->items.empty();
   }
   const auto* const previous = json->find("prevResult");
   if (previous != nullptr && previous->kind == Kind::kObject) network.previous = *previous;
@@ -141,6 +143,19 @@ CniResult<CniNetwork> parse_network(std::string_view text, const Places& places)
     network.valid = *std::move(valid);
   }
   return network;
+}
+
+// Behind other plugins it is for them.
+std::string not_done(const CniCall& call, const CniNetwork& network) {
+  if (network.previous) return {};
+  for (const auto* const key : {"IP", "MAC"}) {
+    const auto given = call.arguments.find(key);
+    if (given == call.arguments.end() || given->second.empty()) continue;
+    return fmt::format("CNI_ARGS: {}: meshd gives addresses on a network of the mesh", key);
+  }
+  if (!network.maps_ports) return {};
+  return "portMappings: on a network of the mesh, ports are published by `publish` of a "
+         "declaration";
 }
 
 std::string crunch_container(std::string_view command_line) {

@@ -58,8 +58,12 @@ struct CniNetwork {
   Labels annotations;            // of the pod
   std::optional<Json> previous;  // what plugins before this one did
   std::optional<std::vector<std::string>> valid;  // GC: "container/ifname"
+  bool maps_ports = false;
 };
 [[nodiscard]] CniResult<CniNetwork> parse_network(std::string_view text, const Places& places);
+
+// What somebody asked for that a network of ours alone would not do, and why; empty: nothing.
+[[nodiscard]] std::string not_done(const CniCall& call, const CniNetwork& network);
 
 // Who the container is. `crunch` is what an Arvados container's launcher was started for, else
 // empty.

@@ -59,6 +59,9 @@ std::string find_crunch() {
 }
 
 CniResult<std::string> add(const CniCall& call, const CniNetwork& network, TimePoint by) {
+  if (auto why = not_done(call, network); !why.empty()) {
+    return std::unexpected(CniError{CniError::kRefused, std::move(why)});
+  }
   const auto netns = open_netns(call.netns);
   if (!netns) {
     return std::unexpected(CniError{CniError::kEnvironment, "CNI_NETNS: " + netns.error().what});

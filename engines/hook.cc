@@ -120,7 +120,7 @@ Status put_addresses(const Container& container, const Attachment& reply) {
 Status attach_container(const OciState& state, const Places& places, TimePoint by) {
   if (state.pid == 0) return fail(ErrorCode::kInvalid, "the container's state has no process");
   const auto container = TRY(look_at(state));
-  if (container.is_a_guest && concerns_us(container.launch, places)) {
+  if (container.is_a_guest && TRY(concerns_us(container.launch, places))) {
     return fail(ErrorCode::kConflict,
                 fmt::format("container {}: it has the network of another container",
                             container.launch.names.front()));
@@ -150,7 +150,7 @@ Status run_hook(std::vector<std::string> arguments, int input, TimePoint by) {
   if (arguments[0] == "attach") return attach_container(state, places, by);
   // Nobody's container ends as it started: without asking anybody.
   const auto container = look_at(state);
-  if (container && !concerns_us(container->launch, places)) return {};
+  if (container && !concerns_us(container->launch, places).value_or(true)) return {};
   return detach(container_key(state.id), places, by);
 }
 

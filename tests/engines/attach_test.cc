@@ -5,11 +5,13 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -36,6 +38,10 @@ class Script {
     const std::scoped_lock lock(mutex_);
     return calls_;
   }
+  void say(std::vector<grpc::Status> says) {
+    const std::scoped_lock lock(mutex_);
+    says_ = std::move(says);
+  }
 
  private:
   std::mutex mutex_;
@@ -44,17 +50,21 @@ class Script {
 };
 
 struct FakeControl final : mesh::v1::Control::Service {
-  explicit FakeControl(Script& script_of_attach) : script(script_of_attach) {}
+  FakeControl(Script& script_of_attach, Script& script_of_apply)
+      : script(script_of_attach), applying(script_of_apply) {}
   grpc::Status Apply(grpc::ServerContext*, const mesh::v1::ApplyRequest*,
                      mesh::v1::ApplyReply*) override {
-    return grpc::Status::OK;
+    return applying.next();
   }
-  grpc::Status Attach(grpc::ServerContext*, const mesh::v1::AttachRequest*,
+  grpc::Status Attach(grpc::ServerContext* context, const mesh::v1::AttachRequest*,
                       mesh::v1::AttachReply* reply) override {
     reply->add_resolvers("169.254.1.1");
+    if (late) std::this_thread::sleep_until(context->deadline() - 500ms);
     return script.next();
   }
   Script& script;
+  Script& applying;
+  std::atomic<bool> late = false;  // as one that waited for something, and gives up in time
 };
 
 struct FakeStatus final : mesh::v1::Status::Service {
@@ -84,10 +94,13 @@ class FakeDaemon {
   FakeDaemon& operator=(const FakeDaemon&) = delete;
 
   std::size_t calls() { return script_.calls(); }  // that the script has answered
+  void apply(std::vector<grpc::Status> says) { applying_.say(std::move(says)); }
+  void be_late() { control_.late = true; }
 
  private:
   Script script_;
-  FakeControl control_{script_};
+  Script applying_{{}};
+  FakeControl control_{script_, applying_};
   FakeStatus status_{script_};
   std::unique_ptr<grpc::Server> server_;
 };
@@ -120,6 +133,13 @@ TEST_F(AttachTest, OneThatEndsOverTheQuestionIsAskedAgain) {
   }
 }
 
+TEST_F(AttachTest, OneThatEndsOverTheDeclarationIsAskedAgain) {
+  FakeDaemon daemon(dir_.path(), {});
+  daemon.apply({kStopping});
+  const auto reply = attach_by(BootClock::now() + 10s);
+  EXPECT_TRUE(reply) << reply.error().what;
+}
+
 TEST_F(AttachTest, OneThatEndsTwiceIsNotAskedForEver) {
   FakeDaemon daemon(dir_.path(), {kStopping, kStopping, kStopping});
   const auto reply = attach_by(BootClock::now() + 10s);
@@ -136,7 +156,8 @@ TEST_F(AttachTest, WhatIsRefusedOrLateIsNotAskedAgain) {
     EXPECT_EQ(daemon.calls(), 1U);
   }
   FakeDaemon daemon(dir_.path(), {{StatusCode::ABORTED, "stored, not in force: why"}});
-  EXPECT_THAT(attach_by(BootClock::now() + 900ms).error().what, HasSubstr("not in force: why"));
+  daemon.be_late();
+  EXPECT_THAT(attach_by(BootClock::now() + 3s).error().what, HasSubstr("not in force: why"));
   EXPECT_EQ(daemon.calls(), 1U);
 }
 
@@ -147,13 +168,14 @@ TEST_F(AttachTest, NobodysIsWhatTheDaemonHasNotFoundAndNothingElse) {
   const Launch launch{{}, {"zzzzz-dz642-000000000000001"}};
   FakeDaemon daemon(dir_.path(), {{StatusCode::NOT_FOUND, "no declaration arrived"},
                                   {StatusCode::ABORTED, "no declaration arrived"}});
-  const auto nobodys = attach_as(launch, BootClock::now() + 900ms);
+  const auto nobodys = attach_as(launch, BootClock::now() + 10s);
   ASSERT_TRUE(nobodys) << nobodys.error().what;
   EXPECT_FALSE(*nobodys);
-  const auto refused = attach_as(launch, BootClock::now() + 900ms);
+  daemon.be_late();
+  const auto refused = attach_as(launch, BootClock::now() + 3s);
   EXPECT_THAT(refused.error().what, HasSubstr("may be declared, which only a controller knows, and "
                                               "does not start without the mesh: no declaration"));
-  EXPECT_TRUE(attach_as(launch, BootClock::now() + 10s)->has_value());
+  EXPECT_TRUE(attach_as(launch, BootClock::now() + 3s)->has_value());
 }
 
 TEST_F(AttachTest, WhoeverAsksOnlyWhetherItIsThereAsksAgainToo) {

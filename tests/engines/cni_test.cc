@@ -105,6 +105,22 @@ TEST(CniTest, PodOfCriHasAnnotationsUnderCapitalKeys) {
   EXPECT_EQ(launch.names.front(), "pod1");
 }
 
+TEST(CniTest, WhatANetworkOfTheMeshDoesNotDoIsSaid) {
+  const auto said = [](const std::string& arguments, const std::string& more) {
+    auto environment = podman();
+    environment["CNI_ARGS"] = arguments;
+    return not_done(parse_call(environment).value(),
+                    parse_network(network("1.0.0", more), {}).value());
+  };
+  const std::string ports = R"("runtimeConfig":{"PortMappings":[{"HostPort":80}]})";
+  const std::string behind = R"("prevResult":{"cniVersion":"1.0.0"})";
+  EXPECT_THAT(said("IP=10.0.0.9", ""), HasSubstr("CNI_ARGS: IP: meshd gives addresses"));
+  EXPECT_THAT(said("MAC=02:00:00:00:00:01;IP=", ""), HasSubstr("CNI_ARGS: MAC: "));
+  EXPECT_THAT(said("", "," + ports), HasSubstr("portMappings: "));
+  EXPECT_EQ(said("IP=;MAC=", R"(,"runtimeConfig":{"portMappings":[]})"), "");
+  EXPECT_EQ(said("IP=10.0.0.9", "," + ports + "," + behind), "") << "the others do it";
+}
+
 TEST(CniTest, SingularityHasAProcessNumberAndNothingElse) {
   const Variables environment = {{"CNI_COMMAND", "ADD"},
                                  {"CNI_CONTAINERID", "4711"},
