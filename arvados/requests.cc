@@ -90,8 +90,13 @@ Result<Declaration> declaration_of(const ContainerRequest& request) {
   if (!request.problem.empty()) return fail(ErrorCode::kInvalid, request.problem);
   auto declaration = bare_declaration(request);
   if (request.declaration) {
-    declaration = TRY(policy::read_authored("properties.meshd", *request.declaration,
-                                            {request.container, request.owner, request.workflow}));
+    constexpr std::string_view kWhere = "properties.meshd";
+    // CWL makes an address of what a mapping calls `name`, and leaves a text as it is.
+    const bool is_text = request.declaration->quoted;
+    const auto said =
+        is_text ? TRY(policy::read_yaml(kWhere, request.declaration->text)) : *request.declaration;
+    declaration = TRY(
+        policy::read_authored(kWhere, said, {request.container, request.owner, request.workflow}));
   }
   add_published(request, declaration);
   if (declaration.publish.size() > policy::kMaxPublish) {

@@ -92,6 +92,21 @@ TEST(ListedTest, ADeclarationInPropertiesIsOneWorkloadAndItsOwnPortsWin) {
   EXPECT_EQ(result.declaration.hold, std::chrono::seconds(60));
 }
 
+TEST(ListedTest, ADeclarationMayBeATextAsCwlLeavesItAlone) {
+  const auto with = [](std::string_view meshd) {
+    return listed_of({.workflow = '"' + container_uuid(9) + '"',
+                      .properties = fmt::format(R"({{"meshd":{}}})", meshd)});
+  };
+  const auto text = with(R"("name: db\nserves: [{port: 5432, name: sql}]\n")");
+  EXPECT_EQ(text.problem, "");
+  EXPECT_EQ(text.declaration,
+            with(R"({"name":"db","serves":[{"port":5432,"name":"sql"}]})").declaration);
+  EXPECT_THAT(with(R"("name: db\nserve: []")").problem, HasSubstr("unknown field \"serve\""));
+  EXPECT_THAT(with(R"("name: db\n}")").problem, HasSubstr("properties.meshd:2: "));
+  EXPECT_THAT(with(R"("id: x")").problem, HasSubstr("id: is the launcher's to say"));
+  EXPECT_THAT(with(R"("")").problem, HasSubstr("must be a mapping"));
+}
+
 TEST(ListedTest, ABadDeclarationClosesItsWorkloadAndSaysWhy) {
   const auto problem = [](std::string_view meshd) {
     const auto result = listed_of({.published = R"({"80":{"access":"public","label":"a",)"
