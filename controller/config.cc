@@ -117,10 +117,11 @@ Status take_keep(std::string_view field, std::uint32_t value, Duration& into) {
   return {};
 }
 
-// The socket of a websocket is DIR/KEY.sock, and all that is in an address has 107 bytes.
+// The socket of a websocket is DIR/KEY.sock, and all that is in an address has 107 bytes
+// (proxy/endpoint.cc counts them).
 std::string socket_dir_problem(std::string_view path) {
   if (!path.starts_with('/')) return "is not an absolute path";
-  return path.size() > 64 ? "is longer than 64 characters" : "";
+  return path.size() > 61 ? "is longer than 61 characters" : "";
 }
 
 Status read_names(const ControllerConfig::Web& from, proxy::Site& to) {

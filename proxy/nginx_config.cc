@@ -86,9 +86,10 @@ upstream mesh_endpoint {
 }
 
 # The one protocol that is passed on: by h2c a client would speak past the checks and headers here.
-map $http_upgrade $mesh_upgrade {
+# HTTP/2 has no such header.
+map "$server_protocol $http_upgrade" $mesh_upgrade {
   default "";
-  "~*^websocket$" websocket;
+  "~*^HTTP/1.1 websocket$" websocket;
 }
 map $mesh_upgrade $mesh_connection {
   default "";
@@ -114,6 +115,33 @@ map $http_transfer_encoding $mesh_long_body {
   default 1;
   "" $mesh_long_length;
 }
+
+# As the controller tells people's browsers from programs.
+map $http_accept $mesh_reads_pages {
+  default 0;
+  "~*text/html" 1;
+}
+)nginx";
+
+constexpr std::string_view kClosed = R"nginx(
+  # Without the controller nobody is let in.
+  location @mesh_closed {
+    default_type application/json;
+    add_header Cache-Control no-store always;
+    add_header Retry-After 5 always;
+    error_page 418 = @mesh_closed_page;
+    if ($mesh_reads_pages) {
+      return 418;
+    }
+    return 503 '{"errors":["<<text>>"]}\n';
+  }
+
+  location @mesh_closed_page {
+    default_type text/html;
+    add_header Cache-Control no-store always;
+    add_header Retry-After 5 always;
+    return 503 '<<page>>';
+  }
 )nginx";
 
 constexpr std::string_view kServer = R"nginx(
@@ -182,15 +210,7 @@ server {
     }
 <<lines>>    return 413 '{"errors":["too long to be read for a refusal"]}\n';
   }
-
-  # Without the controller nobody is let in.
-  location @mesh_closed {
-    default_type text/html;
-    add_header Cache-Control no-store always;
-    add_header Retry-After 5 always;
-    return 503 '<<closed>>';
-  }
-
+<<closed>>
   location / {
     satisfy all;
     auth_request /__mesh_auth;
@@ -262,6 +282,7 @@ server {
   ssl_protocols TLSv1.2 TLSv1.3;
   server_tokens off;
   absolute_redirect off;
+  recursive_error_pages on;
   error_log /dev/null crit;
   access_log <<access_log>> mesh;
   underscores_in_headers off;
@@ -283,14 +304,7 @@ server {
     proxy_set_header X-Mesh-Fetch-Site $http_sec_fetch_site;
     proxy_max_temp_file_size 0;
   }
-
-  location @mesh_closed {
-    default_type text/html;
-    add_header Cache-Control no-store always;
-    add_header Retry-After 5 always;
-    return 503 '<<closed>>';
-  }
-}
+<<closed>>}
 )nginx";
 
 // What each location has that asks the endpoint.
@@ -372,6 +386,8 @@ Result<std::string> render_nginx_config(const NginxSite& site) {
   CHECK_OK(check(site));
   const auto endpoint = TRY(endpoint_text(site.endpoint));
   const auto& names = site.names;
+  const auto closed =
+      filled(kClosed, {{"text", std::string(closed_text())}, {"page", closed_page()}});
   const auto server = [&](std::string_view text, std::string_view ports, std::string name) {
     return filled(text, {{"listen", listen_lines(ports)},
                          {"page", page_host(names)},
@@ -382,7 +398,7 @@ Result<std::string> render_nginx_config(const NginxSite& site) {
                          {"asking", std::string(kAsking)},
                          {"lines", lines_of_refusals()},
                          {"stripped", stripped_headers()},
-                         {"closed", closed_page()}});
+                         {"closed", closed}});
   };
   auto text = filled(kShared, {{"site", names.zone.empty() ? names.host : "*." + names.zone},
                                {"endpoint", endpoint}});

@@ -181,15 +181,17 @@ Reply redirect_reply(const Redirect& redirect) {
 
 std::string_view refusal_text(Reason reason) { return words_of(reason).title; }
 
+std::string_view closed_text() { return "Whoever decides what may be opened does not answer."; }
+
 std::string closed_page() {
   return fmt::format(
       "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">"
       "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">"
       "<title>Closed for the moment</title><style>{}</style></head><body><main>"
-      "<h1>Closed for the moment</h1><p>Whoever decides what may be opened does not answer. "
+      "<h1>Closed for the moment</h1><p>{} "
       "Services go on; load this page again in a few seconds.</p>"
       "<p class=\"soft\">503</p></main></body></html>",
-      kStyle);
+      kStyle, closed_text());
 }
 
 std::string escape_html(std::string_view text) {

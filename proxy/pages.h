@@ -35,8 +35,9 @@ struct Looking {
 // The same sentence without a page, for where none can be sent.
 [[nodiscard]] std::string_view refusal_text(Reason reason);
 // What nginx shows when the controller does not answer: one line without what ends or changes a
-// text in nginx's single quotes.
+// text in nginx's single quotes, and its sentence alone.
 [[nodiscard]] std::string closed_page();
+[[nodiscard]] std::string_view closed_text();
 
 [[nodiscard]] std::string escape_html(std::string_view text);
 [[nodiscard]] std::string json_string(std::string_view text);  // with its quotes

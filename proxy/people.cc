@@ -227,7 +227,7 @@ Answer answer(std::span<const Person> people, const Question& question, UtcTime 
     return {.kind = Answer::Kind::kBadToken};
   }
   Answer result{.kind = Answer::Kind::kGood, .user = {{}, found->user, found->admin}};
-  // A site may have Arvados' users and a token file for its administrators.
+  // A site may call its people by what Arvados knows them as.
   if (is_arvados_uuid(found->user, kUserType)) result.user.uuid = found->user;
   if (question.what == Question::What::kLevel) result.level = level_at(*found, question.owner);
   if (question.what == Question::What::kSees) {
