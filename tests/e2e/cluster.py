@@ -3,14 +3,13 @@ network between them that can lose packets. Runs inside namespaces of its own (s
 examples/demo/cluster uses it as well."""
 import contextlib
 import json
-import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import unittest
 
-from node import BUILD, PATIENCE, Agent, run, until
+from node import BUILD, Agent, run, until
 
 ADMIN = "192.0.2.250"  # the network's own address: administrators, and what nodes call upstream
 SANITIZERS = ("AddressSanitizer", "runtime error", "LeakSanitizer")

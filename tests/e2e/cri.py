@@ -122,5 +122,5 @@ class Cri:
 
     def execute(self, container, *command):
         answer = self.call("ExecSync", message((1, container), *((2, word) for word in command),
-                                               (3, 20)))
+                                               (3, int(self.patience))))
         return answer.get(3, 0), answer.get(1, b"").decode(), answer.get(2, b"").decode()

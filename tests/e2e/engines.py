@@ -8,10 +8,11 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import tarfile
 
-from node import BUILD, NodeTest, run, until
+from node import BUILD, VOLATILE, NodeTest, run, stripped, until
 
 BUSYBOX = "/bin/busybox"  # busybox-static: an image needs nothing else
 # What an engine needs to start a container on a busy machine.
@@ -22,9 +23,11 @@ SERVE = ("/bin/httpd", "-f", "-p", "8080", "-h", "/www")
 GET = "wget -qO- http://db:8080/"
 
 
-def ask(host, port=8080):
-    """Tells refused (1) from silent: nc waits for 5 s and says nothing then."""
-    return f"nc -w 5 {host} {port} </dev/null >/dev/null 2>&1; echo $?"
+def ask(host, port=8080, patience=30):
+    """Prints 0 where it connects and 1 where it is refused. Else, as where nobody answers, it is
+    the code and what nc said."""
+    return (f"said=$(timeout {patience} nc {host} {port} </dev/null 2>&1); code=$?; "
+            'case "$code$said" in 0*|1*refused) echo $code;; *) echo "$code $said";; esac')
 
 
 def declare(identity, rest=""):
@@ -105,12 +108,46 @@ class Cgroups:
 
 def environment(node):
     """Of an engine: where the shims that it starts find the node's daemon."""
-    return {**os.environ, "MESHD_RUN_DIR": str(node.run_dir), "MESHD_STATE_DIR": str(node.state_dir)}
+    return {**os.environ, "MESHD_RUN_DIR": str(node.run_dir),
+            "MESHD_STATE_DIR": str(node.state_dir)}
 
 
 def plugin(node, **more):
     """Of a CNI list."""
-    return {"type": "mesh-cni", "run_dir": str(node.run_dir), "state_dir": str(node.state_dir), **more}
+    return {"type": "mesh-cni", "run_dir": str(node.run_dir), "state_dir": str(node.state_dir),
+            **more}
+
+
+# An engine's own network, before ours in a list.
+BRIDGE = {"type": "bridge", "bridge": "own0", "isGateway": True,
+          "ipam": {"type": "host-local", "subnet": "198.51.100.0/24",
+                   "routes": [{"dst": "0.0.0.0/0"}]}}
+
+# What stands behind ours in a list, does not work, and keeps what it was given.
+BROKEN = """#!/bin/sh
+case $CNI_COMMAND in
+VERSION) echo '{"cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0"]}';;
+ADD) cat >"$0.given"
+  echo '{"cniVersion": "1.0.0", "code": 100, "msg": "broken on purpose"}'
+  exit 1;;
+esac
+"""
+
+
+def broken_plugin(directory):
+    program = directory / "mesh-broken"
+    program.write_text(BROKEN)
+    program.chmod(0o755)
+
+
+def pid_of(*command):
+    """Of the one that runs it, in whatever container."""
+    whole = "".join(f"{word}\0" for word in command).encode()
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if pathlib.Path(path).read_bytes() == whole:
+                return int(path.split("/")[2])
+    raise AssertionError(f"nobody runs {' '.join(command)}")
 
 
 class Engine:
@@ -144,11 +181,11 @@ class Engine:
 class Docker(Engine):
     RUNTIME = ("--add-runtime", f"mesh={BUILD / 'mesh-runc'}", "--default-runtime", "mesh")
 
-    def __init__(self, node, *options):
+    def __init__(self, node, *options, bridge="none"):
         super().__init__(node, "docker")
         need("dockerd", "docker.io")
         need("runc", "runc")
-        self.options = options
+        self.options = (f"--bridge={bridge}", *options)
         self.socket = f"unix://{self.dir}/docker.sock"
         self.containerd = None
         self.start()
@@ -157,10 +194,10 @@ class Docker(Engine):
 
     def start(self):
         self.launch("dockerd", "--data-root", self.dir / "data", "--exec-root", self.dir / "exec",
-                    "--pidfile", self.dir / "pid", "-H", self.socket, "--bridge=none",
-                    "--iptables=false", "--ip6tables=false", "--ip-masq=false",
-                    "--ip-forward=false", "--userland-proxy=false", "--cgroup-parent",
-                    self.cgroups.name, *self.RUNTIME, *self.options)
+                    "--pidfile", self.dir / "pid", "-H", self.socket, "--iptables=false",
+                    "--ip6tables=false", "--ip-masq=false", "--ip-forward=false",
+                    "--userland-proxy=false", "--cgroup-parent", self.cgroups.name, *self.RUNTIME,
+                    *self.options)
         until(lambda: self.is_up("docker", "-H", self.socket, "version"), "dockerd answers",
               PATIENCE)
 
@@ -205,8 +242,10 @@ class Podman:
         self.dir = node.dir / "podman"
         self.networks = self.dir / "net.d"
         self.hooks = self.dir / "hooks.d"
-        for directory in (self.networks, self.hooks):
+        self.plugins = self.dir / "plugins"
+        for directory in (self.networks, self.hooks, self.plugins):
             directory.mkdir(parents=True)
+        broken_plugin(self.plugins)
         # crun takes no mixture of both generations of control groups; what it then writes where
         # the second was is the machine's unless something of ours is mounted there.
         if os.path.ismount("/sys/fs/cgroup/unified"):
@@ -217,7 +256,8 @@ class Podman:
             "[containers]\n"
             'default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
             "[network]\n"
-            f'network_backend = "cni"\ncni_plugin_dirs = ["{BUILD}", "/usr/lib/cni"]\n'
+            f'network_backend = "cni"\ncni_plugin_dirs = ["{BUILD}", '
+            f'"{self.plugins}", "/usr/lib/cni"]\n'
             f'network_config_dir = "{self.networks}"\n'
             f'[engine]\nhooks_dir = ["{self.hooks}"]\ncgroup_manager = "cgroupfs"\n'
             'events_logger = "file"\nruntime = "crun"\n')
@@ -225,13 +265,14 @@ class Podman:
             "CONTAINERS_CONF": str(self.dir / "containers.conf")}
         self("import", image(self.dir), "bb:1")
 
-    def hook(self, name, stage, verb):
+    def hook(self, name, stage, verb, when=None):
         (self.hooks / f"{name}.json").write_text(json.dumps({
             "version": "1.0.0",
             "hook": {"path": str(BUILD / "mesh-hook"),
                      "args": ["mesh-hook", verb, "--run-dir", str(self.node.run_dir),
                               "--state-dir", str(self.node.state_dir)], "timeout": 6},
-            "when": {"annotations": {r"^mesh\.(id|declaration)$": ".*"}}, "stages": [stage]}))
+            "when": when or {"annotations": {r"^mesh\.(id|declaration)$": ".*"}},
+            "stages": [stage]}))
 
     def network(self, name, version, before=(), after=(), **more):
         (self.networks / f"{name}.conflist").write_text(json.dumps({
@@ -239,8 +280,8 @@ class Podman:
             "plugins": [*before, plugin(self.node, **more), *after]}))
 
     def argv(self, *argv):
-        return ["podman", "--root", self.dir / "root", "--runroot", self.dir / "runroot", "--tmpdir",
-                self.dir / "tmp", *argv]
+        return ["podman", "--root", self.dir / "root", "--runroot", self.dir / "runroot",
+                "--tmpdir", self.dir / "tmp", *argv]
 
     def __call__(self, *argv, check=True, env=None):
         done = subprocess.run([str(a) for a in self.argv(*argv)], capture_output=True, text=True,
@@ -256,8 +297,8 @@ class Podman:
                    need("buildah", "buildah"), *store, *argv, timeout=PATIENCE)
 
     def run(self, name, network, *command, options=(), runtime="crun", image="bb:1", **more):
-        return self("--runtime", runtime, "run", "--cgroup-parent", self.cgroups.name, "--name", name, "--network",
-                    network, *options, image, *command, **more)
+        return self("--runtime", runtime, "run", "--cgroup-parent", self.cgroups.name, "--name",
+                    name, "--network", network, *options, image, *command, **more)
 
     def pid(self, name):
         return int(self("inspect", "-f", "{{.State.Pid}}", name).stdout)
@@ -279,11 +320,12 @@ class Containerd(Engine):
         need("containerd", "containerd")
         self.networks = pathlib.Path("/etc/cni/net.d")
         run("mount", "-t", "tmpfs", "tmpfs", "/opt")
-        plugins = pathlib.Path("/opt/cni/bin")
-        plugins.mkdir(parents=True)
-        (plugins / "mesh-cni").symlink_to(BUILD / "mesh-cni")
+        self.plugins = pathlib.Path("/opt/cni/bin")
+        self.plugins.mkdir(parents=True)
+        (self.plugins / "mesh-cni").symlink_to(BUILD / "mesh-cni")
         for name in self.OTHERS:
-            (plugins / name).symlink_to(f"/usr/lib/cni/{name}")
+            (self.plugins / name).symlink_to(f"/usr/lib/cni/{name}")
+        broken_plugin(self.plugins)
         self.networks.mkdir(parents=True, exist_ok=True)
         run("mount", "-t", "tmpfs", "tmpfs", self.networks)
         self.address = self.dir / "containerd.sock"
@@ -321,16 +363,16 @@ class Containerd(Engine):
         until(lambda: self.is_up("ctr", "-a", self.address, "version"), "containerd answers",
               PATIENCE)
 
-    def network(self, name, version, after=(), **more):
+    def network(self, name, version, before=(), after=(), **more):
         (self.networks / f"{name}.conflist").write_text(json.dumps({
             "cniVersion": version, "name": name,
-            "plugins": [plugin(self.node, **more), *after]}))
+            "plugins": [*before, plugin(self.node, **more), *after]}))
 
     def __call__(self, *argv, check=True):
         return run("ctr", "-a", self.address, *argv, check=check, timeout=PATIENCE)
 
-    def run(self, name, *command, options=(), check=True):
-        return self("run", "--cgroup", f"{self.cgroups.name}/{name}", *options,
+    def run(self, name, *command, options=(), namespace="default", check=True):
+        return self("-n", namespace, "run", "--cgroup", f"{self.cgroups.name}/{name}", *options,
                     "docker.io/library/bb:1", name, *command, check=check)
 
     def pid(self, name, namespace="default"):
@@ -355,6 +397,42 @@ class EngineTest(NodeTest):
     """One node and one engine for all tests of a class."""
 
     @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.empty = cls.remains()
+
+    @classmethod
+    def remains(cls):
+        """What a container might leave behind, in the kernel and among meshd's files."""
+        table = json.loads(run("nft", "-j", "list", "table", "inet", "meshd").stdout)["nftables"]
+        kept = {}
+        for item in stripped(table, VOLATILE):
+            one = item.get("set", item.get("map", {"flags": "dynamic"}))
+            if "dynamic" not in one.get("flags", ()):
+                kept[one["name"]] = sorted(json.dumps(e, sort_keys=True)
+                                           for e in one.get("elem", ()))
+        for family in ("-4", "-6"):
+            for what in (("route", "show", "table", "all"), ("neigh", "show", "nud", "permanent")):
+                lines = run("ip", family, *what).stdout.splitlines()
+                # Whether somebody is on an engine's bridge is the engine's business.
+                kept[f"ip {family} {what[0]}"] = sorted(line for line in lines
+                                                        if " dev br-" not in line)
+        links = json.loads(run("ip", "-j", "link").stdout)
+        kept["links"] = sorted(link["ifname"] for link in links)
+        for directory in ("/run/netns", f"{cls.node.state_dir}/engines/declared"):
+            kept[directory] = sorted(os.listdir(directory))
+        return kept
+
+    def until_empty(self):
+        """As if there had never been a container."""
+        def left():
+            """Or what is missing now."""
+            now = self.remains()
+            return {what: sorted(set(lines) ^ set(now[what]))
+                    for what, lines in self.empty.items() if lines != now[what]}
+        until(lambda: not left(), lambda: f"nothing is left: {left()}")
+
+    @classmethod
     def tell_log(cls):
         super().tell_log()
         for log in cls.node.dir.glob("*.log"):
@@ -365,6 +443,10 @@ class EngineTest(NodeTest):
             if workload["id"] == name:
                 return workload["attachment"]
         raise AssertionError(f"no workload {name}")
+
+    def attached(self, name):
+        """How often, so far."""
+        return (self.node.dir / "meshd.log").read_text().count(f"ATTACHED {name} ")
 
     def until_left(self, what="nothing is left of the containers"):
         """Whoever attached them, no link and no attachment."""
@@ -386,15 +468,105 @@ class EngineTest(NodeTest):
         self.until_left()
         for workload in self.node.json("list", "workloads")["workloads"]:
             self.node.ctl("delete", workload["id"])
+        self.until_empty()
+
+    @staticmethod
+    def inside(pid, script):
+        """Without the engine."""
+        return run("nsenter", "-t", pid, "-n", "-m", "/bin/sh", "-c", script,
+                   timeout=PATIENCE).stdout
+
+    def declared_ones_do_not_meet(self, say, db, worker, *others):
+        """On an engine's bridge, where all four serve: they reach all else there, whom nobody
+        declared too, as they would without us."""
+        at = {name: say(name, "ip -4 -o addr show dev eth0").split()[3].split("/")[0]
+              for name in (db, worker, *others)}
+        one, other = others
+        until(lambda: say(one, ask(at[other])) == "0\n", "they serve")
+        for name, peer in ((worker, db), (db, worker)):
+            self.assertRegex(say(name, ask(at[peer])), "No route to host|Host is unreachable")
+            self.assertEqual(say(name, ask(at[one])), "0\n")
+            self.assertEqual(say(one, ask(at[name])), "0\n")
+            # From the bridge's own address, as crunch-run's gateway.
+            socket.create_connection((at[name], 8080), PATIENCE).close()
+
+    def broken_had_ours(self, engine):
+        """The plugin that does not work was asked once ours had done its part."""
+        given = engine.plugins / "mesh-broken.given"
+        outside, inside = json.loads(given.read_text())["prevResult"]["interfaces"]
+        given.unlink()
+        self.assertRegex(outside["name"], "^mesh")
+        self.assertEqual((inside["name"], bool(inside["sandbox"])), ("eth0", True))
 
     def fifty(self, get, provider="db"):
-        """Workers whom an engine starts, ten at a time."""
+        """Workers who live at the same time. The engine starts ten of them at a time, which two
+        cores bear; and whom they ask answers nobody before all fifty are there."""
         names = [f"many-{i}" for i in range(50)]
         self.node.apply(workloads(*map(worker, names)))
         self.node.ready(provider)
-        with concurrent.futures.ThreadPoolExecutor(10) as pool:
-            self.assertEqual(list(pool.map(get, names)), ["answered\n"] * len(names))
+        server, others = pid_of(*SERVE), len(self.node.links())
+        asking = []
+
+        def have_come(count):
+            # Nobody has an answer yet: one that has ended will not come any more.
+            return (len(self.node.links()) - others >= count
+                    or any(one.done() for one in asking))
+
+        os.kill(server, signal.SIGSTOP)
+        with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+            try:
+                for name in names:
+                    until(lambda: have_come(len(asking) - 9), "they are attached", PATIENCE)
+                    asking.append(pool.submit(get, name))
+                until(lambda: have_come(len(names)), "all are attached", PATIENCE)
+                at_once = len(self.node.links()) - others
+            finally:
+                os.kill(server, signal.SIGCONT)
+            self.assertEqual([one.result() for one in asking], ["answered\n"] * len(names))
+        self.assertEqual(at_once, len(names))
 
     @staticmethod
     def resolv_conf(text):
         return [line.split()[1] for line in text.splitlines() if line.startswith("nameserver")]
+
+
+class DockerEngineTest(EngineTest):
+    """Docker's containers in the network NETWORK of its own."""
+    NETWORK = "none"
+
+    @classmethod
+    def prepare(cls):
+        cls.docker = Docker(cls.node)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.docker.close()
+        super().tearDownClass()
+
+    def start(self, name, *command, options=()):
+        self.docker("run", "-d", "--network", self.NETWORK, "--name", name, *options, "bb:1",
+                    *command)
+
+    def say(self, name, script, options=()):
+        """What its shell prints, from its first instruction on."""
+        return self.docker("run", "--rm", "--network", self.NETWORK, "--name", name, *options,
+                           "bb:1", "sh", "-c", script).stdout
+
+    def own_address(self, name, network):
+        return self.docker.inspect(name)["NetworkSettings"]["Networks"][network]["IPAddress"]
+
+    def reaches(self, name, address, port=8080):
+        return self.docker("exec", name, "sh", "-c", f"nc -w 2 {address} {port} </dev/null",
+                           check=False).returncode == 0
+
+    def asks_the_mesh_alone(self, resolv_conf):
+        servers = self.resolv_conf(resolv_conf)
+        self.assertEqual(servers[0], "169.254.1.1", resolv_conf)
+        self.assertTrue(all(s == "169.254.1.1" or s.startswith("fd") for s in servers), servers)
+
+    def killed_payload_is_detached(self):
+        self.start("db", *SERVE)
+        os.kill(self.docker.inspect("db")["State"]["Pid"], signal.SIGKILL)
+        self.until_left()
+        self.docker("start", "db")
+        self.assertEqual(self.say("worker", GET), "answered\n")

@@ -43,6 +43,12 @@ class Nginx:
         except FileNotFoundError:
             return ""
 
+    def collected(self):
+        """What lies in its temporary folders, and when something was last put there."""
+        folders = [self.dir / name for name in ("client_body", "proxy")]
+        return ([file for folder in folders for file in folder.iterdir()],
+                [folder.stat().st_mtime_ns for folder in folders])
+
     def listens(self):
         assert self.process.poll() is None, "nginx has ended"
         try:
@@ -62,8 +68,10 @@ class Nginx:
         self.process.wait(20)
 
 
-def connect(address, host, port=PORT):
+def connect(address, host, port=PORT, protocols=()):
+    """`protocols`: what else than HTTP/1.1 the client speaks, as ALPN calls it."""
     context = ssl.create_default_context()
+    context.set_alpn_protocols(protocols)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context.wrap_socket(socket.create_connection((address, port), timeout=20),

@@ -41,11 +41,11 @@ ZONE = "mesh.example.org"
 PROXY = "192.0.2.251"  # of nginx, beside the first controller
 
 
-def web(proxy=f"addresses: [{PROXY}]", host="", more=""):
+def web(proxy=f"addresses: [{PROXY}]", host="", more="", listen="/run/test/web.sock"):
     """Of mesh-controller.yaml: what makes it serve a site in ZONE, and at `host` by ports."""
     ports = f"  host: {host}\n  ports: 8500-8529\n" if host else ""
     return (f"proxy: {{{proxy}}}\nweb:\n  zone: {ZONE}\n  port: {PORT}\n{ports}"
-            "  listen: /run/test/web.sock\n  certificate: /run/test/site.pem\n"
+            f"  listen: {listen}\n  certificate: /run/test/site.pem\n"
             f"  certificate_key: /run/test/site.key\n  access_log: /run/test/access.log\n{more}")
 
 

@@ -56,7 +56,7 @@ class TwoNodesTest(ClusterTest):
 
     def test_2_without_a_controller(self):
         """Flows, names, restarts, detach and attach go on."""
-        worker, db = self.n2.agents["worker"], self.n1.agents["db"]
+        worker = self.n2.agents["worker"]
         instance = self.n1.address_of("db")
         self.assertEqual(worker.open(key="a", proto="tcp", to=instance, port=5432)["result"],
                          "answered")

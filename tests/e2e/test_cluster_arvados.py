@@ -6,12 +6,24 @@ import pathlib
 import time
 import unittest
 
+import yaml
+
 from arvados_cluster import SECRET, TOKEN, ArvadosClusterTest, container, uuid
 from cluster import ADMIN
 from node import until
 
 DB = {"name": "db", "serves": [{"port": 5432}]}
 USER = {"peers": [{"name": "db", "ports": [{"port": 5432}]}]}
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/arvados.md"
+
+
+def example():
+    """What the example for authors declares, by step."""
+    head = "#!/usr/bin/env cwl-runner"
+    text = PAGE.read_text().partition(head)[2].partition("```")[0]
+    hints = {name: step["run"]["hints"] for name, step in yaml.safe_load(text)["steps"].items()}
+    return {name: hint["arv:ProcessProperties"]["processProperties"]["meshd"]
+            for name, hint in hints.items()}
 
 
 class ArvadosTest(ArvadosClusterTest):
@@ -23,6 +35,12 @@ class ArvadosTest(ArvadosClusterTest):
         agent.serve(proto="tcp", port=5432, family=46)
         machine.ctl("wait", container(number))
         return agent
+
+    @staticmethod
+    def resolve(agent, number):
+        """The name of that very container."""
+        return agent.query(name=f"{container(number)}.id.mesh.internal", kind="A",
+                           server="169.254.1.1")
 
     def close(self, machine, number):
         machine.remove(container(number))
@@ -57,6 +75,39 @@ class ArvadosTest(ArvadosClusterTest):
         for machine, number in ((self.n1, 10), (self.n2, 20), *((self.n2, n) for n in users)):
             self.close(machine, number)
         until(lambda: not self.workload(10) and not self.workload(30), "who ended is forgotten")
+
+    def test_example_for_authors_is_a_database_and_two_that_use_it(self):
+        said = example()
+        # CWL would take a mapping for the whole entry, and make an address of its `name`.
+        self.assertEqual({type(text) for text in said.values()}, {str})
+        steps = {"database": 60, "count": 61, "measure": 62}
+        for name, text in said.items():
+            self.commit(steps[name], text, run_of=6)
+        self.declared(60)
+        self.serve(self.n1, 60)
+        for name in ("count", "measure"):
+            user = self.n2.container(container(steps[name]))
+            until(lambda u=user: u.lookup(name="db", family=4)["addresses"], "the name")
+            vip = user.lookup(name="db", family=4)["addresses"][0]
+            until(lambda u=user, v=vip: self.asks(u, v) == "answered", f"{name} asks")
+        for name, machine in (("database", self.n1), ("count", self.n2), ("measure", self.n2)):
+            self.close(machine, steps[name])
+
+    def test_what_has_not_begun_to_run_is_declared_already(self):
+        for number, what, state in ((50, DB, "Locked"), (51, USER, "Queued")):
+            self.request(number, what, run_of=5)
+            self.api.put("containers", uuid=container(number), state=state)
+        for number, name in ((50, "db"), (51, "")):
+            told = self.declared(number)
+            self.assertEqual((told["name"], told["state"]), (name, "DECLARED"), number)
+        # crunch-run makes a container while it is Locked: it gets its network then.
+        self.serve(self.n1, 50)
+        user = self.n2.container(container(51))
+        until(lambda: user.lookup(name="db")["addresses"], "the name resolves")
+        vip = user.lookup(name="db", family=4)["addresses"][0]
+        until(lambda: self.asks(user, vip) == "answered", "it answers before either runs")
+        for machine, number in ((self.n1, 50), (self.n2, 51)):
+            self.close(machine, number)
 
     def test_who_attaches_first_is_asked_for_at_once(self):
         self.commit(40)
@@ -96,6 +147,7 @@ class ArvadosTest(ArvadosClusterTest):
         vip = user.lookup(name="db", family=4)["addresses"][0]
         direct = self.n1.address_of(container(60))
         until(lambda: self.asks(user, vip) == "answered", "it answers")
+        self.assertIn(direct, str(self.resolve(user, 60)["answers"]))
         stop = self.cluster.dir / "stop60"
         self.assertEqual(user.open(key="a", proto="tcp", to=direct, port=5432)["result"],
                          "answered")
@@ -104,6 +156,10 @@ class ArvadosTest(ArvadosClusterTest):
         until(lambda: self.workload(60)["state"] == "DRAINING", "it drains")
         until(lambda: self.asks(user, direct) == "refused", "nothing new is let in")
         until(lambda: self.asks(user, vip, 1.0) != "answered", "nor by its name")
+        # Its own name leads nowhere, and says why; the service's stays, with nobody behind it.
+        until(lambda: not self.resolve(user, 60)["answers"], "its name is out")
+        self.assertIn("EDE 14", str(self.resolve(user, 60)["options"]))
+        self.assertEqual(user.lookup(name="db", family=4)["addresses"], [vip])
         # Long after that the open one goes on.
         until(lambda t=time.monotonic(): time.monotonic() > t + 2, "it goes on")
         stop.touch()
@@ -112,6 +168,7 @@ class ArvadosTest(ArvadosClusterTest):
         # Taken back.
         self.commit(60, DB, run_of=6, priority=500)
         until(lambda: self.asks(user, direct) == "answered", "it is let in again")
+        until(lambda: self.resolve(user, 60)["answers"], "its name is back")
         self.close(self.n1, 60)
         self.close(self.n2, 61)
 

@@ -1,8 +1,11 @@
 """Containers of an Arvados site, opened from outside by its people: real nginx, controller and
 nodes, and a stand-in of the API. What Arvados' own proxy says to whom, ours says as well."""
+import contextlib
+import http.client
 import json
 import subprocess
 import threading
+import time
 import unittest
 
 from arvados_cluster import SECRET, TOKEN, ArvadosClusterTest, container, uuid
@@ -12,6 +15,10 @@ from proxied import PORT, PROXY, QUICKLY, SERVER, ZONE, Nginx, Visitor, connect,
 
 HOST = "mesh.example.net"
 WEB = web(host=HOST, more=QUICKLY)
+PAGE = f"mesh.{ZONE}"
+KEEP_GOOD_S = 1  # as QUICKLY has it
+SLACK_S = 10  # sanitizers on a busy machine
+WHO = "api_client_authorizations/current"
 # Who they are to user 1's requests.
 OWNER, MANAGER, WRITER, READER, STRANGER, ANONYMOUS, ADMINISTRATOR, INACTIVE = range(1, 9)
 PEOPLE = {OWNER: {}, MANAGER: {}, WRITER: {}, READER: {}, STRANGER: {},
@@ -114,7 +121,7 @@ class ArvadosWebTest(ArvadosClusterTest):
 
     def redirects(self, place):
         """Whoever has a token in the address, good or not, and whatever they do."""
-        for method in ("GET", "POST", "OPTIONS"):
+        for method in ("GET", "HEAD", "POST", "OPTIONS"):
             reply = Visitor(PROXY).get(place[0], "/a?b=%2f&arvados_api_token=bad", method, place[1])
             self.assertEqual((reply.status, reply.headers["Location"]), (303, "/a?b=%2f"), method)
             self.assertIn("HttpOnly", reply.headers["Set-Cookie"])
@@ -129,7 +136,8 @@ class ArvadosWebTest(ArvadosClusterTest):
         row = {None: 401, ANONYMOUS: 404, STRANGER: 404, READER: 403, OWNER: 200, INACTIVE: 401,
                ADMINISTRATOR: 200, Visitor(PROXY, token(OWNER) + "garbage"): 401}
         for place in (wild(f"{both[0]}-8888"), wild(f"{both[1]}-8888"), wild("matrix.svc"),
-                      self.outside_port(200, 8888),
+                      # Without a port: the first that is published.
+                      wild(both[0]), wild(both[1]), self.outside_port(200, 8888),
                       # Not listed: private too. It opens for those who may.
                       wild(f"{both[0]}-9000"), wild(f"{both[1]}-9000")):
             with self.subTest(place):
@@ -228,11 +236,15 @@ class ArvadosWebTest(ArvadosClusterTest):
         self.api.remove("links", uuid("o0j2j", 231))
         # Pointed to the next request: what the first left in the browser is not sent to it.
         owner.cookies[place[0]]["left"] = "behind"
+        stale = dict(owner.cookies[place[0]])
         self.link(230, "ollama", 231, 8888)
-        until(lambda: owner.get(place[0], method="POST").status == 410, "a form is not sent again")
-        reply = owner.get(place[0])
-        self.assertEqual((reply.status, reply.headers["Location"]), (303, "/"))
-        self.assertIn("cache", reply.headers["Clear-Site-Data"])
+        self.told(owner, place, 410, "a form is not sent again", "POST")
+        self.assertEqual(owner.get(place[0], method="OPTIONS").status, 410)
+        for method in ("HEAD", "GET"):
+            owner.cookies[place[0]] = dict(stale)
+            reply = owner.get(place[0], method=method)
+            self.assertEqual((reply.status, reply.headers["Location"]), (303, "/"), method)
+            self.assertIn("cache", reply.headers["Clear-Site-Data"], method)
         reply = owner.get(place[0])
         self.assertIn(container(231), reply.text)
         self.assertNotIn("behind", reply.text)
@@ -291,7 +303,9 @@ class ArvadosWebTest(ArvadosClusterTest):
         self.told(READER, place, 200)
         mine, theirs = self.socket(OWNER, place), self.socket(READER, place)
         self.permit(READER, 260, "none")
+        since = time.monotonic()
         self.assertEqual(theirs.recv(4096), b"")
+        self.assertLess(time.monotonic() - since, KEEP_GOOD_S + SLACK_S)
         self.carries(mine)
         self.told(READER, place, 404)
         self.end(260)
@@ -363,6 +377,115 @@ class ArvadosWebTest(ArvadosClusterTest):
 
     def told_now(self, visitor, place):
         return visitor.open(place[0], port=place[1]).status
+
+    @contextlib.contextmanager
+    def keeping(self, seconds):
+        """What is known of a token is believed for so long; nothing is known at first."""
+        config = self.c1.config.read_text()
+        longer = config.replace(f"keep_good_s: {KEEP_GOOD_S}\n", f"keep_good_s: {seconds}\n")
+        self.assertNotEqual(longer, config)
+        self.restart(longer)
+        try:
+            yield
+        finally:
+            self.restart(config)
+
+    def restart(self, config):
+        self.c1.kill()
+        self.c1.config.write_text(config)
+        self.c1.start()
+        self.cluster.settled()
+
+    def questions(self):
+        """Of whose tokens the API was asked since the last time."""
+        return [one["user"] for one in self.api.take_asked() if one["path"] == WHO]
+
+    def begin_get(self, user, place):
+        """A program's request; its answer comes by end_get()."""
+        peer = connect(PROXY, place[0])
+        self.addCleanup(peer.close)
+        peer.settimeout(60)  # past the controller's own limit
+        peer.sendall(f"GET / HTTP/1.1\r\nHost: {place[0]}:{PORT}\r\nConnection: close\r\n"
+                     f"Authorization: Bearer {token(user)}\r\n\r\n".encode())
+        return peer
+
+    def end_get(self, peer):
+        response = http.client.HTTPResponse(peer)
+        response.begin()
+        response.text = response.read().decode()
+        return response
+
+    def test_the_api_is_asked_once_for_all_that_one_token_opens(self):
+        self.run_container(310, {"8888": PRIVATE}, 8888)
+        place = wild(f"{container(310)}-8888")
+        with self.keeping(120):
+            self.told(None, place, 401, "it is known")
+            self.api.take_asked()
+            at_once = [self.begin_get(OWNER, place) for _ in range(10)]
+            for peer in at_once:
+                self.assertEqual(self.end_get(peer).status, 200)
+            self.assertEqual(self.questions(), [uuid("tpzed", OWNER)])
+            for _ in range(10):
+                self.assertEqual(self.end_get(self.begin_get(OWNER, place)).status, 200)
+            self.assertEqual(self.questions(), [])
+
+            # An API that never says: who is known goes on, and nobody waits for ever.
+            self.api.fault("hang", path=f"^{WHO}$")
+            peer, told, rounds = self.begin_get(ADMINISTRATOR, place), {}, 0
+            waiting = threading.Thread(target=lambda: told.update(reply=self.end_get(peer)))
+            waiting.start()
+            while waiting.is_alive():
+                self.assertEqual(self.end_get(self.begin_get(OWNER, place)).status, 200)
+                rounds += 1
+                waiting.join(0.2)
+            self.assertGreater(rounds, 10, "void")
+            reply = told["reply"]
+            self.assertEqual(reply.status, 503)
+            self.assertEqual(reply.headers["Content-Type"], "application/json")
+            self.assertIn("Cannot ask", json.loads(reply.text)["errors"][0])
+            self.assertEqual(set(self.questions()), {uuid("tpzed", ADMINISTRATOR)})
+            self.api.heal()
+            self.told(ADMINISTRATOR, place, 200)
+        self.end(310)
+
+    def state(self, visitor):
+        """What the page tells them, once it has been made."""
+        def asked():
+            reply = visitor.get(PAGE, "/state.json")
+            return json.loads(reply.text) if reply.status == 200 else None
+        return until(asked, f"the page tells {visitor.token}")
+
+    def sees(self, visitor):
+        return {workload["id"] for workload in self.state(visitor)["workloads"]}
+
+    def test_the_page_shows_people_what_the_api_lets_them_read(self):
+        theirs = {OWNER: 320, STRANGER: 321}
+        for user, number in theirs.items():
+            self.run_container(number, {"8888": PRIVATE}, 8888, user=user)
+        self.permit(READER, 320, "can_read")
+        mine, other = container(320), container(321)
+        self.assertEqual(Visitor(PROXY).get(PAGE, "/state.json").status, 401)
+        for user, there in ((OWNER, {mine}), (READER, {mine}), (STRANGER, {other}),
+                            (ADMINISTRATOR, {mine, other}), (MANAGER, set())):
+            with self.subTest(user=user):
+                visitor = self.visitor(user)
+                self.assertIn("text/html", visitor.open(PAGE).headers["Content-Type"])
+                state = self.state(visitor)
+                self.assertEqual(state["you"], {"owner": uuid("tpzed", user), "name": f"user{user}",
+                                                "admin": user == ADMINISTRATOR})
+                self.assertEqual({w["id"] for w in state["workloads"]} & {mine, other}, there)
+                for hidden in {mine, other} - there:
+                    self.assertNotIn(hidden, json.dumps(state))
+        inactive = self.visitor(INACTIVE)
+        inactive.open(PAGE)
+        self.assertEqual(inactive.get(PAGE, "/state.json").status, 401)
+        reader = self.visitor(READER)
+        reader.open(PAGE)
+        until(lambda: mine in self.sees(reader), "a reader sees it")
+        self.permit(READER, 320, "none")
+        until(lambda: mine not in self.sees(reader), "and no longer")
+        for number in theirs.values():
+            self.end(number)
 
     def test_a_container_of_several_users_is_everybodys_to_read_and_nobodys_to_open(self):
         self.request(281, of=280, user=STRANGER, published_ports={"8888": PUBLIC})

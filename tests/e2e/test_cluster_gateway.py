@@ -120,6 +120,11 @@ class GatewayTest(ClusterTest):
         self.assertEqual(self.ports(), {("db", 5432): 30007, ("db", 53): 30000})
         for entry in self.published().values():
             self.assertEqual(entry["gateway_addresses"], [self.n3.address])
+        # For people, ready to be copied.
+        head, *rows = self.cluster.ctl("list", "published").stdout.splitlines()
+        at = head.index("GATEWAY")
+        self.assertEqual(sorted(row[at:].split()[0] for row in rows),
+                         [f"{self.n3.address}:{port}" for port in (30000, 30007)])
         self.assert_outside("answered")
         until(lambda: f"{STRANGER} is not among the sources db admits" in self.n3.log.read_text(),
               "the gateway says why")

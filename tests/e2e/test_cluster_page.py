@@ -39,6 +39,27 @@ const behind = (path, boxes) => {
   return [...found];
 };
 """
+# The texts that are seen, with how far their colour is from what they stand on: WCAG 2.1, 1.4.3.
+CONTRASTS = """
+const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const light = (colour) => {
+  const [r, g, b] = numbers(colour).map((n) => n / 255)
+    .map((n) => (n <= 0.04045 ? n / 12.92 : ((n + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ground = (one) => {
+  const own = getComputedStyle(one).backgroundColor;
+  return numbers(own)[3] === 0 ? ground(one.parentElement) : own;
+};
+const own = (one) => [...one.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+return [...document.querySelectorAll('body *')]
+  .filter((one) => one instanceof HTMLElement && own(one) && one.checkVisibility())
+  .map((one) => {
+    const [ink, under] = [getComputedStyle(one).color, ground(one)];
+    const [dark, bright] = [light(ink), light(under)].sort((a, b) => a - b);
+    return { text: one.innerText, ink, under, contrast: (bright + 0.05) / (dark + 0.05) };
+  });
+"""
 # Where this is set, pictures are left there for people to look at.
 PICTURES = os.environ.get("MESHD_PICTURES")
 
@@ -82,6 +103,13 @@ class PageTest(ClusterTest):
         browser.until_text("Sign in", "#sign-in")
         return browser
 
+    def row_of(self, browser, id_):
+        """Of a service: what stands in its cells."""
+        return browser.until(f"a row of {id_}", lambda: browser.run(
+            "const row = [...document.querySelectorAll('#service-rows tr')]"
+            ".find(row => row.innerText.includes(arguments[0]));"
+            "return row && [...row.cells].map(cell => cell.innerText);", id_))
+
     def signed_in(self, user):
         """By the keyboard."""
         browser = self.browser()
@@ -115,6 +143,12 @@ class PageTest(ClusterTest):
               .map((name) => `${edge.getAttribute('aria-label')}: ${name}`));""")
 
     @staticmethod
+    def refused_lines(browser):
+        """Of the picture: what they are called, and what stands at them."""
+        return browser.run("return [...document.querySelectorAll('#picture .edge.refused')]"
+                           ".map(one => `${one.getAttribute('aria-label')} | ${one.textContent}`);")
+
+    @staticmethod
     def row(browser, first):
         """Of the refusals, as one text."""
         return next((text for text in browser.texts("#refusal-rows tr")
@@ -137,6 +171,13 @@ class PageTest(ClusterTest):
         self.assertIn("lab-1", services)
         self.assertNotIn("store", services)
         self.assertNotIn("bob", services)
+        browser.until("it is ready", lambda: self.row_of(browser, "lab-1")[1] == "ready")
+        self.assertEqual(self.row_of(browser, "lab-1")[3::2], ["ada", "n1"])
+        self.assertEqual(self.row_of(browser, "odd-1")[1], "waiting to run")
+        fetched = browser.run("return performance.getEntriesByType('resource').map(e => e.name);")
+        self.assertIn(f"{PAGE}/state.json", fetched)
+        for url in fetched:
+            self.assertTrue(url.startswith(f"{PAGE}/"), url)
         browser.run("[...document.querySelectorAll('#service-rows a')]"
                     ".find(a => a.innerText === 'Notebook').focus();")
         browser.press("Enter")
@@ -157,8 +198,8 @@ class PageTest(ClusterTest):
         carol = self.signed_in("carol")
         carol.until_text("Nothing of yours")
         root = self.signed_in("root")
-        for id_ in ("store-1", "lab-1", "worker-1"):
-            root.until_text(id_, "#service-rows")
+        for id_, owner in (("store-1", "bob"), ("lab-1", "ada"), ("worker-1", "ada")):
+            self.assertEqual(self.row_of(root, id_)[3], owner)
 
     def test_a_refusal_says_what_is_missing_to_both_owners_until_it_is_there(self):
         ada, bob = self.signed_in("ada"), self.signed_in("bob")
@@ -168,6 +209,9 @@ class PageTest(ClusterTest):
         self.assertNotIn("of bob", self.row(ada, "worker-1"), "who declares no peer is not told")
         bob.until_text("in worker-1: peers:", "#refusal-rows")
         self.assertIn("For ada to add", self.row(bob, "worker-1"))
+        for browser in (ada, bob):
+            line, = self.refused_lines(browser)
+            self.assertRegex(line, r"^worker-1 to store(-1)?: (\d+ refused) \| \2$")
         self.assertEqual(self.behind(ada), [])
         self.picture(ada, "refused")
 
@@ -184,6 +228,7 @@ class PageTest(ClusterTest):
                            "serves: [{port: 9000}], admit_owners: [ada]}\n")
         for browser in (ada, bob):
             browser.until("nothing is missing", lambda: not browser.texts("#refusal-rows tr"))
+            self.assertEqual(self.refused_lines(browser), [])
             self.assertEqual(self.behind(browser), [])
         bob.until("ada stands at the line's other end",
                   lambda: any(text.startswith("ada") for text in bob.texts("#edge-rows tr")))
@@ -297,12 +342,18 @@ class PageTest(ClusterTest):
 
     def test_it_is_light_and_dark_as_its_reader_wants(self):
         ada = self.signed_in("ada")
-        grounds = {}
+        ada.until_text("Notebook", "#service-rows")
+        colours = {}
         for scheme in ("light", "dark"):
             ada.prefer(color_scheme=scheme, reduced_motion="reduce")
-            grounds[scheme] = ada.run("return getComputedStyle(document.body).backgroundColor;")
+            texts = ada.run(CONTRASTS)
+            self.assertGreater(len(texts), 20, "void")
+            for text in texts:
+                self.assertGreaterEqual(text["contrast"], 4.5, (scheme, text))
+            colours[scheme] = [{text[what] for text in texts} for what in ("ink", "under")]
             self.picture(ada, scheme)
-        self.assertNotEqual(grounds["light"], grounds["dark"])
+        for light, dark in zip(colours["light"], colours["dark"]):
+            self.assertEqual(light & dark, set(), "each colour has its counterpart")
 
     def test_who_signs_out_sees_nothing_more(self):
         ada = self.signed_in("ada")

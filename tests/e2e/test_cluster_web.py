@@ -1,18 +1,22 @@
 """A cluster opened from outside: the real controller and nodes, nginx with what `mesh-controller
 proxy-config` prints, and people with tokens of `mesh-controller token add`."""
+import contextlib
+import json
 import pathlib
 import subprocess
 import unittest
 
-from cluster import ADMIN, ClusterTest
-from node import BUILD, PYTHON, run, until
-from proxied import PORT, PROXY, QUICKLY, SERVER, ZONE, Nginx, Visitor, admin, new_token, web
+from cluster import ADMIN, ClusterTest, Host
+from node import BUILD, PYTHON, Agent, run, until
+from proxied import (PORT, PROXY, QUICKLY, SERVER, ZONE, Nginx, Visitor, admin, connect, new_token,
+                     web)
 
 HOST = "mesh.example.net"
 EXAMPLE = pathlib.Path(__file__).parents[2] / "packaging/mesh-controller.yaml"
 WEB = web(host=HOST, more=QUICKLY) + 'metrics: {listen: "127.0.0.1:9470"}\n'
 LAB = ("- {{id: {id}, owner: ada, name: {name}, scope: CLUSTER, "
        "publish: [{{port: 8888, http: true, {more}}}]}}\n")
+GET = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=10).read().decode())"
 
 
 class WebTest(ClusterTest):
@@ -40,8 +44,9 @@ class WebTest(ClusterTest):
     def declare(self, name, number=1, more="label: Lab"):
         self.cluster.apply(LAB.format(id=f"{name}-{number}", name=name, more=more))
 
-    def serve(self, machine, name, port=8888):
-        process = subprocess.Popen(machine.command(name, *PYTHON, "-c", SERVER, name, port))
+    def serve(self, machine, name, port=8888, says=None):
+        process = subprocess.Popen(
+            machine.command(name, *PYTHON, "-c", SERVER, says or name, port))
         self.servers[(name, port)] = process
 
     def stop_server(self, name, port=8888):
@@ -62,6 +67,10 @@ class WebTest(ClusterTest):
         return [one for one in self.cluster.json("list", "published")["published"]
                 if one["id"] == owner_id]
 
+    def fetch(self, url):
+        """What is read there from the proxy's machine, past nginx."""
+        return self.c1.run(*PYTHON, "-c", GET, url).stdout
+
     def reaches(self, browser, host, who, path="/", port=PORT):
         """Until it is answered by that container; the answer."""
         last = {}
@@ -79,6 +88,18 @@ class WebTest(ClusterTest):
             last["status"] = browser.open(host, path, port=port).status
             return last["status"] == status
         until(asked, lambda: f"{host} says {status} and not {last['status']}")
+
+    def is_stale(self, browser, host, who, port=PORT):
+        """Another container than the browser's answers: nothing of the one before reaches it."""
+        browser.cookies[host]["left"] = "behind"
+        stale = dict(browser.cookies[host])
+        for method, status in (("POST", 410), ("OPTIONS", 410), ("HEAD", 303), ("GET", 303)):
+            browser.cookies[host] = dict(stale)
+            reply = until(lambda m=method, s=status: (got := browser.get(
+                host, method=m, port=port)).status == s and got, f"{method} is told {status}")
+            self.assertEqual("Clear-Site-Data" in reply.headers, status == 303, method)
+        self.reaches(browser, host, who, port=port)
+        self.assertNotIn("left", browser.cookies[host])
 
     def test_its_owner_opens_it_by_name_and_nobody_else_does(self):
         host = self.run_lab("lab")
@@ -105,8 +126,18 @@ class WebTest(ClusterTest):
     def test_levels_are_those_of_the_declaration(self):
         host = self.run_lab("shared", more="access: CAN_READ")
         self.is_told(self.person("bob"), host, 404)
-        eve = self.person("eve", "--level", "CAN_READ:ada")
-        self.assertIn("X-Mesh-User: eve", self.reaches(eve, host, "shared-1").text)
+        levels = ("CAN_READ", "CAN_WRITE", "CAN_MANAGE")
+        friends = [self.person(level.lower(), "--level", f"{level}:ada") for level in levels]
+        reply = self.reaches(friends[0], host, "shared-1")
+        self.assertIn("X-Mesh-User: can_read\n", reply.text)
+        for number, level in enumerate(levels[1:], 1):
+            self.declare("shared", more=f"access: {level}")
+            for person in friends[:number]:
+                self.is_told(person, host, 403)
+            for person in friends[number:]:
+                self.reaches(person, host, "shared-1")
+        self.declare("shared", more="access: OWNER")
+        self.is_told(friends[-1], host, 403)
         public = self.run_lab("public", more="access: PUBLIC")
         self.reaches(Visitor(PROXY), public, "public-1")
 
@@ -139,11 +170,7 @@ class WebTest(ClusterTest):
         self.is_told(ada, host, 410)
         self.run_lab("moving", self.n1, number=2)
         # Another container: what the one before left in the browser goes.
-        ada.cookies[host]["left"] = "behind"
-        reply = until(lambda: (got := ada.get(host)).status == 303 and got, "it is another one")
-        self.assertIn("Clear-Site-Data", reply.headers)
-        self.reaches(ada, host, "moving-2")
-        self.assertNotIn("left", ada.cookies[host])
+        self.is_stale(ada, host, "moving-2")
         self.n1.ctl("drain", "moving-2")
         self.is_told(ada, host, 410)
         self.assertEqual(self.nginx.pids(), workers)
@@ -169,6 +196,48 @@ class WebTest(ClusterTest):
         self.n1.ctl("detach", "board-1")
         self.is_told(ada, host, 503)
         self.assertEqual(self.published("board-1"), [])
+
+    def test_a_node_port_is_the_proxies_alone(self):
+        self.run_lab("alone")
+        self.serve(self.n1, "alone-1", 6006)
+        self.reaches(self.person("ada"), f"alone--6006.svc.{ZONE}", "alone-1")
+        ports = until(lambda: len(p := self.published("alone-1")) == 2 and p, "both are listed")
+        self.assertEqual([(port["port"], port["on_demand"]) for port in ports],
+                         [(6006, True), (8888, False)])
+        places = [(*port["node_addresses"], port["node_port"]) for port in ports]
+        self.cluster.apply('- {id: roamer, owner: ada, egress: [{cidr: "0.0.0.0/0"}]}\n')
+        outside = Host(self.cluster, "outside", 100)
+        strangers = {"outside": Agent("outside", outside.inside()),
+                     "another node": Agent("n2", self.n2.inside())}
+        for agent in strangers.values():
+            self.addCleanup(agent.stop)
+        strangers["outside"].serve(proto="tcp", port=80)
+        for machine in (self.n1, self.n2):
+            strangers["egress"] = roamer = machine.container("roamer")
+            until(lambda r=roamer: r.ask(proto="tcp", to=outside.address, port=80)["result"] ==
+                  "answered", "it has egress")
+            for address, port in places:
+                self.assertEqual(address, self.n1.address)
+                for who, agent in strangers.items():
+                    with self.subTest(who, at=machine.name, port=port):
+                        told = agent.ask(proto="tcp", to=address, port=port)
+                        self.assertEqual(told["result"], "refused")
+                        self.assertLess(told["ms"], 1000)
+                self.assertIn("alone-1 /who\n", self.fetch(f"http://{address}:{port}/who"))
+            machine.remove("roamer")
+
+    def test_each_published_port_has_names_by_service_and_by_id(self):
+        self.declare("two", more="label: Lab}, {port: 8890, http: true")
+        self.n1.prepare("two-1")
+        for port in (8888, 8890):
+            self.serve(self.n1, "two-1", port, says=f"at-{port}")
+        ada, bob = self.person("ada"), self.person("bob")
+        for label, port in (("two.svc", 8888), ("two--8888.svc", 8888), ("two--8890.svc", 8890),
+                            ("two-1--8888", 8888), ("two-1--8890", 8890)):
+            with self.subTest(label):
+                self.reaches(ada, f"{label}.{ZONE}", f"at-{port}")
+                self.is_told(bob, f"{label}.{ZONE}", 404)
+        self.assertFalse(any(port["on_demand"] for port in self.published("two-1")), "void")
 
     def test_allow_from_is_the_clients_address(self):
         ada = self.person("ada")
@@ -198,6 +267,56 @@ class WebTest(ClusterTest):
         self.reaches(ada, host, "ported-1", "/lab", port=int(port))
         self.assertEqual(self.published("ported-1")[0]["urls"], urls)
 
+    @contextlib.contextmanager
+    def site_of_one_name(self):
+        """Without a zone; afterwards as it was."""
+        config = self.c1.config.read_text()
+        self.restart(config.replace(f"  zone: {ZONE}\n", ""))
+        try:
+            yield
+        finally:
+            self.restart(config)
+
+    def restart(self, config):
+        self.assertNotEqual(self.c1.config.read_text(), config)
+        self.nginx.close()
+        self.c1.kill()
+        self.c1.config.write_text(config)
+        self.c1.start()
+        type(self).nginx = Nginx(self.cluster, self.c1)
+        self.cluster.settled()
+
+    def test_a_site_of_one_name_has_all_that_others_have(self):
+        self.run_lab("only")
+        with self.site_of_one_name():
+            url, = until(lambda: (p := self.published("only-1")) and p[0]["urls"], "it is listed")
+            port = int(url.removeprefix(f"https://{HOST}:").removesuffix("/"))
+            self.assertIn(port, range(8500, 8530))
+            ada, bob = self.person("ada"), self.person("bob")
+            self.reaches(ada, HOST, "only-1", port=port)
+            self.is_told(bob, HOST, 404, port=port)
+            self.is_told(ada, f"only.svc.{ZONE}", 421)
+            with connect(PROXY, HOST, port) as peer:
+                peer.sendall(f"GET / HTTP/1.1\r\nHost: {HOST}:{port}\r\nUpgrade: websocket\r\n"
+                             f"Connection: Upgrade\r\nCookie: {ada.cookie(HOST)}\r\n\r\n".encode())
+                self.assertIn(b" 101 ", peer.recv(4096))
+                peer.sendall(b"word")
+                self.assertEqual(peer.recv(4096), b"word")
+            # Another container has the name, and its port.
+            self.stop_server("only-1")
+            self.n1.ctl("detach", "only-1")
+            self.cluster.ctl("delete", "only-1", "--force")
+            self.run_lab("only", number=2)
+            self.is_stale(ada, HOST, "only-2", port)
+            # The page, for whoever is signed in here.
+            page = ada.get(HOST)
+            self.assertIn("text/html", page.headers["Content-Type"])
+            self.assertEqual(Visitor(PROXY).get(HOST, "/state.json").status, 401)
+            state = until(lambda: (got := ada.get(HOST, "/state.json")).status == 200 and
+                          json.loads(got.text), "the page has what to show")
+            mine = next(one for one in state["workloads"] if one["id"] == "only-2")
+            self.assertEqual([link["href"] for link in mine["links"]], [url])
+
     def test_the_example_that_is_shipped_is_good(self):
         run(BUILD / "mesh-controller", "--check-config", "--config", EXAMPLE)
 
@@ -205,12 +324,8 @@ class WebTest(ClusterTest):
         host = self.run_lab("counted")
         self.reaches(self.person("ada"), host, "counted-1")
 
-        def counts():
-            text = self.c1.run(
-                "/usr/bin/python3", "-I", "-c", "import urllib.request as u; "
-                "print(u.urlopen('http://127.0.0.1:9470/metrics').read().decode())").stdout
-            return 'mesh_controller_web_verdicts_total{verdict="allow"}' in text
-        until(counts, "allowed requests are counted")
+        until(lambda: 'mesh_controller_web_verdicts_total{verdict="allow"}' in
+              self.fetch("http://127.0.0.1:9470/metrics"), "allowed requests are counted")
 
 
 if __name__ == "__main__":

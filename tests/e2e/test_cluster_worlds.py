@@ -120,7 +120,6 @@ class Scenario(test_worlds.WorldsTest):
     def add(cls, machine):
         """Wires the node, and waits until it has joined."""
         number = int(machine.name[1:])
-        inside = ["ip", "-batch", "-"]
         if machine.name in cls.AFAR:
             router4, router6 = f"198.51.100.{16 * number + 2}", f"2001:db8:{number}::2"
             port = f"to-{machine.name}"

@@ -6,10 +6,12 @@ import unittest
 import grpc
 
 from cri import Cri
-from engines import PATIENCE, SERVE, Containerd, EngineTest, ask, db, declare, worker, workloads
+from engines import (GET, PATIENCE, SERVE, Containerd, EngineTest, ask, db, declare, worker,
+                     workloads)
 from node import until
 
 WORKLOADS = workloads(db("db-0"), worker("worker-0"), declare("other-0"))
+ANNOTATIONS = {"io.kubernetes.cri.pod-annotations": True}
 DNS = (("169.254.1.1",), ("wf1.wf.mesh.internal",))
 
 
@@ -17,7 +19,7 @@ class CriTest(EngineTest):
     @classmethod
     def prepare(cls):
         cls.engine = Containerd(cls.node, cri=True)
-        cls.engine.network("mesh", "1.0.0", capabilities={"io.kubernetes.cri.pod-annotations": True})
+        cls.engine.network("mesh", "1.0.0", capabilities=ANNOTATIONS)
         cls.cri = Cri(cls.engine, PATIENCE)
 
     @classmethod
@@ -33,7 +35,7 @@ class CriTest(EngineTest):
         if self.node.daemon is None:
             self.node.start()
         self.cri.remove_all()
-        self.until_left()
+        self.clear(self.engine)
         super().tearDown()
 
     def pod(self, name, annotations=None, attempt=0):
@@ -45,13 +47,12 @@ class CriTest(EngineTest):
         return self.cri.execute(container, "/bin/sh", "-c", script)
 
     def get(self, pod, name="db"):
-        return self.say(pod, f"timeout 5 wget -qO- http://{name}:8080/")
+        return self.say(pod, f"wget -qO- http://{name}:8080/")
 
     def list_with(self, *after):
         """The network's list is another one; containerd reads it when it starts."""
         self.engine.kill(signal.SIGTERM)
-        self.engine.network("mesh", "1.0.0", after,
-                            capabilities={"io.kubernetes.cri.pod-annotations": True})
+        self.engine.network("mesh", "1.0.0", after=after, capabilities=ANNOTATIONS)
         self.engine.start()
         self.cri.connect()
 
@@ -80,7 +81,7 @@ class CriTest(EngineTest):
         self.pod("web-0", {"mesh.declaration": declaration, "mesh.owner": "ada"}).start(
             "main", *SERVE)
         self.node.ctl("wait", "web-0", "--timeout", "20s")
-        self.node.apply(WORKLOADS.replace("peers: [{name: db}]", "peers: [{name: web, scope: CLUSTER}]"))
+        self.node.apply(WORKLOADS.replace("{name: db}", "{name: web, scope: CLUSTER}"))
         code, said, trouble = self.get(self.pod("worker-0"), "web.svc.mesh.internal")
         self.assertEqual((code, said), (0, "answered\n"), trouble)
 
@@ -123,7 +124,8 @@ class CriTest(EngineTest):
         try:
             with self.assertRaises(grpc.RpcError) as raised:
                 self.pod("db-0")
-            self.assertIn("mesh-broken", raised.exception.details())
+            self.assertIn("broken on purpose", raised.exception.details())
+            self.broken_had_ours(self.engine)
         finally:
             self.list_with()
         self.cri.remove_all()
@@ -132,16 +134,24 @@ class CriTest(EngineTest):
 
     def test_killed_engine_changes_nothing(self):
         self.pod("db-0").start("main", *SERVE)
+        self.node.ready("db-0")
+        container = self.pod("worker-0").start("main", "/bin/sleep", "600")
+        pid = self.engine.pid(container, "k8s.io")
         self.engine.kill()
-        self.assertEqual(len(self.node.links()), 1)
+        self.assertEqual(self.inside(pid, GET), "answered\n")
+        self.assertEqual(len(self.node.links()), 2)
         self.engine.start()
         self.cri.connect()
-        code, said, trouble = self.get(self.pod("worker-0"))
-        self.assertEqual((code, said), (0, "answered\n"), trouble)
+        self.assertEqual(self.cri.execute(container, "/bin/sh", "-c", GET), (0, "answered\n", ""))
 
     def test_fifty_at_once(self):
         self.pod("db-0").start("main", *SERVE)
-        self.fifty(lambda name: self.get(self.pod(name))[1], "db-0")
+
+        def get(name):
+            code, said, trouble = self.get(self.pod(name))
+            return said if code == 0 else f"{code}: {said}{trouble}"
+
+        self.fifty(get, "db-0")
 
     def test_daemon_is_away(self):
         self.node.kill(signal.SIGTERM)

@@ -10,7 +10,7 @@ import subprocess
 import time
 import unittest
 
-from engines import (GET, PATIENCE, SERVE, Docker, EngineTest, ask, db, declare, worker,
+from engines import (GET, PATIENCE, SERVE, DockerEngineTest, ask, db, declare, worker,
                      workloads)
 from node import BUILD, run, until
 
@@ -75,17 +75,18 @@ class Driver:
         return int(head.split()[1]), json.loads(text)
 
 
-class DockerNetworkTest(EngineTest):
+class DockerNetworkTest(DockerEngineTest):
+    NETWORK = "net"
+
     @classmethod
     def prepare(cls):
-        cls.docker = Docker(cls.node)
+        super().prepare()
         cls.driver = Driver(cls.node, cls.docker.dir)
 
     @classmethod
     def tearDownClass(cls):
-        cls.docker.close()
-        cls.driver.kill()
         super().tearDownClass()
+        cls.driver.kill()
 
     def setUp(self):
         self.node.apply(workloads(db(), worker(), declare("stranger")))
@@ -95,13 +96,6 @@ class DockerNetworkTest(EngineTest):
         self.clear(self.docker)
         self.docker("network", "rm", "net")
         super().tearDown()
-
-    def start(self, name, *command, options=()):
-        self.docker("run", "-d", "--network", "net", "--name", name, *options, "bb:1", *command)
-
-    def say(self, name, script, options=()):
-        return self.docker("run", "--rm", "--network", "net", "--name", name, *options, "bb:1",
-                           "sh", "-c", script).stdout
 
     def refused(self, name, *options, network="net"):
         """Who does not start, and what Docker says; and that it took no time."""
@@ -202,7 +196,8 @@ class DockerNetworkTest(EngineTest):
         self.node.start()
         self.node.ready("db")
         self.assertEqual(self.docker("exec", "worker", "sh", "-c", GET).stdout, "answered\n")
-        self.assertEqual(self.say("stranger", ask("db")), "1\n")
+        address = self.attachment("db")["addresses"][0]
+        self.assertEqual(self.say("stranger", ask(address)), "1\n")
 
     def test_nothing_waits_for_a_meshd_that_is_away(self):
         self.start("db", *SERVE)
@@ -278,11 +273,7 @@ class DockerNetworkTest(EngineTest):
         self.node.start()
 
     def test_killed_payload_is_detached(self):
-        self.start("db", *SERVE)
-        os.kill(self.docker.inspect("db")["State"]["Pid"], signal.SIGKILL)
-        self.until_left()
-        self.docker("start", "db")
-        self.assertEqual(self.say("worker", GET), "answered\n")
+        self.killed_payload_is_detached()
 
     def test_killed_engine_leaves_nothing_behind(self):
         self.start("db", *SERVE)

@@ -1,10 +1,10 @@
-"""podman as Debian configures it, with the two hook files of the package meshd-engines where it looks
-by itself."""
+"""podman as Debian configures it, with the two hook files of the package meshd-engines where it
+looks by itself."""
 import pathlib
 import shutil
 import unittest
 
-from engines import EngineTest, Podman
+from engines import EngineTest, Podman, worker, workloads
 from node import BUILD, run
 
 ENGINES = pathlib.Path(__file__).resolve().parents[2] / "packaging/engines"
@@ -32,12 +32,18 @@ class PackagedTest(EngineTest):
         config = cls.podman.dir / "containers.conf"
         lines = config.read_text().splitlines(keepends=True)
         config.write_text("".join(line for line in lines if not line.startswith("hooks_dir")))
-        cls.node.apply("workloads: [{id: worker, owner: ada, workflow: wf1}]")
 
     @classmethod
     def tearDownClass(cls):
         cls.podman.close()
         super().tearDownClass()
+
+    def setUp(self):
+        self.node.apply(workloads(worker()))
+
+    def tearDown(self):
+        self.clear(self.podman)
+        super().tearDown()
 
     def test_annotation_is_enough(self):
         said = self.podman.run("first", "none", *LINKS,

@@ -1,6 +1,7 @@
 """Plugins as engines call them that no Debian package has: CNI's with the bare environment, the
 process's number and the five seconds of Singularity, in every version, twice, late and wrongly;
 netavark's by its description."""
+import contextlib
 import json
 import os
 import signal
@@ -21,12 +22,21 @@ class PluginTest(EngineTest):
         cls.node.apply(workloads(DB, WORKER, OTHER))
 
     def setUp(self):
-        self.payload = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
-        until(self.has_own_namespace, "the payload has a namespace")
+        self.payload = self.enterContext(self.payload_with_a_namespace())
 
-    def has_own_namespace(self):
-        own, its = (os.stat(f"/proc/{pid}/ns/net").st_ino for pid in ("self", self.payload.pid))
-        return own != its
+    @staticmethod
+    @contextlib.contextmanager
+    def payload_with_a_namespace():
+        def has_own():
+            own, its = (os.stat(f"/proc/{pid}/ns/net").st_ino for pid in ("self", payload.pid))
+            return own != its
+        payload = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
+        try:
+            until(has_own, "the payload has a namespace")
+            yield payload
+        finally:
+            payload.kill()
+            payload.wait()
 
     def tearDown(self):
         if self.node.daemon is None:
@@ -34,6 +44,7 @@ class PluginTest(EngineTest):
         self.payload.kill()
         self.payload.wait()
         self.until_left()
+        self.until_empty()
         super().tearDown()
 
     def call(self, command, container, version="1.0.0", before=(), **more):
@@ -125,10 +136,7 @@ class PluginTest(EngineTest):
 
     def test_garbage_is_collected_and_nothing_else(self):
         self.call("ADD", f"{ID}1")
-        other = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
-        try:
-            until(lambda: os.stat(f"/proc/{other.pid}/ns/net").st_ino
-                  != os.stat("/proc/self/ns/net").st_ino, "another namespace")
+        with self.payload_with_a_namespace() as other:
             self.call("ADD", f"{ID}2", environment={"CNI_NETNS": f"/proc/{other.pid}/ns/net"})
             valid = [{"containerID": f"{ID}2", "ifname": "eth0"}]
             self.assertIsNone(self.call("GC", "", "1.1.0", **{"cni.dev/valid-attachments": valid}))
@@ -138,9 +146,38 @@ class PluginTest(EngineTest):
             # A list that is missing is not an empty one.
             self.assertEqual(self.call("GC", "", "1.1.0")["code"], 7)
             self.assertIsNone(self.call("GC", "", "1.1.0", **{"cni.dev/valid-attachments": []}))
-        finally:
-            other.kill()
-            other.wait()
+
+    def test_garbage_that_stays_does_not_hold_up_the_rest(self):
+        """The kernel refuses the first one, which takes all of the time that there is."""
+        self.call("ADD", f"{ID}1")
+        with self.payload_with_a_namespace() as other:
+            self.call("ADD", f"{ID}2", environment={"CNI_NETNS": f"/proc/{other.pid}/ns/net"})
+            with self.node.rival():
+                answer = self.call("GC", "", "1.1.0", **{"cni.dev/valid-attachments": []})
+                self.assertEqual(answer["msg"], "not all could be detached")
+                for number in (1, 2):
+                    self.assertIn(f"{ID}{number}: ", answer["details"])
+            until(self.node.healthy, "the table is ours again")
+            self.until_left("both were to be detached, and now are")
+
+    def test_check_tells_what_is_gone(self):
+        answer = self.call("ADD", f"{ID}1")
+        self.assertIsNone(self.call("CHECK", f"{ID}1", prevResult=answer))
+        said = self.call("CHECK", f"{ID}2", prevResult=answer)
+        self.assertEqual(said["msg"], "it is not attached any more")
+        self.inside("ip", "link", "set", "eth0", "down")
+        self.inside("ip", "link", "set", "eth0", "name", "eth9")
+        said = self.call("CHECK", f"{ID}1", prevResult=answer)
+        self.assertEqual(said["msg"], "its interface is gone")
+        self.inside("ip", "link", "del", "eth9")
+        self.until_left()
+        said = self.call("CHECK", f"{ID}1", prevResult=answer)
+        self.assertEqual(said["msg"], "it is not attached any more")
+        # Whom nobody declared never had one.
+        answer = self.call("ADD", "nobody")
+        self.assertIsNone(self.call("CHECK", "nobody", prevResult=answer))
+        self.node.kill(signal.SIGTERM)
+        self.assertEqual(self.call("CHECK", f"{ID}1", prevResult=answer)["code"], 11)
 
     def test_status_and_version(self):
         self.assertIsNone(self.call("STATUS", "", "1.1.0"))
@@ -203,10 +240,9 @@ class PluginTest(EngineTest):
     def test_what_is_wrong_is_told_in_json(self):
         self.assertEqual(self.call("ADD", f"{ID}1", "0.2.0")["code"], 1)
         self.assertEqual(self.call("ADD", "../x")["code"], 4)
-        self.assertEqual(self.call("ADD", f"{ID}1", environment={"CNI_NETNS": "/etc/passwd"})["code"],
-                         4)
-        self.assertEqual(self.call("ADD", f"{ID}1", environment={"CNI_NETNS": "/proc/self/ns/net"})
-                         ["code"], 100)
+        for netns, code in (("/etc/passwd", 4), ("/proc/self/ns/net", 100)):
+            said = self.call("ADD", f"{ID}1", environment={"CNI_NETNS": netns})
+            self.assertEqual(said["code"], code, said)
 
 
 if __name__ == "__main__":

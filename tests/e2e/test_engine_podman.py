@@ -1,21 +1,28 @@
 """Podman, the three ways into the mesh that it has: a namespace that is there first, a hook, and a
 CNI network."""
+import contextlib
 import os
 import signal
 import time
 import unittest
 
-from engines import GET, SERVE, EngineTest, Podman, ask, db, declare, worker, workloads
-from node import run
+from engines import (BRIDGE, GET, SERVE, EngineTest, Podman, ask, db, declare, worker,
+                     workloads)
+from node import run, until
 
 # Podman puts the host's server behind the network's own unless it is told one.
 DNS = ("--dns", "169.254.1.1", "--dns-search", "wf1.wf.mesh.internal")
+# The two ways that attach when a container starts: a CNI network of ours, and the hook.
+WAYS = ("mesh", "none")
 
 
 class PodmanTest(EngineTest):
     @classmethod
     def prepare(cls):
         cls.podman = Podman(cls.node)
+        # Without a network podman makes none.
+        cls.resolver = cls.podman.dir / "resolv.conf"
+        cls.resolver.write_text("nameserver 169.254.1.1\nsearch wf1.wf.mesh.internal\n")
         cls.podman.hook("attach", "createRuntime", "attach")
         cls.podman.hook("detach", "poststop", "detach")
         cls.podman.network("mesh", "1.0.0")
@@ -33,11 +40,25 @@ class PodmanTest(EngineTest):
         self.clear(self.podman, "db", "worker")
         super().tearDown()
 
-    def start(self, name, network="mesh", options=DNS):
-        self.podman.run(name, network, *SERVE, options=("-d", *options))
+    def options(self, name, network):
+        """How each way is told whose container it is, and the container whom to ask."""
+        if network != "none":
+            return DNS
+        return ("--annotation", f"mesh.id={name}", "--volume", f"{self.resolver}:/etc/resolv.conf")
 
-    def say(self, name, script, network="mesh", options=DNS):
+    def start(self, name, network="mesh"):
+        self.podman.run(name, network, *SERVE, options=("-d", *self.options(name, network)))
+
+    def say(self, name, script, network="mesh", options=None):
+        options = self.options(name, network) if options is None else options
         return self.podman.run(name, network, "sh", "-c", script, options=("--rm", *options)).stdout
+
+    def each(self, *ways):
+        """With nothing left of the one before."""
+        for network in ways:
+            yield network, self.subTest(network=network)
+            self.podman.clear()
+            self.until_left()
 
     def refused(self, name, network="mesh", options=(), runtime="crun"):
         begun = time.monotonic()
@@ -58,11 +79,24 @@ class PodmanTest(EngineTest):
         # Its container ends, and the namespace is the next one's.
         self.assertEqual(self.say("worker", GET, "ns:/run/netns/worker"), "answered\n")
 
+    def test_flows_and_names_are_those_that_are_declared(self):
+        for network, which in self.each(*WAYS):
+            with which:
+                self.start("db", network)
+                self.node.ready("db")
+                said = self.say("worker", f"{ask('db')}; {ask('db', 8081)}", network)
+                self.assertEqual(said, "0\n1\n")
+                address = self.attachment("db")["addresses"][0]
+                said = self.say("stranger", f"{ask(address)}; nslookup db; echo $?", network)
+                self.assertRegex(said, r"(?s)^1\n.*NXDOMAIN.*\n1\n$")
+
+    def test_held_is_neither_refused_nor_connected(self):
+        self.assertRegex(self.say("worker", ask("db", patience=3)), "^143 ")
+
     def test_hook_by_annotation(self):
-        self.start("first", "none", ("--annotation", "mesh.id=db"))
-        said = self.podman.run("second", "none", "sh", "-c",
-                               f"cat /proc/net/dev; nslookup db 169.254.1.1; {GET.replace('db', '$0')}",
-                               self.node.vip("db"),
+        self.podman.run("first", "none", *SERVE, options=("-d", "--annotation", "mesh.id=db"))
+        script = f"cat /proc/net/dev; nslookup db 169.254.1.1; {GET.replace('db', '$0')}"
+        said = self.podman.run("second", "none", "sh", "-c", script, self.node.vip("db"),
                                options=("--rm", "--annotation", "mesh.id=worker")).stdout
         self.assertIn("eth0", said)
         self.assertTrue(said.endswith("answered\n"), said)
@@ -70,8 +104,8 @@ class PodmanTest(EngineTest):
     def test_hook_with_the_declaration(self):
         # Podman takes several in one, divided by commas, unless they are quoted.
         text = "{name: web, scope: CLUSTER, serves: [{port: 8080}]}"
-        self.start("shop", "none", ("--annotation", f'"mesh.declaration={text}"', "--annotation",
-                                    "mesh.id=shop"))
+        self.podman.run("shop", "none", *SERVE, options=(
+            "-d", "--annotation", f'"mesh.declaration={text}"', "--annotation", "mesh.id=shop"))
         self.assertEqual(self.attachment("shop")["ifname"], "eth0")
         said = self.refused("odd", "none", ("--annotation", "mesh.declaration=nonsense: 1",
                                             "--annotation", "mesh.id=odd"), "runc")
@@ -106,12 +140,45 @@ class PodmanTest(EngineTest):
             self.podman("rm", "-f", "-t", "0", "db")
             self.until_left()
 
-    def test_network_behind_the_engines_own(self):
-        self.podman.network("own", "1.0.0", before=[
-            {"type": "bridge", "bridge": "own0", "ipam": {
-                "type": "host-local", "subnet": "198.51.100.0/24",
-                "routes": [{"dst": "0.0.0.0/0"}]}, "isGateway": True}])
+    def test_other_nameservers_never_hear_of_ours(self):
+        """Podman puts the host's behind the mesh's, and a container asks whom it likes."""
+        hosts, other = self.node.OUTSIDE
+        name = "db.wf1.wf.mesh.internal"
+        resolv_conf = self.podman.dir / "hosts.conf"
+        resolv_conf.write_text(f"nameserver {hosts}\n")
+        run("mount", "--bind", resolv_conf, "/etc/resolv.conf")
+        upstream = self.node.upstream()
         try:
+            until(lambda: self.node.outside.query(name="www.example.com", kind="A", server=hosts)
+                  ["rcode"] == "NOERROR", "the host's server answers")
+            said = self.say("worker", "cat /etc/resolv.conf", options=())
+            servers = self.resolv_conf(said)
+            self.assertEqual((servers[0], servers[-1]), ("169.254.1.1", hosts), said)
+            for server in (hosts, other):
+                said = self.say("worker", f"nslookup {name} {server}", options=())
+                self.assertIn(self.node.vip("db"), said)
+                self.assertNotIn("NXDOMAIN", said)
+            asked = self.node.ASKED.read_text()
+            self.assertIn("www.example.com", asked)
+            self.assertNotIn("mesh.internal", asked)
+        finally:
+            upstream.kill()
+            upstream.wait()
+            run("umount", "/etc/resolv.conf")
+
+    @contextlib.contextmanager
+    def own(self):
+        """A network of the engine's own with ours behind it."""
+        self.podman.network("own", "1.0.0", before=[BRIDGE])
+        try:
+            yield
+        finally:
+            self.podman.clear()
+            (self.podman.networks / "own.conflist").unlink()
+            run("ip", "link", "del", "own0", check=False)
+
+    def test_network_behind_the_engines_own(self):
+        with self.own():
             self.start("db")
             said = self.say("worker", f"ip route show default; cat /proc/net/dev; {GET}", "own")
             self.assertIn("dev eth0", said)
@@ -121,9 +188,27 @@ class PodmanTest(EngineTest):
             said = self.say("nobody", "cat /proc/net/dev", "own")
             self.assertIn("eth0", said)
             self.assertNotIn("mesh0", said)
-        finally:
-            (self.podman.networks / "own.conflist").unlink()
-            run("ip", "link", "del", "own0", check=False)
+
+    def test_declared_ones_do_not_meet_on_the_engines_bridge(self):
+        def say(name, script):
+            return self.podman("exec", name, "sh", "-c", script).stdout
+
+        names = ("db", "worker", "nobody", "other")
+        with self.own():
+            for name in names:
+                self.start(name, "own")
+            self.declared_ones_do_not_meet(say, *names)
+            self.node.ready("db")
+            self.assertEqual(say("worker", GET), "answered\n")
+
+    def test_two_networks_of_the_mesh_are_one_too_many(self):
+        """A container has one place in the mesh."""
+        done = self.podman("run", "--cgroup-parent", self.podman.cgroups.name, "--network", "mesh",
+                           "--network", "mesh-old", "--name", "worker", *DNS, "bb:1", "true",
+                           check=False)
+        self.assertEqual(done.returncode, 126)
+        self.assertRegex(done.stderr, "attach worker: it is attached to cni:mesh(-old)?/")
+        self.until_left()
 
     def test_identity_by_environment(self):
         said = self.podman.run("any", "mesh", "cat", "/proc/net/dev", options=("--rm",),
@@ -145,34 +230,41 @@ class PodmanTest(EngineTest):
         self.say("nobody", "true", "none", ())
 
     def test_restart_reload_and_kill(self):
-        self.start("db")
-        vip = self.node.vip("db")
-        self.podman("restart", "-t", "0", "db")
-        self.assertEqual(self.node.vip("db"), vip)
-        self.assertEqual(self.say("worker", GET), "answered\n")
-        self.podman("network", "reload", "db")
-        self.assertEqual(self.say("worker", GET), "answered\n")
-        os.kill(self.podman.pid("db"), signal.SIGKILL)
-        self.until_left()
+        for network, which in self.each(*WAYS):
+            with which:
+                self.start("db", network)
+                vip = self.node.vip("db")
+                self.podman("restart", "-t", "0", "db")
+                self.assertEqual(self.node.vip("db"), vip)
+                self.assertEqual(self.say("worker", GET, network), "answered\n")
+                if network == "mesh":
+                    self.podman("network", "reload", "db")
+                    self.assertEqual(self.say("worker", GET), "answered\n")
+                os.kill(self.podman.pid("db"), signal.SIGKILL)
+                self.until_left()
 
     def test_killed_monitor_leaves_nothing_behind(self):
         """conmon, which is all that podman leaves beside a container."""
-        self.start("db")
-        monitor = int(self.podman("inspect", "-f", "{{.State.ConmonPid}}", "db").stdout)
-        os.kill(monitor, signal.SIGKILL)
-        self.assertEqual(self.say("worker", GET), "answered\n")
-        # The first one waits in vain for what conmon would have said of the container's end.
-        for _ in range(2):
-            self.podman("rm", "-f", "-t", "0", "db", check=False)
-        self.until_left()
-        self.start("db")
-        self.assertEqual(self.say("worker", GET), "answered\n")
+        for network, which in self.each(*WAYS):
+            with which:
+                self.start("db", network)
+                monitor = self.podman("inspect", "-f", "{{.State.ConmonPid}}", "db").stdout
+                os.kill(int(monitor), signal.SIGKILL)
+                self.assertEqual(self.say("worker", GET, network), "answered\n")
+                # The first one waits in vain for what conmon would have said of the container's
+                # end.
+                for _ in range(2):
+                    self.podman("rm", "-f", "-t", "0", "db", check=False)
+                self.until_left()
+                self.start("db", network)
+                self.assertEqual(self.say("worker", GET, network), "answered\n")
 
     def test_add_that_fails_starts_nothing(self):
         """Beside a plugin that does not work: podman takes back what ours did."""
         self.podman.network("broken", "1.0.0", after=[{"type": "mesh-broken"}])
         try:
-            self.assertIn("mesh-broken", self.refused("worker", "broken", DNS))
+            self.assertIn("broken on purpose", self.refused("worker", "broken", DNS))
+            self.broken_had_ours(self.podman)
             self.until_left()
         finally:
             (self.podman.networks / "broken.conflist").unlink()
@@ -184,9 +276,21 @@ class PodmanTest(EngineTest):
         self.node.start()
         self.until_left()
 
+    def test_payload_that_does_not_exist_leaves_nothing(self):
+        for network, which in self.each(*WAYS):
+            with which:
+                before = self.attached("worker")
+                done = self.podman.run("worker", network, "/nope", check=False,
+                                       options=self.options("worker", network))
+                self.assertEqual(done.returncode, 127, done.stderr)
+                self.until_left()
+                self.assertEqual(self.attached("worker"), before + 1)
+
     def test_fifty_at_once(self):
-        self.start("db")
-        self.fifty(lambda name: self.say(name, GET))
+        for network, which in self.each(*WAYS):
+            with which:
+                self.start("db", network)
+                self.fifty(lambda name: self.say(name, GET, network))
 
 
 if __name__ == "__main__":

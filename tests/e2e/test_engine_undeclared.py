@@ -1,7 +1,11 @@
 """What becomes of containers that nobody declared is the site's to say: engines {undeclared}."""
+import json
 import unittest
 
-from engines import Docker, EngineTest
+from engines import BRIDGE, Docker, EngineTest, Podman
+from node import run
+
+HOOKED = ("--annotation", "hooked=yes")
 
 
 class UndeclaredTest(EngineTest):
@@ -10,17 +14,48 @@ class UndeclaredTest(EngineTest):
     @classmethod
     def prepare(cls):
         cls.docker = Docker(cls.node)
-        cls.docker("network", "create", "-d", "bridge", "--subnet", "198.51.100.0/24", "own")
+        cls.docker("network", "create", "-d", "bridge", "--subnet", "203.0.113.0/24", "own")
+        cls.podman = Podman(cls.node)
+        cls.podman.hook("attach", "createRuntime", "attach", {"annotations": {"^hooked$": "^yes$"}})
+        cls.podman.network("mesh", "1.0.0")
+        cls.podman.network("behind", "1.0.0", before=[BRIDGE])
+        (cls.podman.networks / "own.conflist").write_text(json.dumps(
+            {"cniVersion": "1.0.0", "name": "own", "plugins": [BRIDGE]}))
 
     @classmethod
     def tearDownClass(cls):
         cls.docker("network", "rm", "own")
         cls.docker.close()
+        cls.podman.close()
         super().tearDownClass()
 
-    def run_nobody(self, network):
+    def tearDown(self):
+        self.docker.clear()
+        self.podman.clear()
+        run("ip", "link", "del", "own0", check=False)
+        self.until_empty()
+        super().tearDown()
+
+    def by_docker(self, network):
         return self.docker("run", "--rm", "--network", network, "--name", "nobody", "bb:1", "echo",
                            "ran", check=False)
+
+    def by_podman(self, network, options=()):
+        # crun keeps what a hook says to itself.
+        return self.podman.run("nobody", network, "echo", "ran", options=("--rm", *options),
+                               runtime="runc", check=False)
+
+    def ways(self):
+        """Each with the other network that a container has there, if any."""
+        for way, start, other in (
+                ("docker, no network", lambda: self.by_docker("none"), None),
+                ("docker's bridge", lambda: self.by_docker("own"), "eth0"),
+                ("podman's hook, no network", lambda: self.by_podman("none", HOOKED), None),
+                ("podman's hook, a bridge", lambda: self.by_podman("own", HOOKED), "eth0"),
+                ("podman's network behind a bridge", lambda: self.by_podman("behind"), "eth0")):
+            yield self.subTest(way), start(), other
+            self.docker.clear()
+            self.podman.clear()
 
     def restart_with(self, undeclared):
         self.node.kill()
@@ -30,24 +65,32 @@ class UndeclaredTest(EngineTest):
         self.node.config.write_text(text)
         self.node.start()
 
+    def does_not_start(self, done, why):
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(done.stdout, "")
+        self.assertIn(why, done.stderr)
+
     def test_closed_starts_without_a_network_or_not_at_all(self):
         self.restart_with("CLOSED")
-        self.assertEqual(self.run_nobody("none").stdout, "ran\n")
-        done = self.run_nobody("own")
-        self.assertNotEqual(done.returncode, 0)
-        self.assertIn("it has another network: eth0", done.stderr)
-        self.docker("rm", "-f", "nobody", check=False)
+        for which, done, other in self.ways():
+            with which:
+                if other:
+                    self.does_not_start(done, f"it has another network: {other}")
+                else:
+                    self.assertEqual(done.stdout, "ran\n", done.stderr)
 
     def test_refuse_does_not_start(self):
         self.restart_with("REFUSE")
-        done = self.run_nobody("none")
-        self.assertNotEqual(done.returncode, 0)
-        self.assertIn("nobody declared this container", done.stderr)
-        self.docker("rm", "-f", "nobody", check=False)
+        for which, done, _ in self.ways():
+            with which:
+                self.does_not_start(done, "nobody declared this container")
+        self.does_not_start(self.by_podman("mesh"), "nobody declared this container")
 
     def test_ignore_starts_as_without_us(self):
         self.restart_with("IGNORE")
-        self.assertEqual(self.run_nobody("own").stdout, "ran\n")
+        for which, done, _ in self.ways():
+            with which:
+                self.assertEqual(done.stdout, "ran\n", done.stderr)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 says when it does not, and what it leaves in its logs."""
 
 import base64
+import json
 import os
 import subprocess
 import tempfile
@@ -173,11 +174,24 @@ class NginxTest(unittest.TestCase):
         container = self.served()
         self.assertEqual(get().status, 200)
         self.close_endpoint()
-        reply = get()
-        self.assertEqual(reply.status, 503)
-        self.assertIn(b"Closed for the moment", reply.body)
-        self.assertEqual(reply.header("retry-after"), "5")
+        for host in (HOST, "mesh.mesh.example.org"):
+            for accept in ("Accept: text/html,*/*", "Accept: application/json", "Accept: */*",
+                           "A: 1"):
+                with self.subTest(host=host, accept=accept):
+                    self.closed(get("/", accept, host=host), "html" in accept)
+        self.closed(get("/", "Content-Length: 0", method="POST"), False)
         self.assertEqual(len(container.heads), 1)
+
+    def closed(self, reply, to_a_person):
+        self.assertEqual(reply.status, 503)
+        self.assertEqual(reply.header("retry-after"), "5")
+        self.assertEqual(reply.header("cache-control"), "no-store")
+        if to_a_person:
+            self.assertIn(b"<h1>Closed for the moment</h1>", reply.body)
+        else:
+            self.assertIn("does not answer", json.loads(reply.body)["errors"][0])
+        kind = "text/html" if to_a_person else "application/json"
+        self.assertEqual(reply.headers["content-type"], [kind])
 
     def test_an_endpoint_that_makes_no_sense_lets_nobody_in(self):
         container = self.served()

@@ -14,6 +14,7 @@ from web import connect, get, headers_of, read_head, reply_of, send
 
 # How nginx answers what it cannot read.
 UNREADABLE = (400, 414, 431, 494, 501)
+PAGE = f"mesh.{ZONE}"
 
 
 def shown(reply):
@@ -43,22 +44,34 @@ class HostileTest(OutsideTest):
                      "/.evil.example", "//alice@evil.example/", "https:evil.example", "//", "/\\",
                      "/;@evil.example", "/?next=//evil.example", "/%0d%0aX-Planted:%201",
                      "/%E5%98%8A%E5%98%8DX-Planted:1", "/%00", "/x\ty", "/x\x0by", "/\x7f"):
-            with self.subTest(path=path):
-                mark = "&" if "?" in path else "?"
-                reply = self.ask(f"GET {path}{mark}api_token={self.alice} HTTP/1.1\r\n"
-                                 f"Host: {DB}:{PORT}\r\n\r\n")
-                self.assertNotIn(self.alice.encode(), shown(reply))
-                if reply.status != 303:
-                    self.assertIn(reply.status, UNREADABLE)
-                    continue
-                place = reply.header("location")
-                # As browsers read it: '\' is '/', control characters are left out.
-                read = "".join(c for c in place if c > " ").replace("\\", "/")
-                self.assertTrue(read.startswith("/") and not read.startswith("//"), place)
-                there = urllib.parse.urlsplit(urllib.parse.urljoin(f"https://{DB}:{PORT}/x", read))
-                self.assertEqual(there.netloc, f"{DB}:{PORT}")
-                self.assertNotIn("x-planted", reply.headers)
+            mark = "&" if "?" in path else "?"
+            for host in (DB, PAGE):
+                with self.subTest(path=path, host=host):
+                    self.leads_nowhere_else(f"{path}{mark}api_token={self.alice}", host)
         self.assertFalse(self.db.heads)
+
+    def leads_nowhere_else(self, path, host):
+        reply = self.ask(f"GET {path} HTTP/1.1\r\nHost: {host}:{PORT}\r\n\r\n")
+        self.assertNotIn(self.alice.encode(), shown(reply))
+        if reply.status != 303:
+            self.assertIn(reply.status, UNREADABLE)
+            return
+        place = reply.header("location")
+        # As browsers read it: '\' is '/', control characters are left out.
+        read = "".join(c for c in place if c > " ").replace("\\", "/")
+        self.assertTrue(read.startswith("/") and not read.startswith("//"), place)
+        there = urllib.parse.urlsplit(urllib.parse.urljoin(f"https://{host}:{PORT}/x", read))
+        self.assertEqual(there.netloc, f"{host}:{PORT}")
+        self.assertNotIn("x-planted", reply.headers)
+
+    def test_what_the_page_opens_is_on_this_site(self):
+        for signed in (cookie(self.alice), "Accept: */*"):
+            for rest in ("/evil.example", "//evil.example/80", "https://evil.example/",
+                         "w1/8888@evil.example", "w1/8888//evil.example/", "..//evil.example",
+                         "\\evil.example/8888", "%2f%2fevil.example/8888", "evil.example/443",
+                         "w1/8888?next=//evil.example"):
+                reply = get("/open/" + rest, signed, host=PAGE)
+                self.assertEqual((reply.status, reply.headers["location"]), (303, ["/"]), rest)
 
     # --- hosts ---
 
@@ -92,9 +105,16 @@ class HostileTest(OutsideTest):
 
     def test_a_dot_at_the_end_makes_no_other_site_of_it(self):
         """Browsers keep other cookies for it; whoever is let in is let in by the same rules."""
-        stranger = self.ask(f"GET / HTTP/1.1\r\nHost: {DB}.:{PORT}\r\n\r\n")
-        self.assertIn(stranger.status, (400, 401, 421))
-        self.assertFalse(self.db.heads)
+        for header, status in (("A: 1", 401), (cookie(self.carol), 404), (cookie(self.bob), 200)):
+            for host in (f"{DB}.", f"{DB.upper()}.", DB):
+                self.assertEqual(get("/", header, host=host).status, status, (host, header))
+        self.assertEqual(len(self.db.heads), 3)
+        reply = get(f"/x?api_token={self.bob}", host=f"{DB}.")
+        self.assertEqual((reply.status, reply.headers["location"]), (303, ["/x"]))
+        self.assertFalse([one for one in reply.headers["set-cookie"] if "omain" in one])
+        for dots in ("..", "...", ".%2e"):
+            self.assertIn(get("/", cookie(self.bob), host=DB + dots).status, (400, 421), dots)
+        self.assertEqual(len(self.db.heads), 3)
 
     def test_names_leave_nothing_behind(self):
         """Whatever is asked for, it becomes no file, and no text of nginx's."""
@@ -145,16 +165,19 @@ class HostileTest(OutsideTest):
     def test_a_cookie_that_a_neighbour_planted_opens_nothing(self):
         """Two of the name: nobody knows whose is whose."""
         mine, other = cookie(self.alice), cookie(self.carol).partition(": ")[2]
+        public = self.container()
+        self.endpoint.change(opening("w2", public, "public", access="PUBLIC"))
         for both in (f"{mine}; {other}", f"Cookie: {other}; {mine.partition(': ')[2]}",
                      f"{mine}\r\nCookie: {other}"):
-            reply = self.ask(f"GET / HTTP/1.1\r\nHost: {DB}:{PORT}\r\n{both}\r\n\r\n")
-            self.assertIn(reply.status, (400, 401), both)
-        for own in ("__host-mesh_token=x", "__HOST-MESH_TOKEN=x", "__Host-mesh_anything=x"):
-            reply = self.ask(f"GET / HTTP/1.1\r\nHost: {DB}:{PORT}\r\n{mine}; {own}; a=1\r\n\r\n")
-            if reply.status == 200:
-                self.assertEqual(headers_of(self.db.heads[-1])["cookie"], ["a=1"])
-        for head in self.db.heads:
-            self.assertNotIn(b"mesh_", head.lower())
+            self.assertIn(get("/", both, host=DB).status, (400, 401), both)
+            # Whom it is open to all the same, it is shown to without either.
+            self.assertEqual(get("/", f"{both}; a=1", host=f"public.svc.{ZONE}").status, 200)
+            self.assertEqual(headers_of(public.heads[-1])["cookie"], ["a=1"])
+        self.assertFalse(self.db.heads)
+        for own in ("__host-mesh_token=x", "__HOST-MESH_TOKEN=x", "__Host-mesh_anything=x",
+                    "__secure-mesh_pass=x", "ARVADOS_API_TOKEN=x", " __Host-mesh_token =x"):
+            self.assertEqual(get("/", f"{mine}; {own}; a=1", host=DB).status, 200, own)
+            self.assertEqual(headers_of(self.db.heads[-1])["cookie"], ["a=1"])
 
     def test_who_it_is_is_said_by_us_alone(self):
         forged = [f"{name}: root" for name in (
@@ -171,10 +194,18 @@ class HostileTest(OutsideTest):
         self.assertNotIn(b"root", self.db.heads[-1])
         # A blank before the colon: one program's header is another's nonsense.
         self.db.heads.clear()
-        reply = self.ask(f"GET / HTTP/1.1\r\nHost: {DB}:{PORT}\r\n{forged[-2]}\r\n"
-                         f"{cookie(self.bob)}\r\n\r\n")
-        self.assertIn(reply.status, UNREADABLE)
+        for line in (forged[-2], "X-Mesh-User\t: root", "X-Mesh-User\x00: root",
+                     "\x01X-Mesh-User: root", "X-Mesh-User\x7f: root", " X-Mesh-User: root",
+                     "X Mesh-User: root"):
+            reply = self.ask(f"GET / HTTP/1.1\r\nHost: {DB}:{PORT}\r\n{line}\r\n"
+                             f"{cookie(self.bob)}\r\n\r\n")
+            self.assertIn(reply.status, UNREADABLE, line)
         self.assertFalse(self.db.heads)
+        # Others are no names to nginx, and go no further.
+        for name in ("X.Mesh.User", "(X-Mesh-User)", "X-Mesh-User;", "X-Mesh-User,", "X/Mesh/User",
+                     '"X-Mesh-User"', "X-Mesh-\xdcser", "X-Mesh-User\xa0", "$X-Mesh-User"):
+            self.assertEqual(get("/", f"{name}: root", cookie(self.bob), host=DB).status, 200, name)
+            self.assertNotIn(b"root", self.db.heads[-1])
 
     # --- two requests in one ---
 
