@@ -83,7 +83,7 @@ class NamedNetnsTest : public testing::Test {
  protected:
   void SetUp() override {
     auto sandbox = MountSandbox::make();
-    if (!sandbox) GTEST_SKIP() << sandbox.error().what;
+    ASSERT_TRUE(sandbox) << sandbox.error().what;
     sandbox_ = std::move(*sandbox);
     path_ = *sandbox_ / "netns/web";
   }

@@ -290,7 +290,7 @@ class PrepareTest : public testing::Test {
  protected:
   void SetUp() override {
     auto sandbox = MountSandbox::make();
-    if (!sandbox) GTEST_SKIP() << sandbox.error().what;
+    ASSERT_TRUE(sandbox) << sandbox.error().what;
     dir_ = std::move(*sandbox);
     netns_ = *dir_ / "netns/web";
     daemon_ = std::make_unique<FakeDaemon>(dir_->path());

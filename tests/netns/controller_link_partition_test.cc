@@ -44,7 +44,7 @@ class LinkPartitionTest : public testing::Test {
       : part_(part) {}
   void SetUp() override {
     const auto entered = test::PrivateNetns::enter();
-    if (!entered) GTEST_SKIP() << entered.error().what;
+    ASSERT_TRUE(entered) << entered.error().what;
     ASSERT_TRUE(pki::require_tls13());
     void* const memory =
         mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -1,19 +1,13 @@
 // Tables written by NftBatch, as nft and NftDump read them back from the kernel.
+#include "tests/support/nft_table.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <linux/capability.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 
-#include "netlink/nft_batch.h"
-#include "netlink/nft_dump.h"
 #include "netlink/nft_features.h"
 #include "netlink/nft_monitor.h"
-#include "tests/support/netns.h"
-#include "tests/support/nft_samples.h"
 
 namespace meshd::netlink {
 namespace {
@@ -23,43 +17,7 @@ using test::flow_set;
 using test::output_of;
 using ::testing::HasSubstr;
 
-class NftTableTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    auto entered = test::PrivateNetns::enter();
-    ASSERT_TRUE(entered) << entered.error().what;
-    auto opened = Socket::open();
-    ASSERT_TRUE(opened) << opened.error().what;
-    socket_.emplace(*std::move(opened));
-  }
-
-  void load(std::uint32_t flags = 0) {
-    NftBatch batch("t");
-    auto put = test::put_samples(batch, flags);
-    ASSERT_TRUE(put) << put.error().what;
-    auto committed = std::move(batch).commit(*socket_);
-    ASSERT_TRUE(committed) << committed.error().what;
-  }
-
-  NftDump dump() {
-    auto read = NftDump::read(*socket_, "t");
-    EXPECT_TRUE(read) << read.error().what;
-    return read ? *std::move(read) : NftDump();
-  }
-
-  Status add(const SetSpec& set, std::vector<ElementView> elements) {
-    NftBatch batch("t");
-    CHECK_OK(batch.put_elements(set, elements));
-    return std::move(batch).commit(*socket_);
-  }
-
-  static SetSpec sample_set(std::string_view name) {
-    const auto sets = test::sample_sets();
-    return *std::ranges::find(sets, name, &SetSpec::name);
-  }
-
-  std::optional<Socket> socket_;
-};
+class NftTableTest : public test::NftTable {};
 
 TEST_F(NftTableTest, DumpEqualsWhatWasPut) {
   load();
@@ -437,87 +395,6 @@ TEST_F(NftTableTest, CheckSaysWhatCommitWouldSay) {
   EXPECT_THAT(check.error().what, HasSubstr("rule"));
   EXPECT_TRUE(std::move(good).check(*socket_));
   EXPECT_EQ(output_of("nft list ruleset"), "");
-}
-
-TEST_F(NftTableTest, OwnedTableRefusesOthersAndGoesWithItsSocket) {
-  load(kTableOwner);
-  EXPECT_EQ(dump().owner, socket_->port_id());
-  EXPECT_THAT(output_of("nft add chain inet t foreign"), HasSubstr("Operation not permitted"));
-  EXPECT_EQ(output_of("nft flush ruleset"), "");
-  EXPECT_FALSE(dump().rules.empty());
-  socket_.reset();
-  EXPECT_EQ(output_of("nft list ruleset"), "");
-}
-
-TEST_F(NftTableTest, PersistentTableOutlivesItsOwnerAndIsClaimedAgain) {
-  NftBatch probe("t");
-  ASSERT_TRUE(probe.put_table(kTableOwner | kTablePersist));
-  if (!std::move(probe).check(*socket_)) GTEST_SKIP() << "this kernel knows no persistent tables";
-  load(kTableOwner | kTablePersist);
-  socket_.reset();
-  auto opened = Socket::open();
-  ASSERT_TRUE(opened);
-  socket_.emplace(*std::move(opened));
-  auto orphan = dump();
-  EXPECT_EQ(orphan.owner, 0U);
-  EXPECT_EQ(orphan.rules.size(), test::sample_rules().size());
-  NftBatch claim("t");
-  ASSERT_TRUE(claim.put_table(kTableOwner | kTablePersist));
-  ASSERT_TRUE(std::move(claim).commit(*socket_));
-  EXPECT_EQ(dump().owner, socket_->port_id());
-  EXPECT_THAT(output_of("nft delete table inet t"), HasSubstr("Operation not permitted"));
-}
-
-// Puts an element into two sets by one transaction and takes both away by the next, over
-// and over, in a process of its own. Returns its pid.
-pid_t start_writer(const SetSpec& first, const SetSpec& last, int transactions) {
-  const pid_t child = fork();
-  if (child != 0) return child;
-  const Bytes flow = flow_key(1, 2, 6, 80), user = host_bytes(1000);
-  auto socket = Socket::open();
-  for (int i = 0; socket && i < transactions; ++i) {
-    NftBatch batch("t");
-    const std::vector<ElementView> a = {{.key = flow}}, b = {{.key = user}};
-    const bool put = i % 2 == 0;
-    const auto one = put ? batch.put_elements(first, a) : batch.del_elements(first, a);
-    const auto two = put ? batch.put_elements(last, b) : batch.del_elements(last, b);
-    if (!one || !two || !std::move(batch).commit(*socket)) _exit(1);
-  }
-  _exit(0);
-}
-
-TEST_F(NftTableTest, DumpWhileOthersWriteIsOfOneGeneration) {
-  load();
-  const pid_t writer = start_writer(flow_set(), sample_set("users"), 20'000);
-  ASSERT_GT(writer, 0);
-  int status = 0, reads = 0;
-  while (waitpid(writer, &status, WNOHANG) == 0) {
-    const auto read = NftDump::read(*socket_, "t");
-    if (!read) {
-      ASSERT_EQ(read.error().sys_errno, EAGAIN) << read.error().what;
-      continue;
-    }
-    ++reads;
-    ASSERT_EQ(read->find_set("allow4")->elements.size(), read->find_set("users")->elements.size());
-  }
-  EXPECT_EQ(status, 0);
-  RecordProperty("reads", reads);
-  EXPECT_TRUE(NftDump::read(*socket_, "t"));
-}
-
-TEST_F(NftTableTest, WithoutPrivilegeCommitIsRefusedAndSaysSo) {
-  load();
-  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  __user_cap_data_struct none[2] = {};
-  ASSERT_EQ(syscall(SYS_capset, &header, none), 0);
-  auto plain = Socket::open();
-  ASSERT_TRUE(plain);
-  NftBatch batch("t");
-  ASSERT_TRUE(batch.flush_rules());
-  const auto refused = std::move(batch).commit(*plain);
-  ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().sys_errno, EPERM);
-  EXPECT_FALSE(outcome_unknown(refused.error()));
 }
 
 }  // namespace

@@ -2,8 +2,8 @@
 // process of its own under ctest, so entering a namespace needs no way back.
 //
 // Owns:   nothing that outlives the process: the namespace goes with its last user.
-// Errors: PrivateNetns::enter() says why there is none; a test then fails, or is skipped
-//         with that reason where unprivileged user namespaces are switched off.
+// Errors: PrivateNetns::enter() says why there is none; a test then fails with that reason, as
+//         without root where unprivileged user namespaces are switched off.
 #pragma once
 
 #include <fcntl.h>
