@@ -39,7 +39,9 @@ class ViewBuilder {
     for (auto& [fqdn, name] : names_) view.names.push_back(std::move(name));
     for (auto& [name, reason] : withheld_) view.withheld.emplace_back(name, std::move(reason));
     view.search = search_list(zone_, declaration_.workflow);
-    view.forward = !declaration_.egress.empty();
+    // Whoever has another way out, which cannot be ours to open or close, needs names for it:
+    // the resolver that its engine gave it has made way for this one.
+    view.forward = !declaration_.egress.empty() || !workload_.attachment->default_route;
     return view;
   }
 

@@ -52,6 +52,8 @@ TEST_F(ViewTest, OneselfAndWhatOneMayReach) {
   EXPECT_THAT(view("c").search, ElementsAre("r.wf.mesh.internal", "svc.mesh.internal"));
   EXPECT_FALSE(view("c").forward);
   EXPECT_TRUE(view("e").forward);
+  w_.world.workloads.at("c").attachment->default_route = false;
+  EXPECT_TRUE(view("c").forward) << "it stands beside an engine's network";
   EXPECT_EQ(view("c").addresses.size(), 2U);
 }
 
