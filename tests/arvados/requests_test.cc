@@ -104,7 +104,7 @@ TEST(ListedTest, ADeclarationMayBeATextAsCwlLeavesItAlone) {
   EXPECT_THAT(with(R"("name: db\nserve: []")").problem, HasSubstr("unknown field \"serve\""));
   EXPECT_THAT(with(R"("name: db\n}")").problem, HasSubstr("properties.meshd:2: "));
   EXPECT_THAT(with(R"("id: x")").problem, HasSubstr("id: is the launcher's to say"));
-  EXPECT_THAT(with(R"("")").problem, HasSubstr("must be a mapping"));
+  EXPECT_THAT(with(R"("")").problem, HasSubstr("is empty"));
 }
 
 TEST(ListedTest, ABadDeclarationClosesItsWorkloadAndSaysWhy) {
