@@ -201,6 +201,17 @@ class PodmanTest(EngineTest):
             self.node.ready("db")
             self.assertEqual(say("worker", GET), "answered\n")
 
+    def test_what_a_network_of_the_mesh_does_not_do_is_said(self):
+        self.podman.network("asking", "1.0.0", capabilities={"portMappings": True})
+        try:
+            for option, why in ((("--ip", "10.213.0.9"), "CNI_ARGS: IP: "),
+                                (("--mac-address", "02:00:00:00:00:01"), "CNI_ARGS: MAC: "),
+                                (("-p", "8081:8080"), "portMappings: ")):
+                self.assertIn(why, self.refused("worker", "asking", (*DNS, *option)))
+            self.until_left()
+        finally:
+            (self.podman.networks / "asking.conflist").unlink()
+
     def test_two_networks_of_the_mesh_are_one_too_many(self):
         """A container has one place in the mesh."""
         done = self.podman("run", "--cgroup-parent", self.podman.cgroups.name, "--network", "mesh",
