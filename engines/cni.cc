@@ -148,10 +148,10 @@ CniResult<CniNetwork> parse_network(std::string_view text, const Places& places)
 // Behind other plugins it is for them.
 std::string not_done(const CniCall& call, const CniNetwork& network) {
   if (network.previous) return {};
-  for (const auto* const key : {"IP", "MAC"}) {
-    const auto given = call.arguments.find(key);
-    if (given == call.arguments.end() || given->second.empty()) continue;
-    return fmt::format("CNI_ARGS: {}: meshd gives addresses on a network of the mesh", key);
+  // MAC is no wish of somebody's alone: podman says the old one when it reloads a network.
+  const auto address = call.arguments.find("IP");
+  if (address != call.arguments.end() && !address->second.empty()) {
+    return "CNI_ARGS: IP: meshd gives the addresses on a network of the mesh";
   }
   if (!network.maps_ports) return {};
   return "portMappings: on a network of the mesh, ports are published by `publish` of a "

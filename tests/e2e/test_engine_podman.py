@@ -205,7 +205,6 @@ class PodmanTest(EngineTest):
         self.podman.network("asking", "1.0.0", capabilities={"portMappings": True})
         try:
             for option, why in ((("--ip", "10.213.0.9"), "CNI_ARGS: IP: "),
-                                (("--mac-address", "02:00:00:00:00:01"), "CNI_ARGS: MAC: "),
                                 (("-p", "8081:8080"), "portMappings: ")):
                 self.assertIn(why, self.refused("worker", "asking", (*DNS, *option)))
             self.until_left()
