@@ -176,6 +176,12 @@ Reply redirect_reply(const Redirect& redirect) {
   if (redirect.clear_site_data) {
     reply.headers.emplace_back("Clear-Site-Data", "\"cache\", \"storage\"");
   }
+  // For whoever follows nothing by itself (RFC 9110 section 15.4.4).
+  reply.headers.emplace_back("Content-Type", "text/html; charset=utf-8");
+  reply.body =
+      "<!DOCTYPE html><html lang=\"en\"><head><title>Sent on</title></head><body><h1>Sent on</h1>"
+      "<p>This page opens at another address, to which browsers go by themselves.</p>"
+      "</body></html>\n";
   return reply;
 }
 

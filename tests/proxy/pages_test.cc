@@ -120,6 +120,7 @@ TEST(ProxyPagesTest, ARedirectIsKeptByNobody) {
   EXPECT_THAT(reply.headers, Contains(Pair("Cache-Control", "no-store")));
   EXPECT_THAT(reply.headers, Contains(Pair("Referrer-Policy", "no-referrer")));
   EXPECT_THAT(reply.headers, Not(Contains(Pair("Clear-Site-Data", testing::_))));
+  EXPECT_THAT(reply.body, HasSubstr("<h1>Sent on</h1>"));
   EXPECT_THAT(redirect_reply({"/", {}, true}).headers,
               Contains(Pair("Clear-Site-Data", "\"cache\", \"storage\"")));
 }
