@@ -83,14 +83,13 @@ Status purge(const Config& config) {
   failures.note(topology);
   const auto sysctls = Topology::restore(before);
   failures.note(sysctls);
-  // Others are not forwarded where that could not be switched off again, or where nobody knows
-  // any more what was.
-  if (sysctls && is_known) {
+  // Not while a link may be left, nor while the node may forward: where that could not be switched
+  // off again, or where nobody knows any more what was.
+  if (topology && sysctls && is_known) {
     failures.note(LinuxKernel::purge_table());
   } else {
-    failures.note(
-        fail(ErrorCode::kSystem,
-             "the table inet meshd stays: without it the node might forward for anybody"));
+    failures.note(fail(ErrorCode::kSystem,
+                       "the table inet meshd stays: without it more might pass than is declared"));
   }
   failures.note(Firewalls::purge());
   // What could not be undone is not forgotten: the next purge tries again.
