@@ -17,8 +17,7 @@ namespace meshd::policy {
 namespace words {
 namespace {
 
-constexpr std::uint32_t kFragmentHeader = 44;
-constexpr std::uint32_t kDns = 53;
+constexpr std::uint32_t kFragmentHeader = 44, kDns = 53;
 constexpr std::uint32_t kLoopbackIndex = 1;  // lo has it in every network namespace
 constexpr std::uint32_t kPlainHeaderWords = 5;
 constexpr std::uint32_t kToThisHost = 0;  // PACKET_HOST

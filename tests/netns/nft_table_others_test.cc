@@ -11,9 +11,6 @@
 namespace meshd::netlink {
 namespace {
 
-using test::flow_key;
-using test::flow_set;
-using test::output_of;
 using ::testing::HasSubstr;
 
 class NftTableOthersTest : public test::NftTable {};
@@ -21,11 +18,12 @@ class NftTableOthersTest : public test::NftTable {};
 TEST_F(NftTableOthersTest, OwnedTableRefusesOthersAndGoesWithItsSocket) {
   load(kTableOwner);
   EXPECT_EQ(dump().owner, socket_->port_id());
-  EXPECT_THAT(output_of("nft add chain inet t foreign"), HasSubstr("Operation not permitted"));
-  EXPECT_EQ(output_of("nft flush ruleset"), "");
+  EXPECT_THAT(test::output_of("nft add chain inet t foreign"),
+              HasSubstr("Operation not permitted"));
+  EXPECT_EQ(test::output_of("nft flush ruleset"), "");
   EXPECT_FALSE(dump().rules.empty());
   socket_.reset();
-  EXPECT_EQ(output_of("nft list ruleset"), "");
+  EXPECT_EQ(test::output_of("nft list ruleset"), "");
 }
 
 TEST_F(NftTableOthersTest, PersistentTableOutlivesItsOwnerAndIsClaimedAgain) {
@@ -35,7 +33,7 @@ TEST_F(NftTableOthersTest, PersistentTableOutlivesItsOwnerAndIsClaimedAgain) {
     NftBatch batch("t");
     ASSERT_TRUE(batch.put_table(kTableOwner | kTablePersist));
     EXPECT_FALSE(std::move(batch).commit(*socket_));
-    EXPECT_EQ(output_of("nft list ruleset"), "");
+    EXPECT_EQ(test::output_of("nft list ruleset"), "");
     return;
   }
   load(kTableOwner | kTablePersist);
@@ -50,7 +48,7 @@ TEST_F(NftTableOthersTest, PersistentTableOutlivesItsOwnerAndIsClaimedAgain) {
   ASSERT_TRUE(claim.put_table(kTableOwner | kTablePersist));
   ASSERT_TRUE(std::move(claim).commit(*socket_));
   EXPECT_EQ(dump().owner, socket_->port_id());
-  EXPECT_THAT(output_of("nft delete table inet t"), HasSubstr("Operation not permitted"));
+  EXPECT_THAT(test::output_of("nft delete table inet t"), HasSubstr("Operation not permitted"));
 }
 
 // Puts an element into two sets by one transaction and takes both away by the next, over
@@ -58,7 +56,7 @@ TEST_F(NftTableOthersTest, PersistentTableOutlivesItsOwnerAndIsClaimedAgain) {
 pid_t start_writer(const SetSpec& first, const SetSpec& last, int transactions) {
   const pid_t child = fork();
   if (child != 0) return child;
-  const Bytes flow = flow_key(1, 2, 6, 80), user = host_bytes(1000);
+  const Bytes flow = test::flow_key(1, 2, 6, 80), user = host_bytes(1000);
   auto socket = Socket::open();
   for (int i = 0; socket && i < transactions; ++i) {
     NftBatch batch("t");
@@ -73,7 +71,7 @@ pid_t start_writer(const SetSpec& first, const SetSpec& last, int transactions) 
 
 TEST_F(NftTableOthersTest, DumpWhileOthersWriteIsOfOneGeneration) {
   load();
-  const pid_t writer = start_writer(flow_set(), sample_set("users"), 20'000);
+  const pid_t writer = start_writer(test::flow_set(), sample_set("users"), 20'000);
   ASSERT_GT(writer, 0);
   int status = 0, reads = 0;
   while (waitpid(writer, &status, WNOHANG) == 0) {
