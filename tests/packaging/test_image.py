@@ -1,50 +1,85 @@
 """The recipe for an image: meshd is put into a tree that does not run, and what boots from it is a
 node of the cluster before anybody comes in by ssh."""
+import contextlib
 import json
 import pathlib
 import shutil
 import unittest
 
-from machine import MachineTest, package, run, until
+from machine import PATIENCE, MachineTest, package, run, until
 
 RECIPE = pathlib.Path(__file__).resolve().parents[2] / "examples/image/install"
 CONTROLLER = "mesh-controller"
-STATE = "/var/lib/mesh-controller"
+TICKET = "/var/lib/mesh-controller/join.ticket"
 SINGULARITY = "opt/singularity-3.10.4"  # as Arvados' role builds it: a prefix of its own
 CONFLIST = f"{SINGULARITY}/etc/singularity/network/00_bridge.conflist"
 PLUGIN = f"{SINGULARITY}/libexec/singularity/cni/mesh-cni"
 
 
-def prepare(root):
+def inside(root, *argv, check=True):
+    return run("chroot", root, "env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+               "LC_ALL=C.UTF-8", *argv, check=check, timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def image(root):
+    """An image that is made: what other recipes have put into it, and our packages."""
     folder = root / "srv/packages"
     folder.mkdir()
     for name in ("meshd", "meshctl", CONTROLLER):
         shutil.copy(package(name), folder)
-    shutil.copy(RECIPE, root / "srv/install")
-
-    def inside(*argv, check=True):
-        return run("chroot", root, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *argv,
-                   check=check, timeout=120)
     run("mount", "-t", "proc", "proc", root / "proc")  # as whoever makes images does
     # In the same machine, so that there is a cluster to join.
-    inside("sh", "-c", f"apt-get -q -y install /srv/packages/{CONTROLLER}_*.deb")
-    inside("runuser", "-u", CONTROLLER, "--", CONTROLLER, "init", "--address", "127.0.0.1:7443")
-    without = inside("/srv/install", "/srv/packages", "--docker", check=False)
-    if without.returncode == 0 or "needs the package meshd-engines" not in without.stderr:
-        raise AssertionError(f"no engines, and no word of it: {without.stderr}")
-    shutil.copy(package("meshd-engines"), folder)
+    inside(root, "sh", "-c", f"apt-get -q -y install /srv/packages/{CONTROLLER}_*.deb")
+    inside(root, "runuser", "-u", CONTROLLER, "--", CONTROLLER, "init",
+           "--address", "127.0.0.1:7443")
     for path in (CONFLIST, PLUGIN):
         (root / path).parent.mkdir(parents=True)
     (root / CONFLIST).write_text('{"name": "bridge"}\n', encoding="utf-8")
     (root / "etc/docker").mkdir()
     (root / "etc/docker/daemon.json").write_text('{"dns": ["192.0.2.53"]}\n', encoding="utf-8")
-    done = inside("/srv/install", "/srv/packages", "--ticket", f"{STATE}/join.ticket",
-                  "--docker", "--docker-forward", "--singularity", f"/{SINGULARITY}")
-    if "starts with the node" not in done.stdout:
-        raise AssertionError(done.stdout)
+    yield folder
     if (root / "var/lib/meshd").exists() or (root / "run/meshd").exists():
         raise AssertionError("the image has what is a node's own")
     run("umount", root / "proc")
+
+
+def state(root):
+    """Of what the recipe may write; a file that is written anew is another one."""
+    found = {}
+    for folder in ("etc", "opt", "usr", "var/lib/dpkg/info", "var/lib/meshd"):
+        for path in (root / folder).rglob("*"):
+            about = path.lstat()
+            found[str(path)] = about.st_mode, about.st_size, about.st_mtime_ns
+    return found
+
+
+def refused(done, why):
+    if done.returncode == 0 or why not in done.stdout + done.stderr:
+        raise AssertionError(f"no word of {why!r}: {done.stdout}\n{done.stderr}")
+
+
+def prepare(root):
+    shutil.copy(RECIPE, root / "srv/install")
+    options = ("--ticket", TICKET, "--docker", "--docker-forward", "--singularity",
+               f"/{SINGULARITY}")
+
+    def recipe(*argv, check=True):
+        return inside(root, "/srv/install", *argv, check=check)
+    with image(root) as folder:
+        refused(recipe("/srv", check=False), "/srv: no meshd_*.deb")
+        refused(recipe("/srv/packages", "--ticket", "/srv/none", check=False),
+                "/srv/none: not there")
+        refused(recipe("/srv/packages", "--docker", check=False), "needs the package meshd-engines")
+        shutil.copy(package("meshd-engines"), folder)
+        for again, last in ((False, "starts with the node"),
+                            (True, "starts with the node, as before")):
+            before = state(root)
+            said = recipe("/srv/packages", *options).stdout.splitlines()
+            if not said[-1].endswith(last):
+                raise AssertionError(said)
+            if (state(root) == before) != again:
+                raise AssertionError(set(state(root).items()) ^ set(before.items()))
 
 
 class ImageTest(MachineTest):

@@ -10,9 +10,11 @@ import sys
 
 SUITE = "bookworm"
 # A machine that boots, with what the tests look at it, and what a compute node has: a container
-# runtime, and python3, by which Ansible comes and the recipe for an image merges JSON.
+# runtime, and python3, by which Ansible comes and the recipe for an image merges JSON. Ansible
+# itself: a test has no network to fetch it by, and ansible-core has no connection to a chroot. The
+# backend is what debootstrap does not find, for Ansible's cryptography asks for it by other names.
 BASE = ["systemd", "systemd-sysv", "dbus", "apt", "passwd", "iproute2", "nftables", "crun",
-        "busybox-static", "python3"]
+        "busybox-static", "python3", "ansible-core", "python3-cffi-backend", "bash-completion"]
 PACKAGES = pathlib.Path(os.environ["MESHD_PACKAGES"])
 TREE = pathlib.Path(os.environ["MESHD_TREE"])
 
