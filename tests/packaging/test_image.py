@@ -28,20 +28,22 @@ def image(root):
     folder.mkdir()
     for name in ("meshd", "meshctl", CONTROLLER):
         shutil.copy(package(name), folder)
-    run("mount", "-t", "proc", "proc", root / "proc")  # as whoever makes images does
-    # In the same machine, so that there is a cluster to join.
-    inside(root, "sh", "-c", f"apt-get -q -y install /srv/packages/{CONTROLLER}_*.deb")
-    inside(root, "runuser", "-u", CONTROLLER, "--", CONTROLLER, "init",
-           "--address", "127.0.0.1:7443")
     for path in (CONFLIST, PLUGIN):
         (root / path).parent.mkdir(parents=True)
     (root / CONFLIST).write_text('{"name": "bridge"}\n', encoding="utf-8")
     (root / "etc/docker").mkdir()
     (root / "etc/docker/daemon.json").write_text('{"dns": ["192.0.2.53"]}\n', encoding="utf-8")
-    yield folder
+    run("mount", "-t", "proc", "proc", root / "proc")  # as whoever makes images does
+    try:
+        # In the same machine, so that there is a cluster to join.
+        inside(root, "sh", "-c", f"apt-get -q -y install /srv/packages/{CONTROLLER}_*.deb")
+        inside(root, "runuser", "-u", CONTROLLER, "--", CONTROLLER, "init",
+               "--address", "127.0.0.1:7443")
+        yield folder
+    finally:
+        run("umount", root / "proc")
     if (root / "var/lib/meshd").exists() or (root / "run/meshd").exists():
         raise AssertionError("the image has what is a node's own")
-    run("umount", root / "proc")
 
 
 def state(root):
