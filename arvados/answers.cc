@@ -217,6 +217,7 @@ ContainerRequest read_request(Fields& fields, bool bare) {
   request.created_at = fields.text("created_at");
   request.is_committed = fields.text("state") == "Committed";
   request.priority = fields.number_or_null("priority");
+  request.is_service = fields.boolean("service");
   if (bare) {
     request.problem = fmt::format("properties: the request's record is larger than {} MiB",
                                   kMaxAnswerBytes >> 20);

@@ -87,6 +87,7 @@ struct ContainerRequest {
   std::string created_at;
   bool is_committed = false;
   std::int64_t priority = 0;
+  bool is_service = false;
   std::map<std::uint16_t, PublishedPort> published;
   std::optional<policy::YamlNode> declaration;  // properties.meshd
   std::string problem;                          // why what its author wrote cannot be taken

@@ -35,10 +35,10 @@ std::string after_filter(std::string_view after) {
 
 constexpr std::string_view kRequestFields =
     R"(["uuid","container_uuid","owner_uuid","modified_by_user_uuid","requesting_container_uuid",)"
-    R"("state","priority","created_at","published_ports","properties"])";
+    R"("state","priority","created_at","service","published_ports","properties"])";
 constexpr std::string_view kBareRequestFields =
     R"(["uuid","container_uuid","owner_uuid","modified_by_user_uuid","requesting_container_uuid",)"
-    R"("state","priority","created_at"])";
+    R"("state","priority","created_at","service"])";
 
 }  // namespace
 

@@ -147,6 +147,7 @@ Listed first_listed(const Site::ByOwner& by_owner) {
   auto result = by_owner.begin()->second;
   result.declaration = closed(result.declaration);
   result.draining = false;
+  result.is_service = false;
   result.problem = fmt::format("container request {}: requests of {} users share its container",
                                result.request, by_owner.size());
   result.request.clear();
@@ -207,6 +208,7 @@ Listed listed(const ContainerRequest& request) {
   Listed result;
   result.request = request.uuid;
   result.draining = request.priority == 0 || !request.is_committed;
+  result.is_service = request.is_service;
   auto declaration = declaration_of(request);
   if (declaration) {
     result.declaration = *std::move(declaration);
@@ -240,7 +242,7 @@ Steps difference(const std::map<std::string, Declared>& have, const Site& want,
       if (!problem.empty()) steps.problems.emplace(id, problem);
       continue;
     }
-    const auto& [declaration, draining, request] = had->second;
+    const auto& [declaration, draining, request, is_service] = had->second;
     const auto* const wanted = want.find(id, declaration.owner);
     if (auto why = stay_text(had->second, wanted); !why.empty()) {
       steps.problems.emplace(id, std::move(why));
@@ -248,7 +250,7 @@ Steps difference(const std::map<std::string, Declared>& have, const Site& want,
     }
     if (!wanted->problem.empty()) steps.problems.emplace(id, wanted->problem);
     if (declaration != wanted->declaration || draining != wanted->draining ||
-        request != wanted->request) {
+        request != wanted->request || is_service != wanted->is_service) {
       steps.declare.push_back(*wanted);
     }
   }

@@ -49,7 +49,8 @@ struct Listed {
   policy::Declaration declaration;
   bool draining = false;  // its author gave it up: priority 0
   std::string request;
-  std::string problem;  // why it is closed; empty: it is not
+  bool is_service = false;  // its author calls it one: shown, and decides nothing
+  std::string problem;      // why it is closed; empty: it is not
 };
 struct PortName {
   std::string container, request;
@@ -82,6 +83,7 @@ struct Declared {
   bool draining = false;
   // Empty: several users' were there when it was declared. Nobody's speaks for it, ever.
   std::string request;
+  bool is_service = false;
 };
 struct Steps {
   // In any order, each by itself: one that is refused shall not stop the others.

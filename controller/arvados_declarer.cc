@@ -14,7 +14,7 @@ namespace {
 
 using arvados::Listed;
 
-Launch launch_of(const Listed& item) { return {item.draining, item.request}; }
+Launch launch_of(const Listed& item) { return {item.draining, item.request, item.is_service}; }
 
 // Nothing that the author could write otherwise: it is tried again later.
 bool is_of_store(const Error& error) {
@@ -36,7 +36,8 @@ std::map<std::string, arvados::Declared> ArvadosDeclarer::have() const {
   for (const auto& [id, workload] : cluster.world().workloads) {
     if (cluster.author(id) != author) continue;
     const auto& launch = cluster.launch(id);
-    have.emplace(id, arvados::Declared{workload.declaration, launch.drained, launch.request});
+    have.emplace(id, arvados::Declared{workload.declaration, launch.drained, launch.request,
+                                       launch.is_service});
   }
   return have;
 }
@@ -147,7 +148,8 @@ bool ArvadosDeclarer::declare_closed(const Listed& item, const Moment& now) {
   const auto before = have_.find(id);
   const bool same = before != have_.end() && before->second.declaration == closed.declaration &&
                     before->second.draining == closed.draining &&
-                    before->second.request == closed.request;
+                    before->second.request == closed.request &&
+                    before->second.is_service == closed.is_service;
   if (same) return true;
   const auto status = controller_.declare(arvados_author(), {closed.declaration}, "", now,
                                           {{id, launch_of(closed)}});
@@ -186,7 +188,7 @@ bool ArvadosDeclarer::drain_ended(const std::string& id, const std::string& node
   const auto& had = have_.at(id);
   if (!had.draining) {
     const auto status = controller_.declare(arvados_author(), {had.declaration}, "", now,
-                                            {{id, {true, had.request}}});
+                                            {{id, {true, had.request, had.is_service}}});
     if (!status) return false;
     ++counts_.drained;
   }
@@ -201,7 +203,7 @@ void ArvadosDeclarer::count(const Listed& item) {
     if (item.draining) ++counts_.drained;
     return;
   }
-  const auto& [declaration, draining, request] = before->second;
+  const auto& [declaration, draining, request, is_service] = before->second;
   if (declaration != item.declaration) ++(item.problem.empty() ? counts_.changed : counts_.closed);
   if (!draining && item.draining) ++counts_.drained;
   if (draining && !item.draining) ++counts_.resumed;

@@ -120,7 +120,8 @@ Status Cluster::fold_declaration(const Write& write, Touched& touched) {
   }
   index(*declaration);
   world_.workloads[write.key].declaration = *std::move(declaration);
-  origins_[write.key] = {stored.author(), stored.pinned(), {stored.drained(), stored.request()}};
+  origins_[write.key] = {
+      stored.author(), stored.pinned(), {stored.drained(), stored.request(), stored.service()}};
   world_.workloads[write.key].drained = stored.drained();
   place(write.key);
   return {};

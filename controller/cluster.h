@@ -55,8 +55,9 @@ struct OutsidePorts {
 
 // What is said of a workload beside its declaration by whoever declares it for its author.
 struct Launch {
-  bool drained = false;  // its author gave it up: nothing new, what is open stays
-  std::string request;   // the container request that speaks for it; empty: none
+  bool drained = false;     // its author gave it up: nothing new, what is open stays
+  std::string request;      // the container request that speaks for it; empty: none
+  bool is_service = false;  // which calls it one: shown, and decides nothing
   bool operator==(const Launch&) const = default;
 };
 

@@ -81,6 +81,7 @@ Write put_declaration(const policy::Declaration& declaration, const std::string&
   object.set_pinned(pinned);
   object.set_drained(launch.drained);
   object.set_request(launch.request);
+  object.set_service(launch.is_service);
   return put(kind::ObjectKind::DECLARATION, declaration.id, object);
 }
 

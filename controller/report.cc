@@ -56,6 +56,11 @@ pb::WorkloadList workload_list(const Controller& controller) {
       const auto problem = launches->problems.find(id);
       if (problem != launches->problems.end()) entry.add_problems(problem->second);
     }
+    const auto& launch = cluster.launch(id);
+    if (!launch.request.empty()) {
+      entry.mutable_launch()->set_request(launch.request);
+      entry.mutable_launch()->set_service(launch.is_service);
+    }
     if (!workload.remote) continue;
     entry.mutable_attachment()->set_node(workload.remote->node);
     add_addresses(*workload.remote, *entry.mutable_attachment());

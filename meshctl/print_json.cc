@@ -105,6 +105,7 @@ Result<std::string> workload_line(const pb::WorkloadInfo& workload) {
   auto rest = workload;
   rest.clear_declaration();
   rest.mutable_attachment();
+  rest.mutable_launch();
   auto first = TRY(to_line(declaration));
   const auto second = TRY(to_line(rest));
   // {a} and {b} become {a,b}. Neither is empty: scalar fields are always printed.

@@ -100,6 +100,7 @@ TEST(AnswersTest, ARequestIsReadWithPortsAndDeclaration) {
   EXPECT_EQ(request.workflow, container_uuid(9));
   EXPECT_TRUE(request.is_committed);
   EXPECT_EQ(request.priority, 500);
+  EXPECT_FALSE(request.is_service);
   EXPECT_EQ(request.problem, "");
   ASSERT_TRUE(request.published.contains(80));
   EXPECT_TRUE(request.published.at(80).is_public);
@@ -119,6 +120,7 @@ TEST(AnswersTest, WhatAnAuthorWroteWrongIsThatRequestsProblemAlone) {
   const auto large = fmt::format(R"({{"meshd":{{"name":"{}"}}}})", std::string(70'000, 'a'));
   EXPECT_EQ(problem({.properties = large}), "properties.meshd: is larger than 64 KiB");
   EXPECT_EQ(problem({.priority = "null"}), "");
+  EXPECT_EQ(problem({.service = "true"}), "");
 }
 
 TEST(AnswersTest, AnItemThatIsNoneMakesThePageNone) {

@@ -60,7 +60,7 @@ TEST(PathsTest, PagesGoOnFromTheLastUuid) {
             "/arvados/v1/container_requests?filters=[[\"container.state\",\"in\",[\"Queued\","
             "\"Locked\",\"Running\"]]]&select=[\"uuid\",\"container_uuid\",\"owner_uuid\","
             "\"modified_by_user_uuid\",\"requesting_container_uuid\",\"state\",\"priority\","
-            "\"created_at\"]&order=[\"uuid asc\"]&limit=500&count=none");
+            "\"created_at\",\"service\"]&order=[\"uuid asc\"]&limit=500&count=none");
   EXPECT_EQ(decoded(links_page_path(uuid("o0j2j", 4), 125, false)),
             "/arvados/v1/links?filters=[[\"link_class\",\"=\",\"published_port\"],[\"uuid\",\">\","
             "\"zzzzz-o0j2j-000000000000004\"]]&select=[\"uuid\",\"owner_uuid\",\"name\","

@@ -37,16 +37,17 @@ struct SampleRequest {
   int number = 1, container = 1, user = 1;
   std::string workflow = "null";  // JSON
   std::string published = "{}", properties = "{}";
-  std::string state = "Committed", priority = "500";
+  std::string state = "Committed", priority = "500", service = "false";
   std::string created_at = "2026-01-01T00:00:00.000000000Z";
 
   [[nodiscard]] std::string json() const {
     return fmt::format(
         R"({{"uuid":"{}","container_uuid":"{}","owner_uuid":"{}","modified_by_user_uuid":"{}",)"
         R"("requesting_container_uuid":{},"state":"{}","priority":{},"created_at":"{}",)"
+        R"("service":{},)"
         R"("published_ports":{},"properties":{}}})",
         request_uuid(number), container_uuid(container), uuid("j7d0g", user), user_uuid(user),
-        workflow, state, priority, created_at, published, properties);
+        workflow, state, priority, created_at, service, published, properties);
   }
   [[nodiscard]] ContainerRequest value() const {
     return read_requests(items_reply(json()), false).value().front();

@@ -92,6 +92,18 @@ TEST_F(ArvadosDeclarerTest, EachContainerIsAWorkloadOfItsRequestsOwner) {
   EXPECT_THAT(declarer_->known(), ElementsAre(container_uuid(1), container_uuid(2)));
 }
 
+TEST_F(ArvadosDeclarerTest, WhatItsRequestCallsAServiceIsShownAsOne) {
+  const auto shown = [&] { return workload_list(*controller_).workloads(0).launch(); };
+  read({{.number = 1, .container = 1}});
+  EXPECT_EQ(shown().request(), request_uuid(1));
+  EXPECT_FALSE(shown().service());
+  read({{.number = 1, .container = 1, .service = "true"}});
+  EXPECT_TRUE(shown().service());
+  read({{.number = 1, .container = 1, .priority = "0", .service = "true"}});
+  EXPECT_TRUE(controller_->cluster().launch(container_uuid(1)).drained);
+  EXPECT_TRUE(shown().service());
+}
+
 TEST_F(ArvadosDeclarerTest, AReadingThatSaysNothingNewWritesNothing) {
   const std::vector<SampleRequest> site = {{.number = 1, .container = 1, .properties = kDatabase},
                                            {.number = 2, .container = 2, .properties = "{}"}};

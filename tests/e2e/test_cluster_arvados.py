@@ -109,6 +109,13 @@ class ArvadosTest(ArvadosClusterTest):
         for machine, number in ((self.n1, 50), (self.n2, 51)):
             self.close(machine, number)
 
+    def test_what_its_author_calls_a_service_is_shown_as_one(self):
+        for number, service in ((52, True), (53, False)):
+            self.commit(number, service=service)
+            self.assertEqual(self.declared(number)["launch"],
+                             {"request": uuid("xvhdp", number), "service": service})
+            self.ended(number)
+
     def test_who_attaches_first_is_asked_for_at_once(self):
         self.commit(40)
         self.declared(40)

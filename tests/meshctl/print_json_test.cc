@@ -60,7 +60,11 @@ TEST(JsonTest, AWorkloadIsItsDeclarationFlatWithStateAndAttachment) {
           "10.213.0.2"
         ]
       },
-      "problems": []
+      "problems": [],
+      "launch": {
+        "request": "",
+        "service": false
+      }
     }
   ]
 }
@@ -83,7 +87,7 @@ TEST(JsonTest, WorkloadsAreSeparatedByCommas) {
   list.add_workloads()->mutable_declaration()->set_id("a]");
   list.add_workloads()->mutable_declaration()->set_id("b[");
   const auto text = render_json(list, Layout::kLine).value_or("failed");
-  EXPECT_TRUE(text.contains(R"("problems":[]},{"id":"b[")")) << text;
+  EXPECT_TRUE(text.contains(R"("launch":{"request":"","service":false}},{"id":"b[")")) << text;
 }
 
 TEST(JsonTest, AnEmptyListIsAnEmptyArray) {
