@@ -175,6 +175,7 @@ Status read_web(const ControllerConfig::Web& from, Config& to) {
   if (web.tokens.front() != '/') return wrong("web.tokens", "is not an absolute path");
   CHECK_OK(take_keep("web.keep_good_s", from.keep_good_s(), web.keep_good));
   CHECK_OK(take_keep("web.keep_bad_s", from.keep_bad_s(), web.keep_bad));
+  CHECK_OK(take_seconds("web.open_idle_s", from.open_idle_s(), web.open_idle));
   to.web = std::move(web);
   return {};
 }
@@ -240,6 +241,7 @@ Status check_given(const ControllerConfig& from, const policy::ParsedFile& parse
       std::pair{"web.tokens", from.web().tokens().empty()},
       std::pair{"web.keep_good_s", from.web().keep_good_s() == 0},
       std::pair{"web.keep_bad_s", from.web().keep_bad_s() == 0},
+      std::pair{"web.open_idle_s", from.web().open_idle_s() == 0},
       std::pair{"web.certificate", from.web().certificate().empty()},
       std::pair{"web.certificate_key", from.web().certificate_key().empty()},
       std::pair{"web.access_log", from.web().access_log().empty()},

@@ -13,6 +13,7 @@
 #include "base/ip.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "controller/controller_types.h"
 #include "metrics/http.h"
 #include "policy/outside_ports.h"
 #include "proxy/nginx_config.h"
@@ -36,6 +37,7 @@ struct WebConfig {
   proxy::NginxSite nginx;  // names, certificate, and where nginx asks
   std::string group, relay_dir, tokens;
   Duration keep_good = std::chrono::seconds(60), keep_bad = std::chrono::seconds(5);
+  Duration open_idle = kOpenIdle;
 };
 
 struct Config {

@@ -317,21 +317,22 @@ void Controller::settle_outside(const Moment& now) {
 // What was used is stored before what was not is shut.
 void Controller::sweep(const Moment& now) {
   settle_outside(now);
-  const auto used =
-      carry_out([&]() -> Result<Writes> { return store_uses(cluster_, uses_, now); }, now);
+  const auto used = carry_out(
+      [&]() -> Result<Writes> { return store_uses(cluster_, uses_, options_.open_idle, now); },
+      now);
   std::erase_if(uses_, [&](const auto& use) {
     const auto opened = cluster_.opened().find(use.first);
     return opened == cluster_.opened().end() || use.second <= opened->second.used_at;
   });
-  const auto swept =
-      !used ? used
-            : carry_out(
-                  [&]() -> Result<Writes> {
-                    auto writes = controller::sweep(cluster_, now);
-                    std::ranges::move(shut_idle(cluster_, now), std::back_inserter(writes));
-                    return writes;
-                  },
-                  now);
+  const auto swept = !used ? used
+                           : carry_out(
+                                 [&]() -> Result<Writes> {
+                                   auto writes = controller::sweep(cluster_, now);
+                                   std::ranges::move(shut_idle(cluster_, options_.open_idle, now),
+                                                     std::back_inserter(writes));
+                                   return writes;
+                                 },
+                                 now);
   if (!swept) log::warning("store: {}", swept.error().what);
 }
 

@@ -28,6 +28,10 @@ class NodeStream {
   virtual void close() = 0;
 };
 
+// A port on demand that nobody has used for so long is shut. A person who reads a page for longer
+// than that opens it again.
+inline constexpr auto kOpenIdle = std::chrono::minutes(10);
+
 struct ControllerOptions {
   std::string name;  // what nodes are told they speak with
   bool node_declarations = false;
@@ -43,6 +47,7 @@ struct ControllerOptions {
   std::optional<proxy::Site> web = {};       // how it is called from outside; absent: not at all
   std::string proxy_node = {};               // that the proxy before this controller runs on
   bool arvados = false;                      // what its API lists is its own to say
+  Duration open_idle = kOpenIdle;            // the same at all controllers of one store
 };
 
 // How whoever declares for others fares; of an Arvados site.

@@ -66,21 +66,22 @@ Result<Writes> open_port(const Cluster& cluster, const std::string& id, std::uin
   return Writes{put_opened({id, Proto::kTcp, port}, by, now.steady, now)};
 }
 
-Writes store_uses(const Cluster& cluster, const Uses& uses, const Moment& now) {
+Writes store_uses(const Cluster& cluster, const Uses& uses, Duration idle, const Moment& now) {
   Writes writes;
   for (const auto& [key, used_at] : uses) {
     const auto opened = cluster.opened().find(key);
-    if (opened == cluster.opened().end() || used_at < opened->second.used_at + kUseStored) continue;
+    if (opened == cluster.opened().end()) continue;
+    if (used_at < opened->second.used_at + use_stored(idle)) continue;
     writes.push_back(put_opened(key, opened->second.by, used_at, now));
   }
   return writes;
 }
 
-Writes shut_idle(const Cluster& cluster, const Moment& now) {
+Writes shut_idle(const Cluster& cluster, Duration idle, const Moment& now) {
   Writes writes;
   for (const auto& [key, opened] : cluster.opened()) {
     // A use just before another was to be stored is not known.
-    if (now.steady < opened.used_at + kOpenIdle + kUseStored) continue;
+    if (now.steady < opened.used_at + idle + use_stored(idle)) continue;
     writes.push_back(drop(kind::ObjectKind::OPENED, opened_key(key)));
   }
   return writes;

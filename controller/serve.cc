@@ -130,7 +130,7 @@ Status serve(const Config& config, const std::function<void(int, int)>& ready,
       {config.name, config.node_declarations, config.stale_after, config.dismiss_after,
        std::move(instance), config.proxies, config.gateway_ports, config.gateway_nodes,
        config.web ? std::optional(config.web->nginx.names) : std::nullopt, config.proxy_node,
-       config.arvados.has_value()},
+       config.arvados.has_value(), config.web ? config.web->open_idle : kOpenIdle},
       moment()));
   const auto& settings = controller->cluster().settings();
   if (settings.cluster() != authority.cluster) {

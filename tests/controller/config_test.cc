@@ -94,6 +94,7 @@ TEST(ControllerConfigTest, AZoneIsAllThatWebNeeds) {
   EXPECT_EQ(web.nginx.certificate_key, "/etc/ssl/private/mesh.example.org.key");
   EXPECT_EQ(web.keep_good, std::chrono::seconds(60));
   EXPECT_EQ(web.keep_bad, std::chrono::seconds(5));
+  EXPECT_EQ(web.open_idle, std::chrono::minutes(10));
 }
 
 TEST(ControllerConfigTest, WebsFieldsAreAllTaken) {
@@ -101,7 +102,7 @@ TEST(ControllerConfigTest, WebsFieldsAreAllTaken) {
       "f",
       "web: {zone: z.example.org, port: 8443, host: h.example.org, ports: 8500-8599, "
       "listen: /s/web.sock, group: www-data, tokens: /t/tokens, keep_good_s: 9, keep_bad_s: 2, "
-      "certificate: /c.pem, certificate_key: /c.key, access_log: /l.log}");
+      "open_idle_s: 30, certificate: /c.pem, certificate_key: /c.key, access_log: /l.log}");
   ASSERT_TRUE(config) << config.error().what;
   const auto& web = *config->web;
   EXPECT_EQ(web.nginx.names.port, 8443);
@@ -114,6 +115,7 @@ TEST(ControllerConfigTest, WebsFieldsAreAllTaken) {
   EXPECT_EQ(web.tokens, "/t/tokens");
   EXPECT_EQ(web.keep_good, std::chrono::seconds(9));
   EXPECT_EQ(web.keep_bad, std::chrono::seconds(2));
+  EXPECT_EQ(web.open_idle, std::chrono::seconds(30));
   EXPECT_EQ(web.nginx.certificate, "/c.pem");
   EXPECT_EQ(web.nginx.certificate_key, "/c.key");
   EXPECT_EQ(web.nginx.access_log, "/l.log");
@@ -135,6 +137,8 @@ TEST(ControllerConfigTest, WhatWebCannotBeIsNamedWithItsField) {
               HasSubstr("web.relay_dir: is where `listen`"));
   EXPECT_THAT(web_refusal(zone + "tokens: t"), HasSubstr("web.tokens: is not an absolute path"));
   EXPECT_THAT(web_refusal(zone + "keep_good_s: 3601"), HasSubstr("web.keep_good_s: 3601 is not"));
+  EXPECT_THAT(web_refusal(zone + "open_idle_s: 0"), HasSubstr("web.open_idle_s: "));
+  EXPECT_THAT(web_refusal(zone + "open_idle_s: 2592001"), HasSubstr("web.open_idle_s: 2592001 is"));
   EXPECT_THAT(web_refusal(zone + "certificate: \"/a;b\""), HasSubstr("web.certificate: holds"));
   EXPECT_THAT(web_refusal(zone + "access_log: \"/a b\""), HasSubstr("web.access_log: holds"));
   EXPECT_THAT(web_refusal(zone + "group: \"\""), HasSubstr("web.group: is empty"));

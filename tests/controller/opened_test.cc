@@ -121,7 +121,7 @@ TEST_F(OpenedTest, ItIsShutWhenNobodyHasUsedItForLong) {
   ok(controller_->open_port("p", 8888, "ada", now_));
   both(kOpenIdle);
   EXPECT_THAT(opened(n1_), ElementsAre(8888));
-  both(kUseStored + 5s);
+  both(use_stored(kOpenIdle) + 5s);
   EXPECT_THAT(opened(n1_), IsEmpty());
   EXPECT_THAT(other_->cluster().opened(), IsEmpty());
 }
@@ -134,7 +134,7 @@ TEST_F(OpenedTest, UsesAtAnyControllerKeepItOpenAndAreSeldomWritten) {
   EXPECT_LE(memory_->log.size() - before, 30U) << "every two minutes";
   both(kOpenIdle - 1min);
   EXPECT_THAT(opened(n1_), ElementsAre(8888));
-  both(kUseStored + 2min);
+  both(use_stored(kOpenIdle) + 2min);
   EXPECT_THAT(opened(n1_), IsEmpty());
 }
 

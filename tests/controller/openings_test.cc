@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include "controller/controller_types.h"
 #include "controller/opened.h"
 #include "controller/outside.h"
 #include "tests/controller/cluster_bed.h"
@@ -243,8 +244,8 @@ TEST_F(OpeningsTest, PortsStandAsDeclaredThenOnDemand) {
     });
   }
   EXPECT_TRUE(opening("a").full);
-  bed_.pass(kOpenIdle + kUseStored);
-  after([&] { bed_.fold(shut_idle(bed_.cluster, bed_.now)); });
+  bed_.pass(kOpenIdle + use_stored(kOpenIdle));
+  after([&] { bed_.fold(shut_idle(bed_.cluster, kOpenIdle, bed_.now)); });
   EXPECT_EQ(opening("a").open_port(6006), nullptr);
   EXPECT_FALSE(opening("a").full);
 }

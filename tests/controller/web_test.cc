@@ -129,7 +129,7 @@ TEST_F(WebTest, APortIsOpenedOnDemandAndItsUsesAreKept) {
   serve_later();
   pass(5min);
   EXPECT_THAT(controller_->cluster().opened(), Contains(Key(on_demand_))) << "it is used";
-  pass(kOpenIdle + kUseStored);
+  pass(kOpenIdle + use_stored(kOpenIdle));
   EXPECT_THAT(controller_->cluster().opened(), IsEmpty());
 }
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import subprocess
+import time
 import unittest
 
 from cluster import ADMIN, ClusterTest, Host
@@ -197,6 +198,38 @@ class WebTest(ClusterTest):
         self.is_told(ada, host, 503)
         self.assertEqual(self.published("board-1"), [])
 
+    def test_a_port_on_demand_is_shut_when_nobody_has_used_it_for_long(self):
+        idle_s = 4
+        self.run_lab("idle")
+        self.serve(self.n1, "idle-1", 6006)
+        host = f"idle--6006.svc.{ZONE}"
+        ada = self.person("ada")
+
+        def opened():
+            return [port for port in self.published("idle-1") if port["on_demand"]]
+        with self.changed_site(QUICKLY, f"{QUICKLY}  open_idle_s: {idle_s}\n"):
+            self.reaches(ada, host, "idle-1")
+            port, = until(opened, "it is listed")
+            url = f"http://{port['node_addresses'][0]}:{port['node_port']}/"
+            self.assertIn("idle-1 /", self.fetch(url))
+            # A websocket uses it for as long as it is open.
+            with connect(PROXY, host, PORT) as peer:
+                peer.sendall(f"GET / HTTP/1.1\r\nHost: {host}:{PORT}\r\nUpgrade: websocket\r\n"
+                             f"Connection: Upgrade\r\nCookie: {ada.cookie(host)}\r\n\r\n".encode())
+                self.assertIn(b" 101 ", peer.recv(4096))
+                end = time.monotonic() + 4 * idle_s
+                while time.monotonic() < end:
+                    peer.sendall(b"word")
+                    self.assertEqual(peer.recv(4096), b"word")
+                    time.sleep(0.1)
+                self.assertTrue(opened())
+                last = time.monotonic()
+            until(lambda: not opened(), "it is shut")
+            self.assertGreater(time.monotonic() - last, idle_s - 1.5)  # keep_good_s, and a bit
+            self.assertNotEqual(self.c1.run(*PYTHON, "-c", GET, url, check=False).returncode, 0)
+            self.assertEqual(ada.open(host).status, 503)
+            self.reaches(ada, host, "idle-1")
+
     def test_a_node_port_is_the_proxies_alone(self):
         self.run_lab("alone")
         self.serve(self.n1, "alone-1", 6006)
@@ -268,10 +301,10 @@ class WebTest(ClusterTest):
         self.assertEqual(self.published("ported-1")[0]["urls"], urls)
 
     @contextlib.contextmanager
-    def site_of_one_name(self):
-        """Without a zone; afterwards as it was."""
+    def changed_site(self, old, new):
+        """That stands in the configuration for this; afterwards it is as it was."""
         config = self.c1.config.read_text()
-        self.restart(config.replace(f"  zone: {ZONE}\n", ""))
+        self.restart(config.replace(old, new))
         try:
             yield
         finally:
@@ -288,7 +321,7 @@ class WebTest(ClusterTest):
 
     def test_a_site_of_one_name_has_all_that_others_have(self):
         self.run_lab("only")
-        with self.site_of_one_name():
+        with self.changed_site(f"  zone: {ZONE}\n", ""):
             url, = until(lambda: (p := self.published("only-1")) and p[0]["urls"], "it is listed")
             port = int(url.removeprefix(f"https://{HOST}:").removesuffix("/"))
             self.assertIn(port, range(8500, 8530))
