@@ -80,7 +80,8 @@ void Daemon::apply(std::vector<policy::Declaration> declarations, Caller caller,
     reply(std::move(result));
   };
   node_->apply(std::move(declarations), BootClock::now(),
-               audited<pb::ApplyReply>(caller, "apply", std::move(lines), std::move(noted)));
+               audited<pb::ApplyReply>(caller, "apply", std::move(lines), std::move(noted)),
+               caller.deadline);
 }
 
 void Daemon::plan(std::vector<policy::Declaration> declarations, Reply<pb::PlanReply> reply) {
@@ -142,7 +143,8 @@ void Daemon::detach(const pb::DetachRequest& request, Caller caller, Reply<pb::D
   }
   node_->detach(request.id(), BootClock::now(),
                 audited(caller, "detach", {"detach " + with_owner(node_->world(), request.id())},
-                        std::move(reply)));
+                        std::move(reply)),
+                caller.deadline);
 }
 void Daemon::drain(const pb::WorkloadRequest& request, Caller caller, Reply<pb::Empty> reply) {
   node_->drain(request.id(), BootClock::now(),

@@ -215,7 +215,8 @@ void Node::attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachmen
     }
     reply(*found->second.attachment);
   };
-  if (workload.attachment) return when_in_force(now, std::move(answer));  // repeated: harmless
+  // Repeated: harmless.
+  if (workload.attachment) return when_in_force(now, std::move(answer), spec.deadline);
 
   auto attachment = pick_address();
   if (!attachment) {
@@ -258,10 +259,11 @@ void Node::attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachmen
   bring_in_force(std::move(compiled.delta), now);
   emit(pb::Event::Kind::ATTACHED, spec.id, addresses_text(*workload.attachment));
   refresh_ready(spec.id, now);
-  when_in_force(now, std::move(answer));
+  when_in_force(now, std::move(answer), spec.deadline);
 }
 
-void Node::detach(const std::string& id, TimePoint now, Reply<pb::DetachReply> reply) {
+void Node::detach(const std::string& id, TimePoint now, Reply<pb::DetachReply> reply,
+                  TimePoint by) {
   world_.now = now;
   const auto found = world_.workloads.find(id);
   if (found == world_.workloads.end()) {
@@ -279,14 +281,16 @@ void Node::detach(const std::string& id, TimePoint now, Reply<pb::DetachReply> r
     return reply(
         std::unexpected(std::move(stored).error().in("detach " + id + ": shut, not stored")));
   }
-  answer_detached(std::move(answer), now, std::move(reply));
+  answer_detached(std::move(answer), now, std::move(reply), by);
 }
 
-void Node::answer_detached(pb::DetachReply answer, TimePoint now, Reply<pb::DetachReply> reply) {
-  when_in_force(now, [answer = std::move(answer), reply = std::move(reply)](Status s) mutable {
+void Node::answer_detached(pb::DetachReply answer, TimePoint now, Reply<pb::DetachReply> reply,
+                           TimePoint by) {
+  auto done = [answer = std::move(answer), reply = std::move(reply)](Status s) mutable {
     if (!s) return reply(std::unexpected(std::move(s).error()));
     reply(std::move(answer));
-  });
+  };
+  when_in_force(now, std::move(done), by);
 }
 
 pb::DetachReply Node::left_netns(const std::string& id) const {

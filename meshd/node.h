@@ -8,8 +8,8 @@
 // Invariant: a refused command changed nothing. A command that is stored stays: when the
 //            kernel refuses its rules the old ones stand, names stay behind, and the node
 //            tries again until it holds ("behind"); what is pending is never forgotten.
-// Errors:    kInvalid, kNotFound, kConflict, kExhausted to the caller at once; kNotInForce
-//            when what was stored could not be brought in force within kInForceLimit.
+// Errors:    kInvalid, kNotFound, kConflict, kExhausted to the caller at once; kNotInForce when
+//            what was stored did not come in force within kInForceLimit, or `by` (its deadline).
 #pragma once
 
 #include <chrono>
@@ -51,11 +51,12 @@ class Node {
   [[nodiscard]] Status converge(TimePoint now);
 
   void apply(std::vector<policy::Declaration> declarations, TimePoint now,
-             Reply<mesh::v1::ApplyReply> reply);
+             Reply<mesh::v1::ApplyReply> reply, TimePoint by = TimePoint::max());
   [[nodiscard]] Result<std::vector<policy::Change>> plan(
       std::vector<policy::Declaration> declarations, TimePoint now);
   void attach(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply);
-  void detach(const std::string& id, TimePoint now, Reply<mesh::v1::DetachReply> reply);
+  void detach(const std::string& id, TimePoint now, Reply<mesh::v1::DetachReply> reply,
+              TimePoint by = TimePoint::max());
   // What a detach of `id` has left to its client to remove.
   [[nodiscard]] mesh::v1::DetachReply left_netns(const std::string& id) const;
   void forget_netns(const std::string& id, std::uint64_t ino, TimePoint now,
@@ -107,8 +108,7 @@ class Node {
   [[nodiscard]] bool in_cluster() const { return cluster_ && cluster_->governs(); }
   // Stores `changes` as the next generation: what is compiled from them comes in force next.
   [[nodiscard]] Status persist(std::vector<StoreChange> changes);
-  // The same for what has happened already: what the store does not take now is kept, in
-  // order, and goes in front of the next change.
+  // The same for what has happened already: what is not stored is kept, in order, for the next.
   Status persist_or_keep(std::vector<StoreChange> changes, TimePoint now);
   [[nodiscard]] Status store_kept(TimePoint now);
   [[nodiscard]] Status amend(std::vector<StoreChange> changes);  // nothing is compiled from it
@@ -116,8 +116,7 @@ class Node {
   void note_store(const Status& status);
   void drop_doubles(TimePoint now);
   [[nodiscard]] Error plainly(Error error) const;
-  // Compiles what `touched` names. Services that lose their last endpoint by it are held
-  // again, from now.
+  // Services that lose their last endpoint by it are held again, from now.
   [[nodiscard]] Compiled compile(policy::Touched touched, TimePoint now);
   // The caller has put back what else it changed in the world.
   void take_back(const Compiled& compiled);
@@ -133,10 +132,11 @@ class Node {
   void catch_up(TimePoint now);
   void fall_behind(const Error& error, TimePoint now);
   void installed(TimePoint now);
-  void when_in_force(TimePoint now, std::move_only_function<void(Status)> done);
+  void when_in_force(TimePoint now, std::move_only_function<void(Status)> done,
+                     TimePoint by = TimePoint::max());
   void answer_empty(TimePoint now, Reply<mesh::v1::Empty> reply);
   void answer_detached(mesh::v1::DetachReply answer, TimePoint now,
-                       Reply<mesh::v1::DetachReply> reply);
+                       Reply<mesh::v1::DetachReply> reply, TimePoint by = TimePoint::max());
   // What a detach stores; notes a prepared namespace as left.
   [[nodiscard]] std::vector<StoreChange> leave(const std::string& id,
                                                const policy::Attachment& attachment, TimePoint now);
@@ -177,7 +177,7 @@ class Node {
   bool outlived_erased_ = false;  // what an earlier process did not come to erase
   NameChanges pending_names_;
   std::vector<std::string> pending_disconnects_;  // host link names
-  std::deque<Waiting> waiting_;
+  std::deque<Waiting> waiting_;                   // the soonest first
   std::map<std::string, LeftNetns> left_netns_;
   std::map<IpAddress, std::string> ids_;  // of attached workloads, by address
   std::vector<ReadyWaiter> ready_waiters_;

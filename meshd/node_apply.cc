@@ -135,9 +135,9 @@ Result<std::vector<policy::Change>> Node::describe(const policy::Outcome& outcom
 }
 
 void Node::apply(std::vector<policy::Declaration> declarations, TimePoint now,
-                 Reply<pb::ApplyReply> reply) {
+                 Reply<pb::ApplyReply> reply, TimePoint by) {
   world_.now = now;
-  if (in_cluster()) return cluster_->declare(declarations, now, std::move(reply));
+  if (in_cluster()) return cluster_->declare(declarations, now, std::move(reply), by);
   auto outcome = declare(std::move(declarations));
   if (!outcome) return reply(std::unexpected(std::move(outcome).error()));
   auto human = describe(*outcome);
@@ -165,13 +165,14 @@ void Node::apply(std::vector<policy::Declaration> declarations, TimePoint now,
     emit(pb::Event::Kind::DECLARED, id);
     refresh_ready(id, now);
   }
-  when_in_force(now, [this, human = *std::move(human), reply = std::move(reply)](Status s) mutable {
+  auto done = [this, human = *std::move(human), reply = std::move(reply)](Status s) mutable {
     if (!s) return reply(std::unexpected(std::move(s).error()));
     pb::ApplyReply answer;
     answer.set_generation(generations_.installed);
     for (const auto& change : human) *answer.add_changes() = change_message(change);
     reply(std::move(answer));
-  });
+  };
+  when_in_force(now, std::move(done), by);
 }
 
 Result<std::vector<policy::Change>> Node::plan(std::vector<policy::Declaration> declarations,

@@ -227,7 +227,9 @@ void ClusterPart::in_force(std::uint64_t revision) {
   auto answered = take_if(
       asked_, [&](const Asked& asked) { return asked.revision && *asked.revision <= in_force_; });
   // What came with it may wait for the kernel.
-  for (auto& asked : answered) node_.when_in_force(node_.world_.now, std::move(asked.done));
+  for (auto& asked : answered) {
+    node_.when_in_force(node_.world_.now, std::move(asked.done), asked.deadline);
+  }
 }
 
 void ClusterPart::on_in_sync(const pb::InSync& in_sync, TimePoint now) {
@@ -329,13 +331,13 @@ void ClusterPart::on_declared(const pb::DeclareReply& declared) {
 }
 
 void ClusterPart::declare(const std::vector<policy::Declaration>& declarations, TimePoint now,
-                          Reply<pb::ApplyReply> reply) {
+                          Reply<pb::ApplyReply> reply, TimePoint by) {
   pb::Declare request;
   for (const auto& declaration : declarations) {
     *request.add_workloads() = policy::to_proto(declaration);
   }
   ask(std::move(request), {"apply",
-                           now + options_.declaration_limit,
+                           std::min(by, now + options_.declaration_limit),
                            {},
                            [this, reply = std::move(reply)](Status status) mutable {
                              if (!status) return reply(std::unexpected(std::move(status).error()));

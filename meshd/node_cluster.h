@@ -89,7 +89,7 @@ class ClusterPart {
   [[nodiscard]] Error not_joined(const std::string& id) const;
   void await(const AttachSpec& spec, TimePoint now, Reply<policy::Attachment> reply);
   void declare(const std::vector<policy::Declaration>& declarations, TimePoint now,
-               Reply<mesh::v1::ApplyReply> reply);
+               Reply<mesh::v1::ApplyReply> reply, TimePoint by);
   void remove(const std::string& id, bool force, TimePoint now, Reply<mesh::v1::DetachReply> reply);
   void release(const std::string& name, TimePoint now, Reply<mesh::v1::Empty> reply);
   // Confirmations of what `compiled` touches that say nothing any more.

@@ -283,9 +283,11 @@ void Node::installed(TimePoint now) {
   if (cluster_) cluster_->on_installed();
 }
 
-void Node::when_in_force(TimePoint now, std::move_only_function<void(Status)> done) {
+void Node::when_in_force(TimePoint now, std::move_only_function<void(Status)> done, TimePoint by) {
   if (behind_.empty()) return done({});
-  waiting_.push_back({now + kInForceLimit, std::move(done)});
+  by = std::min(by, now + kInForceLimit);
+  const auto later = std::ranges::upper_bound(waiting_, by, {}, &Waiting::deadline);
+  waiting_.insert(later, {by, std::move(done)});
 }
 
 void Node::answer_empty(TimePoint now, Reply<pb::Empty> reply) {

@@ -57,6 +57,32 @@ TEST_F(NodeFaultTest, CommandThatCannotComeInForceIsToldSoAndHoldsLater) {
   expect_kernel_is_as_planned();
 }
 
+TEST_F(NodeFaultTest, WhoWaitsForLessIsToldSooner) {
+  ASSERT_EQ(told(apply(kDb)), "OK");
+  ASSERT_EQ(told(apply(kWorker)), "OK");
+  for (const auto call : {Call::kCommit, Call::kConverge}) {
+    kernel_.fail_next(call, FakeKernel::kForEver);
+  }
+  const auto patient = attach("worker");
+  const auto answer = [] { return std::make_shared<std::optional<Status>>(); };
+  const auto attached = answer(), detached = answer(), applied = answer();
+  auto hasty = spec("db");
+  hasty.deadline = now_ + seconds(2);
+  node_->attach(hasty, now_, into<policy::Attachment>(attached));
+  node_->apply(policy::read_declarations("test", kDb).value(), now_,
+               into<mesh::v1::ApplyReply>(applied), now_ + seconds(3));
+  node_->detach("db", now_, into<mesh::v1::DetachReply>(detached), now_ + seconds(1));
+  for (const auto& next : {detached, attached, applied}) {
+    pass(milliseconds(900));
+    EXPECT_EQ(told(next), "pending");
+    pass(milliseconds(100));
+    EXPECT_THAT(told(next), HasSubstr("stored, not in force: "));
+  }
+  EXPECT_EQ(told(patient), "pending");
+  pass(seconds(2));
+  EXPECT_THAT(told(patient), HasSubstr("stored, not in force: "));
+}
+
 TEST_F(NodeFaultTest, WhatWasStoredIsInForceAfterARestartToo) {
   run_pair();
   kernel_.fail_next(Call::kCommit, FakeKernel::kForEver);
