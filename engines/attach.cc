@@ -68,10 +68,12 @@ Result<Attachment> without(const Decision& decision, const Netns& netns) {
   }
   const auto links = TRY(links_in(netns));
   if (links.empty()) return Attachment();
+  std::vector<std::string_view> names;
+  for (const auto& link : links) names.emplace_back(link.name);
   return fail(ErrorCode::kConflict,
               fmt::format("nobody declared this container, engines.undeclared is CLOSED, and it "
                           "has another network: {}",
-                          fmt::join(links, ", ")));
+                          fmt::join(names, ", ")));
 }
 
 // It ended over our question: the one that takes its place is asked again, which is harmless.
@@ -113,7 +115,7 @@ Result<Attachment> attach(const Launch& launch, const Netns& netns, const Place&
 Result<bool> has_other_links(const Netns& netns, std::string_view ifname) {
   if (TRY(is_own(netns))) return false;  // which attach() refuses
   const auto links = TRY(links_in(netns));
-  return std::ranges::any_of(links, [&](const auto& name) { return name != ifname; });
+  return std::ranges::any_of(links, [&](const auto& link) { return link.name != ifname; });
 }
 
 std::string container_key(std::string_view id) { return fmt::format("container:{}", id); }

@@ -84,8 +84,12 @@ struct CniNetwork {
                                         bool default_route,
                                         const std::optional<mesh::v1::AttachReply>& reply);
 // The container's interface that a result has of us, by its host's end, which bears a name that
-// only meshd gives; empty: none.
-[[nodiscard]] std::string attached_ifname(const Json& result);
+// only meshd gives; without a name: none.
+struct OurLink {
+  std::string name;
+  std::vector<std::string> addresses;  // as they are written there
+};
+[[nodiscard]] OurLink our_link(const Json& result);
 [[nodiscard]] std::string render_error(const CniError& error, std::string_view version);
 [[nodiscard]] std::string render_versions(std::string_view asked);
 

@@ -73,6 +73,18 @@ Json& list_at(Json& result, std::string_view key) {
                     there != nullptr && there->kind == Kind::kArray ? Json(*there) : Json::array());
 }
 
+std::vector<std::string> addresses_of(std::size_t interface, const Json& result) {
+  const auto* const all = result.find("ips");
+  if (all == nullptr) return {};
+  std::vector<std::string> addresses;
+  for (const auto& one : all->items) {
+    const auto* const index = one.find("interface");
+    if (index == nullptr || index->text != fmt::to_string(interface)) continue;
+    addresses.emplace_back(one.text_at("address"));
+  }
+  return addresses;
+}
+
 void add_attachment(const CniCall& call, const CniNetwork& network, bool default_route,
                     const mesh::v1::AttachReply& reply, Json& result) {
   auto& interfaces = list_at(result, "interfaces");
@@ -111,12 +123,15 @@ std::string render_result(const CniCall& call, const CniNetwork& network, bool d
 }
 
 // Ours stands behind its host's end, as add_attachment() puts it.
-std::string attached_ifname(const Json& result) {
+OurLink our_link(const Json& result) {
   const auto* const interfaces = result.find("interfaces");
   if (interfaces == nullptr) return {};
   bool ours_next = false;
-  for (const auto& one : interfaces->items) {
-    if (ours_next && !one.text_at("sandbox").empty()) return std::string(one.text_at("name"));
+  for (std::size_t i = 0; i < interfaces->items.size(); ++i) {
+    const auto& one = interfaces->items[i];
+    if (ours_next && !one.text_at("sandbox").empty()) {
+      return {std::string(one.text_at("name")), addresses_of(i, result)};
+    }
     ours_next = one.text_at("sandbox").empty() && is_host_end(one.text_at("name"));
   }
   return {};

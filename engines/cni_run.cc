@@ -7,6 +7,7 @@
 #include <charconv>
 #include <utility>
 
+#include "base/ip.h"
 #include "engines/files.h"
 #include "engines/limits.h"
 #include "engines/netns.h"
@@ -77,22 +78,37 @@ CniResult<std::string> add(const CniCall& call, const CniNetwork& network, TimeP
   return render_result(call, network, place.default_route, *reply);
 }
 
-// Right when what the result said is there still: the attachment, and its link.
+Status is_there(const OurLink& ours, const Netns& netns) {
+  const auto links = TRY(links_in(netns));
+  const auto link = std::ranges::find(links, ours.name, &Link::name);
+  if (link == links.end()) return fail(ErrorCode::kConflict, "its interface is gone");
+  for (const std::string_view text : ours.addresses) {
+    const auto address = IpAddress::parse(text.substr(0, text.find('/')));
+    if (!address) return std::unexpected(Error(address.error()).in("prevResult: ips"));
+    if (std::ranges::find(link->addresses, *address) == link->addresses.end()) {
+      return fail(ErrorCode::kConflict,
+                  fmt::format("its address {} is gone", address->to_string()));
+    }
+  }
+  return {};
+}
+
+// Right when what the result said is there still: the attachment, its link, and its addresses.
 CniResult<std::string> check(const CniCall& call, const CniNetwork& network, TimePoint by) {
   const auto key = key_of(call, network);
   const auto attached = attached_under(key, network.places, by);
   if (!attached) return std::unexpected(to_error(attached.error()));
-  const auto name = network.previous ? attached_ifname(*network.previous) : call.ifname;
+  const auto ours = network.previous ? our_link(*network.previous) : OurLink{call.ifname, {}};
   if (std::ranges::find(*attached, key, &Attached::key) == attached->end()) {
     // Nobody declared it, and so it was never attached.
-    if (!network.previous || name.empty()) return std::string();
+    if (!network.previous || ours.name.empty()) return std::string();
     return std::unexpected(CniError{CniError::kRefused, "it is not attached any more"});
   }
   const auto netns = open_netns(call.netns);
-  const auto links = netns ? links_in(*netns) : std::unexpected(netns.error());
-  if (!links) return std::unexpected(to_error(links.error()));
-  if (std::ranges::find(*links, name) != links->end()) return std::string();
-  return std::unexpected(CniError{CniError::kRefused, "its interface is gone"});
+  if (!netns) return std::unexpected(to_error(netns.error()));
+  const auto status = is_there(ours, *netns);
+  if (!status) return std::unexpected(to_error(status.error()));
+  return std::string();
 }
 
 // Whatever is wrong with one, the others are looked at.

@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <ifaddrs.h>
 #include <linux/magic.h>
 #include <linux/nsfs.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -13,8 +15,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "engines/limits.h"
@@ -22,8 +26,8 @@
 namespace meshd::engines {
 namespace {
 
-struct FreeLinks {
-  void operator()(struct if_nameindex* list) const { if_freenameindex(list); }
+struct FreeAddresses {
+  void operator()(ifaddrs* list) const { freeifaddrs(list); }
 };
 
 // A kernel that has their modules puts these into each network namespace (Documentation/networking,
@@ -31,26 +35,46 @@ struct FreeLinks {
 constexpr std::string_view kOfTheKernel[] = {"tunl0",   "gre0",     "gretap0", "erspan0", "sit0",
                                              "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0"};
 
-// `ask`: any socket of its namespace.
-bool is_the_kernels(std::string_view name, int ask) {
+bool is_the_kernels(const ifaddrs& entry) {
+  const std::string_view name = entry.ifa_name;
   if (name == "lo") return true;
-  if (std::ranges::find(kOfTheKernel, name) == std::end(kOfTheKernel)) return false;
-  ifreq request{};
-  name.copy(request.ifr_name, sizeof request.ifr_name - 1);
-  return ioctl(ask, SIOCGIFFLAGS, &request) == 0 && (request.ifr_flags & IFF_UP) == 0;
+  const bool is_named_so = std::ranges::find(kOfTheKernel, name) != std::end(kOfTheKernel);
+  return is_named_so && (entry.ifa_flags & IFF_UP) == 0;
 }
 
-Result<std::vector<std::string>> read_links(int netns) {
-  if (setns(netns, CLONE_NEWNET) != 0) return fail_errno("enter the network namespace", errno);
-  const UniqueFd ask(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const std::unique_ptr<struct if_nameindex, FreeLinks> list(if_nameindex());
-  if (!list) return fail_errno("list the container's links", errno);
-  std::vector<std::string> names;
-  for (const auto* link = list.get(); link->if_index != 0; ++link) {
-    if (names.size() >= kMaxLinks) return fail(ErrorCode::kExhausted, "more links than are read");
-    if (!is_the_kernels(link->if_name, ask.get())) names.emplace_back(link->if_name);
+// Of an entry that is an address's; absent: it is a link's.
+std::optional<IpAddress> address_of(const ifaddrs& entry) {
+  const auto* const address = entry.ifa_addr;
+  if (address == nullptr) return {};
+  if (address->sa_family == AF_INET) {
+    sockaddr_in v4{};
+    std::memcpy(&v4, address, sizeof v4);
+    return IpAddress::v4(ntohl(v4.sin_addr.s_addr));
   }
-  return names;
+  if (address->sa_family != AF_INET6) return {};
+  sockaddr_in6 v6{};
+  std::memcpy(&v6, address, sizeof v6);
+  return IpAddress::v6(v6.sin6_addr.s6_addr);
+}
+
+// The list has all links before the first address. An address with a label of its own ("eth0:1") is
+// no link's here, and none of ours has one.
+Result<std::vector<Link>> read_links(int netns) {
+  if (setns(netns, CLONE_NEWNET) != 0) return fail_errno("enter the network namespace", errno);
+  ifaddrs* first = nullptr;
+  if (getifaddrs(&first) != 0) return fail_errno("list the container's links", errno);
+  const std::unique_ptr<ifaddrs, FreeAddresses> list(first);
+  std::vector<Link> links;
+  for (const auto* entry = first; entry != nullptr; entry = entry->ifa_next) {
+    if (const auto address = address_of(*entry)) {
+      const auto link = std::ranges::find(links, entry->ifa_name, &Link::name);
+      if (link != links.end()) link->addresses.push_back(*address);
+      continue;
+    }
+    if (links.size() >= kMaxLinks) return fail(ErrorCode::kExhausted, "more links than are read");
+    if (!is_the_kernels(*entry)) links.push_back({entry->ifa_name, {}});
+  }
+  return links;
 }
 
 }  // namespace
@@ -83,8 +107,8 @@ Result<bool> is_own(const Netns& netns) {
 }
 
 // In a thread that ends afterwards: setns() moves a thread for good.
-Result<std::vector<std::string>> links_in(const Netns& netns) {
-  Result<std::vector<std::string>> links;
+Result<std::vector<Link>> links_in(const Netns& netns) {
+  Result<std::vector<Link>> links;
   std::thread([&] { links = read_links(netns.fd.get()); }).join();
   return links;
 }

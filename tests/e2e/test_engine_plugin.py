@@ -155,8 +155,8 @@ class PluginTest(EngineTest):
             with self.node.rival():
                 answer = self.call("GC", "", "1.1.0", **{"cni.dev/valid-attachments": []})
                 self.assertEqual(answer["msg"], "not all could be detached")
-                for number in (1, 2):
-                    self.assertIn(f"{ID}{number}: ", answer["details"])
+                self.assertIn(f"{ID}1: stored, not in force: ", answer["details"])
+                self.assertIn(f"{ID}2: ", answer["details"])
             until(self.node.healthy, "the table is ours again")
             self.until_left("both were to be detached, and now are")
 
@@ -165,6 +165,10 @@ class PluginTest(EngineTest):
         self.assertIsNone(self.call("CHECK", f"{ID}1", prevResult=answer))
         said = self.call("CHECK", f"{ID}2", prevResult=answer)
         self.assertEqual(said["msg"], "it is not attached any more")
+        address, *_ = (ip["address"] for ip in answer["ips"])
+        self.inside("ip", "address", "del", address, "dev", "eth0")
+        said = self.call("CHECK", f"{ID}1", prevResult=answer)
+        self.assertEqual(said["msg"], f"its address {address.partition('/')[0]} is gone")
         self.inside("ip", "link", "set", "eth0", "down")
         self.inside("ip", "link", "set", "eth0", "name", "eth9")
         said = self.call("CHECK", f"{ID}1", prevResult=answer)

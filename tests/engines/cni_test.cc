@@ -242,14 +242,16 @@ TEST(CniTest, BehindOthersWhatTheyDidStands) {
   EXPECT_THAT(text, HasSubstr(R"({"interface":4,"address":"10.213.0.5/32")"));
   EXPECT_THAT(text, HasSubstr(R"("routes":[{"dst":"0.0.0.0/0"}])"));
   EXPECT_THAT(text, Not(HasSubstr("192.0.2.53")));
-  EXPECT_EQ(attached_ifname(read_json(text).value()), "mesh0");
+  const auto ours = our_link(read_json(text).value());
+  EXPECT_EQ(ours.name, "mesh0");
+  EXPECT_THAT(ours.addresses, ElementsAre("10.213.0.5/32", "fd00::5/128"));
   // Nobody declared it: all is as it was.
   const auto left = read_json(render_result(call, mesh, true, std::nullopt)).value();
   EXPECT_EQ(render(left), render(*mesh.previous));
-  EXPECT_EQ(attached_ifname(left), "");
+  EXPECT_EQ(our_link(left).name, "");
   const auto others =
       read_json(R"({"interfaces":[{"name":"meshbr0"},{"name":"eth0","sandbox":"/n"}]})").value();
-  EXPECT_EQ(attached_ifname(others), "");
+  EXPECT_EQ(our_link(others).name, "");
 }
 
 TEST(CniTest, AloneAndUndeclaredThereIsNoInterface) {

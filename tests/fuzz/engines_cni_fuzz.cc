@@ -67,7 +67,7 @@ void answer(std::string_view text) {
   expect(read_json(with).has_value());
   // What came before may have been like it, and a call that ends has no namespace.
   expect(network->previous || call->netns.empty() ||
-         attached_ifname(read_json(with).value()) == sample().ifname());
+         our_link(read_json(with).value()).name == sample().ifname());
   expect(read_json(render_result(*call, *network, true, std::nullopt)).has_value());
 }
 
