@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tarfile
 
-from node import BUILD, VOLATILE, NodeTest, run, stripped, until
+from node import BUILD, VOLATILE, NodeTest, Watch, run, stripped, until
 
 BUSYBOX = "/bin/busybox"  # busybox-static: an image needs nothing else
 # What an engine needs to start a container on a busy machine; how many start at a time.
@@ -565,6 +565,32 @@ class DockerEngineTest(EngineTest):
         servers = self.resolv_conf(resolv_conf)
         self.assertEqual(servers[0], "169.254.1.1", resolv_conf)
         self.assertTrue(all(s == "169.254.1.1" or s.startswith("fd") for s in servers), servers)
+
+    def payload_that_is_not_there_leaves_nothing(self):
+        """It was attached by then."""
+        with Watch(self.node) as watch:
+            self.node.connected(1)
+            done = self.docker("run", "--network", self.NETWORK, "--name", "worker", "bb:1", "/nope",
+                               check=False)
+            self.assertEqual(done.returncode, 127, done.stderr)
+            self.assertIn("/nope", done.stderr)
+            self.until_left()
+            until(lambda: watch.lines("DETACHED"), watch.lines)
+            self.assertIn(" worker ", watch.lines("ATTACHED")[0])
+        self.docker("rm", "worker")
+        self.assertIn("eth0", self.say("worker", "cat /proc/net/dev"))
+
+    def killed_engine_leaves_flows_and_then_nothing(self):
+        self.start("db", *SERVE)
+        self.start("worker", "sleep", "1000")
+        pid = self.docker.inspect("worker")["State"]["Pid"]
+        self.docker.kill_hard()
+        self.assertEqual(len(self.node.links()), 2)
+        inside = ["nsenter", "-t", str(pid), "-n", "-m", "/bin/sh", "-c", GET]
+        done = self.node.node.run(argv=inside, timeout=20)
+        self.assertEqual(done["out"], "answered\n")
+        self.docker.start()  # which ends what it finds
+        self.until_left("the engine's new process has ended the containers")
 
     def killed_payload_is_detached(self):
         self.start("db", *SERVE)

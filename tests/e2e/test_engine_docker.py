@@ -7,7 +7,7 @@ import unittest
 
 from engines import (BUSYBOX, GET, PATIENCE, SERVE, DockerEngineTest, ask, db, declare, worker,
                      workloads)
-from node import Watch, run, until
+from node import run, until
 
 
 class DockerTest(DockerEngineTest):
@@ -191,18 +191,7 @@ class DockerTest(DockerEngineTest):
         self.fail("it was never waited for")
 
     def test_payload_that_is_not_there_leaves_nothing(self):
-        """The hook has run by then."""
-        with Watch(self.node) as watch:
-            self.node.connected(1)
-            done = self.docker("run", "--network", "none", "--name", "worker", "bb:1", "/nope",
-                               check=False)
-            self.assertEqual(done.returncode, 127, done.stderr)
-            self.assertIn("/nope", done.stderr)
-            self.until_left()
-            until(lambda: watch.lines("DETACHED"), watch.lines)
-            self.assertIn(" worker ", watch.lines("ATTACHED")[0])
-        self.docker("rm", "worker")
-        self.assertIn("eth0", self.say("worker", "cat /proc/net/dev"))
+        self.payload_that_is_not_there_leaves_nothing()
 
     def test_deleted_is_nobody_again(self):
         self.node.ctl("delete", "stranger")
@@ -222,16 +211,7 @@ class DockerTest(DockerEngineTest):
         self.killed_payload_is_detached()
 
     def test_killed_engine_leaves_flows_and_then_nothing(self):
-        self.start("db", *SERVE)
-        self.start("worker", "sleep", "1000")
-        pid = self.docker.inspect("worker")["State"]["Pid"]
-        self.docker.kill_hard()
-        self.assertEqual(len(self.node.links()), 2)
-        inside = ["nsenter", "-t", str(pid), "-n", "-m", "/bin/sh", "-c", GET]
-        done = self.node.node.run(argv=inside, timeout=20)
-        self.assertEqual(done["out"], "answered\n")
-        self.docker.start()  # which ends what it finds
-        self.until_left("the engine's new process has ended the containers")
+        self.killed_engine_leaves_flows_and_then_nothing()
 
     def test_declared_twice_at_once_starts_once(self):
         self.start("db", *SERVE)

@@ -275,11 +275,12 @@ class DockerNetworkTest(DockerEngineTest):
     def test_killed_payload_is_detached(self):
         self.killed_payload_is_detached()
 
-    def test_killed_engine_leaves_nothing_behind(self):
-        self.start("db", *SERVE)
-        self.docker.kill_hard()
-        self.docker.start()
-        self.until_left("the engine's new process has ended the containers")
+    def test_payload_that_is_not_there_leaves_nothing(self):
+        self.payload_that_is_not_there_leaves_nothing()
+
+    def test_killed_engine_leaves_flows_and_then_nothing(self):
+        self.killed_engine_leaves_flows_and_then_nothing()
+        self.docker("rm", "worker")
         self.docker("start", "db")
         self.assertEqual(self.say("worker", GET), "answered\n")
 

@@ -193,6 +193,14 @@ class PluginTest(EngineTest):
         self.assertEqual(answer["code"], 11)
         self.assertIn(f"container {ID}1 is declared and does not start", answer["msg"])
         self.assertLess(self.took, 5)
+        self.nobodys_is_left_alone()
+
+    def nobodys_is_left_alone(self):
+        for before in (None, {"cniVersion": "1.0.0", "interfaces": [{"name": "cni0"}], "ips": []}):
+            answer = self.call("ADD", "nobody", **({"prevResult": before} if before else {}))
+            self.assertEqual(answer["interfaces"], before["interfaces"] if before else [], answer)
+            self.assertEqual(answer["ips"], [])
+            self.assertLess(self.took, 4)  # the daemon was not waited for
 
     def test_daemon_that_hangs_holds_nobody_longer(self):
         self.node.daemon.send_signal(signal.SIGSTOP)
@@ -203,6 +211,7 @@ class PluginTest(EngineTest):
             self.assertIn("meshd at /run/meshd/control.sock does not answer in time", answer["msg"])
             # Its own limit is 4 s, and the machine may be busy.
             self.assertLess(self.took, 10)
+            self.nobodys_is_left_alone()
         finally:
             self.node.daemon.send_signal(signal.SIGCONT)
 

@@ -6,6 +6,7 @@ from engines import BRIDGE, Docker, EngineTest, Podman
 from node import run
 
 HOOKED = ("--annotation", "hooked=yes")
+SHOW = ("sh", "-c", "echo ran; ip route | sed -n /default/p")
 
 
 class UndeclaredTest(EngineTest):
@@ -37,12 +38,12 @@ class UndeclaredTest(EngineTest):
         super().tearDown()
 
     def by_docker(self, network):
-        return self.docker("run", "--rm", "--network", network, "--name", "nobody", "bb:1", "echo",
-                           "ran", check=False)
+        return self.docker("run", "--rm", "--network", network, "--name", "nobody", "bb:1", *SHOW,
+                           check=False)
 
     def by_podman(self, network, options=()):
         # crun keeps what a hook says to itself.
-        return self.podman.run("nobody", network, "echo", "ran", options=("--rm", *options),
+        return self.podman.run("nobody", network, *SHOW, options=("--rm", *options),
                                runtime="runc", check=False)
 
     def ways(self):
@@ -88,9 +89,14 @@ class UndeclaredTest(EngineTest):
 
     def test_ignore_starts_as_without_us(self):
         self.restart_with("IGNORE")
-        for which, done, _ in self.ways():
-            with which:
-                self.assertEqual(done.stdout, "ran\n", done.stderr)
+        for is_away in (False, True):
+            if is_away:
+                self.node.kill()
+            for which, done, other in self.ways():
+                with which:
+                    way_out = rf"default via \S+ dev {other} *\n" if other else ""
+                    self.assertRegex(done.stdout, rf"\Aran\n{way_out}\Z", (is_away, done.stderr))
+        self.node.start()
 
 
 if __name__ == "__main__":
