@@ -27,7 +27,7 @@ class CtrTest(EngineTest):
         self.vip = self.node.vip("db")
 
     def tearDown(self):
-        self.clear(self.ctr, f"{ID}1", f"{ID}2")
+        self.clear(self.ctr, f"{ID}1", f"{ID}2", f"{ID}3")
         super().tearDown()
 
     def script(self):
@@ -45,12 +45,24 @@ class CtrTest(EngineTest):
         self.ctr("container", "rm", name, check=False)
 
     def test_namespace_that_is_there_first(self):
-        for number in (1, 2):
+        def ns(number):
             self.node.ctl("prepare", f"{ID}{number}")
-        self.ctr.run(f"{ID}1", *SERVE, options=("-d", "--with-ns", f"network:/run/netns/{ID}1"))
-        self.node.ctl("wait", f"{ID}1", "--timeout", "20s")
-        done = self.get(2, "--with-ns", f"network:/run/netns/{ID}2")
+            return "--with-ns", f"network:/run/netns/{ID}{number}"
+        self.ctr.run(f"{ID}1", *SERVE, options=("-d", *ns(1)))
+        self.node.ready(f"{ID}1")
+        done = self.get(2, *ns(2))
         self.assertEqual(done.stdout, "answered\n", done.stderr)
+        for number, port in ((2, 8081), (3, 8080)):
+            done = self.ctr.run(f"{ID}{number}", "/bin/sh", "-c", ask(self.vip, port),
+                                options=("--rm", *ns(number)))
+            self.assertEqual(done.stdout, "1\n", "refused, not silent")
+        self.assertEqual(self.get(3, *ns(3)).stdout, "", "it does not even resolve")
+        # Its container is killed: the namespace is there for the next.
+        self.ctr("task", "kill", "--signal", "SIGKILL", f"{ID}1")
+        self.remove(f"{ID}1")
+        self.ctr.run(f"{ID}1", *SERVE, options=("-d", *ns(1)))
+        self.node.ready(f"{ID}1")
+        self.assertEqual(self.get(2, *ns(2)).stdout, "answered\n")
 
     def test_network(self):
         self.ctr.run(f"{ID}1", *SERVE, options=("-d", "--cni"))

@@ -35,6 +35,7 @@ class PodmanTest(EngineTest):
 
     def setUp(self):
         self.node.apply(workloads(db(), worker(), declare("stranger")))
+        self.vip = self.node.vip("db")
 
     def tearDown(self):
         self.clear(self.podman, "db", "worker")
@@ -69,15 +70,51 @@ class PodmanTest(EngineTest):
         self.assertLess(time.monotonic() - begun, 30)
         return done.stderr
 
+    def prepared(self, name):
+        """Its namespace is there before it is, and stays until it is detached."""
+        self.node.ctl("prepare", name)
+        return f"ns:/run/netns/{name}"
+
     def test_namespace_that_is_there_first(self):
-        self.node.ctl("prepare", "db")
-        self.node.ctl("prepare", "worker")
-        self.start("db", "ns:/run/netns/db")
-        self.assertEqual(self.say("worker", GET, "ns:/run/netns/worker"), "answered\n")
-        refused = self.say("worker", ask("db", 8081), "ns:/run/netns/worker")
-        self.assertEqual(refused, "1\n")
-        # Its container ends, and the namespace is the next one's.
-        self.assertEqual(self.say("worker", GET, "ns:/run/netns/worker"), "answered\n")
+        db_s, worker_s, stranger_s = map(self.prepared, ("db", "worker", "stranger"))
+        self.start("db", db_s)
+        self.node.ready("db")
+        said = self.say("worker", f"{ask('db')}; {ask('db', 8081)}", worker_s)
+        self.assertEqual(said, "0\n1\n")
+        address, vip = self.attachment("db")["addresses"][0], self.node.vip("db")
+        said = self.say("stranger", f"{ask(address)}; {ask(vip)}; nslookup db; echo $?", stranger_s)
+        self.assertRegex(said, r"(?s)^1\n1\n.*NXDOMAIN.*\n1\n$")
+        # Its container ends, however that is, and the namespace is the next one's.
+        os.kill(self.podman.pid("db"), signal.SIGKILL)
+        done = self.podman.run("worker", worker_s, "/nope", options=("--rm", *DNS), check=False)
+        self.assertEqual(done.returncode, 127, done.stderr)
+        self.podman("start", "db")
+        self.assertEqual(self.node.vip("db"), vip)
+        self.node.ready("db")
+        self.assertEqual(self.say("worker", GET, worker_s), "answered\n")
+        self.node.ctl("detach", "stranger")
+        self.assertFalse(os.path.exists("/run/netns/stranger"))
+
+    def test_namespace_that_is_there_outlives_the_daemon(self):
+        """What is prepared starts and has its flows; nothing new is prepared."""
+        db_s, worker_s = map(self.prepared, ("db", "worker"))
+        self.start("db", db_s)
+        self.node.ready("db")
+        self.node.kill()
+        vip_s = GET.replace("//db:", f"//{self.vip}:")
+        self.assertEqual(self.say("worker", vip_s, worker_s), "answered\n")
+        done = self.node.ctl("prepare", "stranger", check=False)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertFalse(os.path.exists("/run/netns/stranger"))
+
+    def test_fifty_namespaces_that_are_there_first(self):
+        self.start("db", self.prepared("db"))
+
+        def get(name):
+            said = self.say(name, GET, self.prepared(name))
+            self.node.ctl("detach", name)
+            return said
+        self.fifty(get)
 
     def test_flows_and_names_are_those_that_are_declared(self):
         for network, which in self.each(*WAYS):
