@@ -9,8 +9,8 @@ import subprocess
 import time
 import unittest
 
-from engines import EngineTest, db, worker, workloads
-from node import BUILD, PYTHON, run, until
+from engines import EngineTest, db, declare, worker, workloads
+from node import BUILD, PYTHON, Agent, run, until
 
 ID = "zzzzz-dz642-00000000000000"
 DB, WORKER, OTHER = db(f"{ID}1"), worker(f"{ID}2"), worker(f"{ID}3")
@@ -98,13 +98,68 @@ class PluginTest(EngineTest):
         self.assertIsNone(self.call("DEL", "second"))
         self.node.start()
 
-    def test_singularity_under_crunch_run(self):
-        """Nothing but a process's number arrives; an ancestor says for whom it was started."""
+    def crunch_run(self, number):
+        """What starts a program as the one that runs this container."""
         crunch = self.node.dir / "crunch-run"
         if not crunch.exists():
             crunch.write_text('#!/bin/bash\nshift\n"$@"\n')
             crunch.chmod(0o755)
-        starts = ["bash", "-c", f'exec -a crunch-run bash {crunch} "$@"', "bash", f"{ID}2"]
+        return ["bash", "-c", f'exec -a crunch-run bash {crunch} "$@"', "bash", f"{ID}{number}"]
+
+    @contextlib.contextmanager
+    def container_of_singularity(self, number):
+        """Attached, and an agent inside, which has a copy of the host's resolv.conf."""
+        hosts = self.node.dir / "hosts.conf"
+        hosts.write_text("nameserver 192.0.2.53\n")
+        bind = 'mount --bind "$1" /etc/resolv.conf; shift; exec "$@"'
+        with self.payload_with_a_namespace() as payload:
+            netns = f"/proc/{payload.pid}/ns/net"
+            self.call("ADD", str(payload.pid), "0.4.0", before=self.crunch_run(number),
+                      environment={"CNI_NETNS": netns})
+            agent = Agent(f"{ID}{number}", [
+                "nsenter", f"--net={netns}", "unshare", "--mount", "--propagation", "private",
+                "bash", "-c", bind, "container", hosts])
+            try:
+                yield agent
+            finally:
+                agent.stop()
+
+    def test_singularity_containers_have_names_and_flows(self):
+        def result(agent, to, port=8080):
+            return agent.ask(proto="tcp", to=to, port=port)["result"]
+        stranger = f"{ID}4"
+        self.node.apply(workloads(declare(stranger)))
+        with self.container_of_singularity(2) as worker_s, \
+                self.container_of_singularity(4) as stranger_s:
+            with self.container_of_singularity(1) as db_s:
+                for port in (8080, 8081):
+                    db_s.serve(proto="tcp", port=port)
+                self.node.ready(f"{ID}1")
+                addresses, vip = self.attachment(f"{ID}1")["addresses"], self.node.vip("db")
+                # The host's server is another one: whoever is asked, the mesh answers.
+                for name in ("db.wf1.wf.mesh.internal", "db"):
+                    self.assertIn(vip, worker_s.lookup(name=name)["addresses"])
+                    self.assertEqual(stranger_s.lookup(name=name)["addresses"], [])
+                for to in (*addresses, vip):
+                    self.assertEqual(result(worker_s, to), "answered", to)
+                    self.assertEqual(result(worker_s, to, 8081), "refused", to)
+                    self.assertEqual(result(stranger_s, to), "refused", to)
+                # crunch-run's own gateway calls from the node.
+                self.assertEqual(result(self.node.node, addresses[0]), "answered")
+            # Its payload was killed, and nobody said DEL.
+            self.until_state(f"{ID}1", "DECLARED")
+            self.assertEqual(result(worker_s, addresses[0]), "refused")
+        self.until_left()
+        self.node.ctl("delete", stranger)
+
+    def until_state(self, name, state):
+        def states():
+            return {w["id"]: w["state"] for w in self.node.json("list", "workloads")["workloads"]}
+        until(lambda: states()[name] == state, lambda: f"{name} is {state}: {states()}")
+
+    def test_singularity_under_crunch_run(self):
+        """Nothing but a process's number arrives; an ancestor says for whom it was started."""
+        starts = self.crunch_run(2)
         answer = self.call("ADD", str(self.payload.pid), "0.4.0", before=starts)
         self.assertEqual(len(answer["ips"]), 2, answer)
         self.assertLess(self.took, 5)
