@@ -198,7 +198,8 @@ def measure_starts(node):
                             bundle, "nobody"], ""),
              "mesh-hook": ([build / "mesh-hook", "attach", "--run-dir", "/run/meshd",
                             "--state-dir", "/run/state"], state),
-             "mesh-cni": ([build / "mesh-cni"], '{"cniVersion":"1.0.0"}')}
+             "mesh-cni": ([build / "mesh-cni"], '{"cniVersion":"1.0.0"}'),
+             "mesh-netavark": ([build / "mesh-netavark", "info"], "")}
     environment = {"PATH": "/usr/bin:/bin", "CNI_COMMAND": "VERSION"}
     times, cpu = ({name: [] for name in calls} for _ in range(2))
     for _ in range(STARTS):

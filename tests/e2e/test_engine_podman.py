@@ -1,6 +1,7 @@
 """Podman, the three ways into the mesh that it has: a namespace that is there first, a hook, and a
 CNI network."""
 import contextlib
+import json
 import os
 import signal
 import time
@@ -204,9 +205,12 @@ class PodmanTest(EngineTest):
             run("umount", "/etc/resolv.conf")
 
     @contextlib.contextmanager
-    def own(self):
-        """A network of the engine's own with ours behind it."""
+    def own(self, alone=False):
+        """A network of the engine's own with ours behind it, or alone."""
         self.podman.network("own", "1.0.0", before=[BRIDGE])
+        if alone:
+            (self.podman.networks / "own.conflist").write_text(json.dumps(
+                {"cniVersion": "1.0.0", "name": "own", "plugins": [BRIDGE]}))
         try:
             yield
         finally:
@@ -225,6 +229,17 @@ class PodmanTest(EngineTest):
             said = self.say("nobody", "cat /proc/net/dev", "own")
             self.assertIn("eth0", said)
             self.assertNotIn("mesh0", said)
+
+    def test_hook_beside_the_engines_own(self):
+        """Its resolver stays: names of the mesh are asked for at 169.254.1.1."""
+        self.start("db", "none")
+        script = ("cat /etc/resolv.conf; nslookup db.wf1.wf.mesh.internal 169.254.1.1; "
+                  f"{GET.replace('db', self.vip)}")
+        with self.own(alone=True):
+            said = self.say("worker", script, "own", ("--annotation", "mesh.id=worker"))
+        self.assertNotIn("169.254.1.1", self.resolv_conf(said))
+        self.assertIn(f"Address: {self.vip}", said.replace("Address 1:", "Address:"))
+        self.assertTrue(said.endswith("answered\n"), said)
 
     def test_declared_ones_do_not_meet_on_the_engines_bridge(self):
         def say(name, script):
