@@ -55,12 +55,13 @@ def all_fields(data):
 
 
 class Pod:
-    def __init__(self, cri, name, annotations, dns, attempt):
+    def __init__(self, cri, name, annotations, dns, attempt, ports=()):
         self.cri, self.attempt = cri, attempt
         servers, searches = dns
         self.config = message(
             (1, message((1, name), (2, f"uid-{name}"), (3, "default"), (4, attempt))), (2, name),
             (4, message(*((1, server) for server in servers), *((2, text) for text in searches))),
+            *((5, message((2, port), (3, on_host))) for port, on_host in ports),
             (7, annotations), (8, message((1, f"{cri.engine.cgroups.name}/{name}"))))
         self.id = cri.call("RunPodSandbox", message((1, self.config)))[1].decode()
 
@@ -113,8 +114,9 @@ class Cri:
             if number == 1:
                 self.remove(fields_of(pod)[1].decode())
 
-    def pod(self, name, annotations, dns=((), ()), attempt=0):
-        return Pod(self, name, annotations, dns, attempt)
+    def pod(self, name, annotations, dns=((), ()), attempt=0, ports=()):
+        """`ports`: of the container, and the node's for each."""
+        return Pod(self, name, annotations, dns, attempt, ports)
 
     def exited(self, container):
         status = fields_of(self.call("ContainerStatus", message((1, container)))[1])

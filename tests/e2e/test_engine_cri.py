@@ -6,12 +6,12 @@ import unittest
 import grpc
 
 from cri import Cri
-from engines import (GET, PATIENCE, SERVE, Containerd, EngineTest, ask, db, declare, worker,
+from engines import (BRIDGE, GET, PATIENCE, SERVE, Containerd, EngineTest, ask, db, declare, worker,
                      workloads)
-from node import until
+from node import run, until
 
 WORKLOADS = workloads(db("db-0"), worker("worker-0"), declare("other-0"))
-ANNOTATIONS = {"io.kubernetes.cri.pod-annotations": True}
+CAPABILITIES = {"io.kubernetes.cri.pod-annotations": True, "portMappings": True}
 DNS = (("169.254.1.1",), ("wf1.wf.mesh.internal",))
 
 
@@ -19,7 +19,7 @@ class CriTest(EngineTest):
     @classmethod
     def prepare(cls):
         cls.engine = Containerd(cls.node, cri=True)
-        cls.engine.network("mesh", "1.0.0", capabilities=ANNOTATIONS)
+        cls.engine.network("mesh", "1.0.0", capabilities=CAPABILITIES)
         cls.cri = Cri(cls.engine, PATIENCE)
 
     @classmethod
@@ -38,9 +38,9 @@ class CriTest(EngineTest):
         self.clear(self.engine)
         super().tearDown()
 
-    def pod(self, name, annotations=None, attempt=0):
+    def pod(self, name, annotations=None, attempt=0, ports=()):
         return self.cri.pod(name, {"mesh.id": name} if annotations is None else annotations, DNS,
-                            attempt)
+                            attempt, ports)
 
     def say(self, pod, script):
         container = pod.start("main", "/bin/sleep", "600")
@@ -49,10 +49,11 @@ class CriTest(EngineTest):
     def get(self, pod, name="db"):
         return self.say(pod, f"wget -qO- http://{name}:8080/")
 
-    def list_with(self, *after):
+    def list_with(self, *after, before=()):
         """The network's list is another one; containerd reads it when it starts."""
         self.engine.kill(signal.SIGTERM)
-        self.engine.network("mesh", "1.0.0", after=after, capabilities=ANNOTATIONS)
+        self.engine.network("mesh", "1.0.0", before=before, after=after,
+                            capabilities=CAPABILITIES)
         self.engine.start()
         self.cri.connect()
 
@@ -84,6 +85,35 @@ class CriTest(EngineTest):
         self.node.apply(WORKLOADS.replace("{name: db}", "{name: web, scope: CLUSTER}"))
         code, said, trouble = self.get(self.pod("worker-0"), "web.svc.mesh.internal")
         self.assertEqual((code, said), (0, "answered\n"), trouble)
+
+    def test_the_pods_name_says_who_it_is(self):
+        pod = self.pod("db-0", {})
+        self.assertEqual(pod.address(), self.attachment("db-0")["addresses"][0])
+
+    def test_ports_of_the_node_are_refused(self):
+        """A declaration publishes; containerd would have believed that these are open."""
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.pod("db-0", ports=((8080, 18080),))
+        self.assertIn("portMappings: ", raised.exception.details())
+
+    def test_nobodys_pod_has_what_others_give_it(self):
+        """containerd starts none without an address."""
+        with self.assertRaises(grpc.RpcError) as raised:
+            self.pod("nobody-0", {})
+        self.assertIn("failed to find network info", raised.exception.details())
+        self.cri.remove_all()
+        self.list_with(before=[BRIDGE])
+        try:
+            pod = self.pod("nobody-0", {})
+            self.assertTrue(pod.address().startswith("198.51.100."))
+            code, said, trouble = self.say(pod, "ip route; cat /proc/net/dev")
+            self.assertEqual(code, 0, trouble)
+            self.assertIn("default via 198.51.100.1 dev eth0", said)
+            self.assertNotIn("mesh0", said)
+            self.cri.remove_all()
+        finally:
+            self.list_with()
+            run("ip", "link", "del", "own0", check=False)
 
     def test_stopped_pod_is_detached(self):
         """containerd deletes the network of one twice, the second time without a namespace."""
