@@ -1,5 +1,6 @@
 """Docker as it is, with mesh-runc before its runtime: whoever is declared is in the mesh before its
 first instruction or does not run, and whoever is not is none of our business."""
+import os
 import signal
 import socket
 import time
@@ -189,6 +190,31 @@ class DockerTest(DockerEngineTest):
             self.assertRegex(errors, "container worker is declared and does not start without the "
                              "mesh: .*(does not answer|lost meshd|not in force)")
         self.fail("it was never waited for")
+
+    def test_nothing_stays_of_a_start_that_was_killed(self):
+        """Our hook or the engine, while it waits for meshd, which hears of both together."""
+        for who in ("mesh-hook", "the engine"):
+            with self.subTest(who):
+                self.node.daemon.send_signal(signal.SIGSTOP)
+                try:
+                    start = self.docker.begin("run", "--network", "none", "--name", "worker", "bb:1",
+                                              "true")
+                    hook = until(lambda: run(BUSYBOX, "pidof", "mesh-hook", check=False).stdout,
+                                 "its hook waits", PATIENCE)
+                    if who == "mesh-hook":
+                        os.kill(int(hook), signal.SIGKILL)
+                    else:
+                        self.docker.kill_hard()
+                finally:
+                    self.node.daemon.send_signal(signal.SIGCONT)
+                start.communicate(timeout=PATIENCE)
+                self.assertNotEqual(start.returncode, 0)
+                if who != "mesh-hook":
+                    self.docker.start()
+                self.until_left()
+                self.docker("rm", "-f", "worker")
+                self.assertIn("eth0", self.say("worker", "cat /proc/net/dev"))
+                self.until_left()
 
     def test_payload_that_is_not_there_leaves_nothing(self):
         self.payload_that_is_not_there_leaves_nothing()

@@ -1,14 +1,16 @@
 """Podman, the three ways into the mesh that it has: a namespace that is there first, a hook, and a
 CNI network."""
+import concurrent.futures
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import time
 import unittest
 
-from engines import (BRIDGE, GET, SERVE, EngineTest, Podman, ask, db, declare, worker,
-                     workloads)
+from engines import (BRIDGE, BUSYBOX, GET, PATIENCE, SERVE, EngineTest, Podman, ask, db, declare,
+                     worker, workloads)
 from node import run, until
 
 # Podman puts the host's server behind the network's own unless it is told one.
@@ -290,6 +292,33 @@ class PodmanTest(EngineTest):
         # crun keeps what a hook says to itself.
         self.assertIn("error executing hook", self.refused("worker", "none", hooked))
         self.say("nobody", "true", "none", ())
+
+    @staticmethod
+    def at_work(program):
+        """And not to tell its version, as podman asks again and again."""
+        for pid in run(BUSYBOX, "pidof", program, check=False).stdout.split():
+            with contextlib.suppress(OSError):
+                environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+                if b"CNI_COMMAND=VERSION" not in environment:
+                    return int(pid)
+        return None
+
+    def test_nothing_stays_of_a_start_that_was_killed(self):
+        """Ours, while it waits for meshd."""
+        for network, program in zip(WAYS, ("mesh-cni", "mesh-hook"), strict=True):
+            with self.subTest(program), concurrent.futures.ThreadPoolExecutor() as pool:
+                self.node.daemon.send_signal(signal.SIGSTOP)
+                try:
+                    start = pool.submit(self.refused, "worker", network,
+                                        self.options("worker", network))
+                    ours = until(lambda: self.at_work(program), "it waits", PATIENCE)
+                    os.kill(ours, signal.SIGKILL)
+                finally:
+                    self.node.daemon.send_signal(signal.SIGCONT)
+                start.result()
+                self.until_left()
+                self.assertIn("eth0", self.say("worker", "cat /proc/net/dev", network))
+                self.until_left()
 
     def test_restart_reload_and_kill(self):
         for network, which in self.each(*WAYS):
