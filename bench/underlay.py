@@ -10,7 +10,6 @@ Runs in mount, network and pid namespaces of its own (bench/run makes them).
 import ctypes
 import errno
 import json
-import os
 import pathlib
 import socket
 import statistics
