@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/openat2.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -37,6 +39,13 @@ Result<UniqueFd> open_plain(const std::string& path, int flags, struct stat& inf
   if (!fd || fstat(fd.get(), &info) != 0) return fail_errno(path, errno);
   if (!S_ISREG(info.st_mode)) return fail(ErrorCode::kInvalid, path + ": is no plain file");
   return fd;
+}
+
+UniqueFd open_folder_below(int root, const std::string& folder) {
+  open_how how{};
+  how.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+  return UniqueFd(static_cast<int>(syscall(SYS_openat2, root, folder.c_str(), &how, sizeof how)));
 }
 
 }  // namespace
@@ -104,6 +113,30 @@ Status write_in_place(const std::string& path, std::string_view text) {
   // Cut after the new text stands, so that a reader never finds the file empty.
   if (ftruncate(fd.get(), static_cast<off_t>(text.size())) != 0) return fail_errno(path, errno);
   return {};
+}
+
+Status put_file_below(const std::string& root, const std::string& folder, const std::string& name,
+                      std::string_view text) {
+  const auto path = fmt::format("{}/{}", root, folder);
+  const UniqueFd top(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!top) return fail_errno(root, errno);
+  auto into = open_folder_below(top.get(), folder);
+  if (!into && errno == ENOENT && mkdirat(top.get(), folder.c_str(), 0755) == 0) {
+    into = open_folder_below(top.get(), folder);
+  }
+  if (!into) return fail_errno(path, errno);
+  const auto next = fmt::format(".{}.mesh", name);
+  unlinkat(into.get(), next.c_str(), 0);
+  const UniqueFd fd(
+      openat(into.get(), next.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  if (!fd) return fail_errno(path, errno);
+  auto done = write_all(fd.get(), text);
+  if (done && (fchmod(fd.get(), 0644) != 0 ||
+               renameat(into.get(), next.c_str(), into.get(), name.c_str()) != 0)) {
+    done = fail_errno(fmt::format("{}/{}", path, name), errno);
+  }
+  if (!done) unlinkat(into.get(), next.c_str(), 0);
+  return done;
 }
 
 Status append_line(const std::string& path, std::string_view line) {

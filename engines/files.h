@@ -19,6 +19,10 @@ namespace meshd::engines {
 [[nodiscard]] Status replace_file(const std::string& path, std::string_view text);
 // Written over, for a file that is mounted somewhere already: its inode must stay.
 [[nodiscard]] Status write_in_place(const std::string& path, std::string_view text);
+// In a tree that somebody else filled, whose links lead nowhere out of it. The file is swapped in
+// whole, and its folder made where it is missing.
+[[nodiscard]] Status put_file_below(const std::string& root, const std::string& folder,
+                                    const std::string& name, std::string_view text);
 [[nodiscard]] Status append_line(const std::string& path, std::string_view line);
 [[nodiscard]] Status write_all(int fd, std::string_view text);
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <utility>
 
 #include "engines/attach.h"
@@ -29,6 +30,7 @@ struct Container {
   Launch launch;
   std::string resolv_conf;  // to be written to; empty: none that is the engine's own
   std::string hosts;        // to be looked into; empty: the same
+  std::string root;         // to have a resolv.conf of ours; empty: there is one, or it is not ours
   bool is_a_guest = false;  // in the network of another container
 };
 
@@ -43,11 +45,41 @@ Result<std::string> podman_image(const PodmanStore& store, const std::string& id
   return fail(ErrorCode::kNotFound, store.containers + ": does not have the container");
 }
 
-Result<Labels> podman_image_annotations(const PodmanStore& store, const std::string& id) {
-  const auto image = TRY(podman_image(store, id));
-  if (image.empty()) return Labels();
-  const auto path = fmt::format("{}/{}/manifest", store.images, image);
+Result<Labels> image_annotations(const PodmanStore& store, const Result<std::string>& image) {
+  if (!image) return std::unexpected(image.error());
+  if (image->empty()) return Labels();
+  const auto path = fmt::format("{}/{}/manifest", store.images, *image);
   return parse_manifest_annotations(TRY(read_file(path, kMaxFileBytes)));
+}
+
+// What podman takes for the host's servers.
+std::string resolv_conf_of_host() {
+  std::string all;
+  for (const auto* path : {"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}) {
+    std::error_code error;
+    const auto file = std::filesystem::canonical(path, error);
+    if (!error) all += read_file(file, kMaxFileBytes).value_or("") + "\n";
+  }
+  return all;
+}
+
+Status look_at_podman(const Json& config, const OciState& state, const PodmanStore& store,
+                      Container& into) {
+  const auto image = podman_image(store, state.id);
+  auto& labels = into.launch.labels;
+  labels = TRY(without_images(std::move(labels), image_annotations(store, image)));
+  const auto own = mount_source(config, "/etc/resolv.conf");
+  if (is_podmans_resolv_conf(own, state.id)) {
+    const auto text = read_file(own, kMaxFileBytes);
+    if (text && !has_chosen_servers(*text, resolv_conf_of_host())) into.resolv_conf = own;
+  }
+  // It makes none without a network. What is no image's is somebody's directory, not to be
+  // written into.
+  const auto* const root = config.find("root");
+  if (own.empty() && network_path(config).empty() && image && !image->empty() && root != nullptr) {
+    into.root = root->text_at("path");
+  }
+  return {};
 }
 
 // The container's root lies in Docker's data root, how deep depends on the storage driver.
@@ -96,8 +128,7 @@ Result<Container> look_at(const OciState& state) {
   }
   if (!directory.empty()) CHECK_OK(look_at_docker(*config, state, directory, container));
   if (const auto store = podman_store(state.bundle, state.id)) {
-    auto& labels = container.launch.labels;
-    labels = TRY(without_images(std::move(labels), podman_image_annotations(*store, state.id)));
+    CHECK_OK(look_at_podman(*config, state, *store, container));
   }
   return container;
 }
@@ -133,8 +164,10 @@ Status attach_container(const OciState& state, const Places& places, TimePoint b
   }
   const auto reply = TRY(attach(container.launch, netns, place, places, by));
   CHECK_OK(put_addresses(container, reply));
-  if (!reply || container.resolv_conf.empty()) return {};
-  return write_in_place(container.resolv_conf, resolv_conf_of(*reply));
+  if (!reply) return {};
+  const auto text = resolv_conf_of(*reply);
+  if (!container.root.empty()) return put_file_below(container.root, "etc", "resolv.conf", text);
+  return container.resolv_conf.empty() ? Status() : write_in_place(container.resolv_conf, text);
 }
 
 }  // namespace

@@ -531,6 +531,11 @@ class EngineTest(NodeTest):
     def resolv_conf(text):
         return [line.split()[1] for line in text.splitlines() if line.startswith("nameserver")]
 
+    def asks_the_mesh_alone(self, resolv_conf):
+        servers = self.resolv_conf(resolv_conf)
+        self.assertEqual(servers[0], "169.254.1.1", resolv_conf)
+        self.assertTrue(all(s == "169.254.1.1" or s.startswith("fd") for s in servers), servers)
+
 
 class DockerEngineTest(EngineTest):
     """Docker's containers in the network NETWORK of its own."""
@@ -560,11 +565,6 @@ class DockerEngineTest(EngineTest):
     def reaches(self, name, address, port=8080):
         return self.docker("exec", name, "sh", "-c", f"nc -w 2 {address} {port} </dev/null",
                            check=False).returncode == 0
-
-    def asks_the_mesh_alone(self, resolv_conf):
-        servers = self.resolv_conf(resolv_conf)
-        self.assertEqual(servers[0], "169.254.1.1", resolv_conf)
-        self.assertTrue(all(s == "169.254.1.1" or s.startswith("fd") for s in servers), servers)
 
     def payload_that_is_not_there_leaves_nothing(self):
         """It was attached by then."""

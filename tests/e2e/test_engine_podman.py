@@ -23,9 +23,6 @@ class PodmanTest(EngineTest):
     @classmethod
     def prepare(cls):
         cls.podman = Podman(cls.node)
-        # Without a network podman makes none.
-        cls.resolver = cls.podman.dir / "resolv.conf"
-        cls.resolver.write_text("nameserver 169.254.1.1\nsearch wf1.wf.mesh.internal\n")
         cls.podman.hook("attach", "createRuntime", "attach")
         cls.podman.hook("detach", "poststop", "detach")
         cls.podman.network("mesh", "1.0.0")
@@ -45,10 +42,9 @@ class PodmanTest(EngineTest):
         super().tearDown()
 
     def options(self, name, network):
-        """How each way is told whose container it is, and the container whom to ask."""
-        if network != "none":
-            return DNS
-        return ("--annotation", f"mesh.id={name}", "--volume", f"{self.resolver}:/etc/resolv.conf")
+        """How each way is told whose container it is, and podman whom to ask where it does not
+        leave that to us."""
+        return DNS if network != "none" else ("--annotation", f"mesh.id={name}")
 
     def start(self, name, network="mesh"):
         self.podman.run(name, network, *SERVE, options=("-d", *self.options(name, network)))
@@ -135,11 +131,26 @@ class PodmanTest(EngineTest):
 
     def test_hook_by_annotation(self):
         self.podman.run("first", "none", *SERVE, options=("-d", "--annotation", "mesh.id=db"))
-        script = f"cat /proc/net/dev; nslookup db 169.254.1.1; {GET.replace('db', '$0')}"
-        said = self.podman.run("second", "none", "sh", "-c", script, self.node.vip("db"),
-                               options=("--rm", "--annotation", "mesh.id=worker")).stdout
+        script = f"cat /etc/resolv.conf /proc/net/dev; ls -a /etc; {GET}"
+        options = ("--annotation", "mesh.id=worker")
+        said = self.podman.run("second", "none", "sh", "-c", script, options=options).stdout
+        self.asks_the_mesh_alone(said)
         self.assertIn("eth0", said)
+        self.assertNotIn(".mesh", said.replace(".mesh.internal", ""))
         self.assertTrue(said.endswith("answered\n"), said)
+        again = self.podman("start", "-a", "second").stdout
+        self.assertTrue(again.endswith("answered\n"), again)
+        # The image has none, nor has it one now.
+        self.assertNotIn("169.254.1.1", self.podman.run(
+            "nobody", "none", "sh", "-c", "cat /etc/resolv.conf || true", options=("--rm",)).stdout)
+
+    def test_hook_leaves_a_resolv_conf_that_somebody_mounted(self):
+        theirs = self.podman.dir / "theirs.conf"
+        theirs.write_text("nameserver 192.0.2.53\n")
+        said = self.say("worker", "cat /etc/resolv.conf", "none", (
+            *self.options("worker", "none"), "--volume", f"{theirs}:/etc/resolv.conf"))
+        self.assertEqual(said, "nameserver 192.0.2.53\n")
+        self.assertEqual(theirs.read_text(), said)
 
     def test_hook_with_the_declaration(self):
         # Podman takes several in one, divided by commas, unless they are quoted.
@@ -233,15 +244,22 @@ class PodmanTest(EngineTest):
             self.assertNotIn("mesh0", said)
 
     def test_hook_beside_the_engines_own(self):
-        """Its resolver stays: names of the mesh are asked for at 169.254.1.1."""
+        """Its resolver gives way to ours, unless somebody chose one."""
         self.start("db", "none")
-        script = ("cat /etc/resolv.conf; nslookup db.wf1.wf.mesh.internal 169.254.1.1; "
-                  f"{GET.replace('db', self.vip)}")
+        ours = ("--annotation", "mesh.id=worker")
         with self.own(alone=True):
-            said = self.say("worker", script, "own", ("--annotation", "mesh.id=worker"))
-        self.assertNotIn("169.254.1.1", self.resolv_conf(said))
-        self.assertIn(f"Address: {self.vip}", said.replace("Address 1:", "Address:"))
-        self.assertTrue(said.endswith("answered\n"), said)
+            said = self.say("worker", f"cat /etc/resolv.conf /proc/net/dev; {GET}", "own", ours)
+            self.asks_the_mesh_alone(said)
+            self.assertIn("mesh0", said)
+            self.assertTrue(said.endswith("answered\n"), said)
+            script = ("cat /etc/resolv.conf; nslookup db.wf1.wf.mesh.internal 169.254.1.1; "
+                      f"{GET.replace('db', self.vip)}")
+            said = self.say("worker", script, "own", (*ours, "--dns", "192.0.2.53"))
+            self.assertEqual(self.resolv_conf(said), ["192.0.2.53"])
+            self.assertIn(f"Address: {self.vip}", said.replace("Address 1:", "Address:"))
+            self.assertTrue(said.endswith("answered\n"), said)
+            said = self.say("nobody", "cat /etc/resolv.conf", "own", ())
+            self.assertNotIn("169.254.1.1", said, "whom nobody declared keeps the engine's")
 
     def test_declared_ones_do_not_meet_on_the_engines_bridge(self):
         def say(name, script):

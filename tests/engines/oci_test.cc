@@ -216,6 +216,38 @@ TEST(PodmanTest, ImageOfAContainerIsFoundInItsStore) {
   EXPECT_EQ(parse_store_image(text, "dd").error().code, ErrorCode::kNotFound);
 }
 
+TEST(PodmanTest, ItsOwnResolvConfIsTold) {
+  EXPECT_TRUE(is_podmans_resolv_conf(
+      with_id("/run/containers/storage/overlay-containers/@/userdata/resolv.conf"), kId));
+  for (const auto* other : {"", "/resolv.conf", "/etc/resolv.conf", "/srv/mine/resolv.conf",
+                            "/run/containers/storage/overlay-containers/other/userdata/resolv.conf",
+                            "/run/containers/storage/overlay-containers/@/userdata/hosts",
+                            "containers/storage/overlay-containers/@/userdata/resolv.conf"}) {
+    EXPECT_FALSE(is_podmans_resolv_conf(with_id(other), kId)) << other;
+  }
+}
+
+TEST(PodmanTest, ServersThatSomebodyChoseAreTold) {
+  const auto* const host = "# nameserver 203.0.113.9\nnameserver\t192.0.2.1 \r\nnameserver ::1\n";
+  EXPECT_FALSE(has_chosen_servers("search a\nnameserver 192.0.2.1\n", host));
+  EXPECT_FALSE(has_chosen_servers("nameserver 10.88.0.1\nnameserver 192.0.2.1", host))
+      << "a network's own comes first";
+  EXPECT_FALSE(has_chosen_servers("search a\n", host));
+  EXPECT_FALSE(has_chosen_servers("", ""));
+  EXPECT_TRUE(has_chosen_servers("nameserver 192.0.2.1\nnameserver 198.51.100.1\n", host));
+  EXPECT_TRUE(has_chosen_servers("nameserver 203.0.113.9\n", host)) << "that one is a comment";
+  EXPECT_TRUE(has_chosen_servers("nameserver ::1\n", host)) << "the host's alone: never given";
+  EXPECT_TRUE(has_chosen_servers("nameserver 8.8.8.8\n", host));
+}
+
+TEST(PodmanTest, HostWithAResolverOfItsOwnGivesPodmansServers) {
+  const auto* const host = "nameserver 127.0.0.53\noptions edns0\n";
+  EXPECT_FALSE(has_chosen_servers("nameserver 8.8.8.8\nnameserver 8.8.4.4\n", host));
+  EXPECT_FALSE(has_chosen_servers("nameserver 2001:4860:4860::8844\n", ""));
+  EXPECT_TRUE(has_chosen_servers("nameserver 9.9.9.9\n", host));
+  EXPECT_TRUE(has_chosen_servers("nameserver\nnameservers 8.8.8.8\nnameserver 127.0.0.53", host));
+}
+
 TEST(PodmanTest, AnnotationsOfAManifest) {
   EXPECT_THAT(
       parse_manifest_annotations(R"({"schemaVersion":2,"annotations":{"mesh.id":"db"}})").value(),
