@@ -2,14 +2,20 @@
 
 #include <fmt/format.h>
 #include <signal.h>
+#include <systemd/sd-daemon.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <ctime>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "engines/docker_serve.h"
 #include "engines/files.h"
 #include "engines/program.h"
@@ -40,10 +46,26 @@ Status take_options(std::vector<std::string> arguments, std::string& listen,
   return {};
 }
 
+// Without a service manager what it would be told goes nowhere.
 int end_with(const Error& error) {
-  [[maybe_unused]] const auto written =
-      write_all(2, fmt::format("mesh-docker: {}\n", printable(error.what)));
+  const auto why = printable(error.what);
+  [[maybe_unused]] const auto written = write_all(2, fmt::format("mesh-docker: {}\n", why));
+  sd_notifyf(0, "STATUS=%s", why.c_str());
   return 1;
+}
+
+// Until one of `ends` comes. The manager hears that we live as long as calls are answered.
+void wait_for(const sigset_t& ends, const DockerServer& server) {
+  std::uint64_t watchdog_us = 0;
+  const bool is_watched = sd_watchdog_enabled(0, &watchdog_us) > 0;
+  const std::chrono::microseconds every(is_watched ? watchdog_us / 3 : 3'600'000'000);
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(every);
+  const timespec pause{seconds.count(), std::chrono::nanoseconds(every - seconds).count()};
+  while (sigtimedwait(&ends, nullptr, &pause) < 0) {
+    if (errno == EAGAIN && is_watched && server.answers(BootClock::now() + every)) {
+      sd_notify(0, "WATCHDOG=1");
+    }
+  }
 }
 
 int serve(std::vector<std::string> arguments) {
@@ -61,8 +83,9 @@ int serve(std::vector<std::string> arguments) {
   }
   const auto server = DockerServer::start(listen, std::move(options));
   if (!server) return end_with(server.error());
-  int number = 0;
-  sigwait(&ends, &number);
+  sd_notifyf(0, "READY=1\nSTATUS=answers dockerd at %s", (*server)->path().c_str());
+  wait_for(ends, **server);
+  sd_notify(0, "STOPPING=1");
   return 0;
 }
 

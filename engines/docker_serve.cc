@@ -7,8 +7,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <string_view>
 #include <utility>
@@ -72,6 +75,14 @@ Result<UniqueFd> listen_at(const std::string& path) {
   return fd;
 }
 
+// Of a socket that somebody made for us, too.
+std::string path_of(int fd) {
+  sockaddr_un address{};
+  socklen_t size = sizeof address;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return {};
+  return {address.sun_path, strnlen(address.sun_path, sizeof address.sun_path)};
+}
+
 MHD_Result respond(MHD_Connection* connection, const PluginAnswer& answer) {
   auto* const response = MHD_create_response_from_buffer(
       answer.body.size(), const_cast<char*>(answer.body.data()), MHD_RESPMEM_MUST_COPY);
@@ -92,10 +103,12 @@ class DockerServer::Http {
   Http& operator=(const Http&) = delete;
   ~Http() {
     if (http_ != nullptr) MHD_stop_daemon(http_);
-    if (!path_.empty()) unlink(path_.c_str());
+    if (is_ours_) unlink(path_.c_str());
   }
 
   [[nodiscard]] Status start(const std::string& path);
+  [[nodiscard]] bool answers(TimePoint by) const;
+  [[nodiscard]] const std::string& path() const { return path_; }
 
  private:
   static MHD_Result on_request(void* self, MHD_Connection* connection, const char* url,
@@ -108,15 +121,18 @@ class DockerServer::Http {
 
   const DriverOptions options_;
   MHD_Daemon* http_ = nullptr;
-  std::string path_;  // empty: another's
+  std::string path_;
+  bool is_ours_ = false;  // or the service manager's
+  std::atomic<std::uint64_t> answered_ = 0;
 };
 
 Status DockerServer::Http::start(const std::string& path) {
   auto fd = handed_over();
   if (!fd) {
     fd = TRY(listen_at(path));
-    path_ = path;
+    is_ours_ = true;
   }
+  path_ = path_of(fd.get());
   http_ = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD, 0,
                            nullptr, nullptr, &on_request, this, MHD_OPTION_LISTEN_SOCKET, fd.get(),
                            MHD_OPTION_CONNECTION_LIMIT, kMaxCalls, MHD_OPTION_CONNECTION_TIMEOUT,
@@ -144,10 +160,22 @@ MHD_Result DockerServer::Http::on_request(void* self, MHD_Connection* connection
   return respond(connection, static_cast<const Http*>(self)->answer(url, method, call));
 }
 
-void DockerServer::Http::on_completed(void*, MHD_Connection*, void** state,
+void DockerServer::Http::on_completed(void* self, MHD_Connection*, void** state,
                                       MHD_RequestTerminationCode) {
   const std::unique_ptr<Call> ended(static_cast<Call*>(*state));
   *state = nullptr;
+  ++static_cast<Http*>(self)->answered_;
+}
+
+bool DockerServer::Http::answers(TimePoint by) const {
+  constexpr std::string_view kCall = "GET / HTTP/1.0\r\n\r\n";
+  const auto before = answered_.load();
+  if (const auto fd = connect_unix(path_, "itself");
+      fd && send(fd->get(), kCall.data(), kCall.size(), MSG_NOSIGNAL) > 0) {
+    const auto answer = read_input(fd->get(), kMaxFileBytes, by);
+    if (answer && answer->starts_with("HTTP/1.")) return true;
+  }
+  return answered_ != before;
 }
 
 PluginAnswer DockerServer::Http::answer(std::string_view url, std::string_view method,
@@ -164,6 +192,9 @@ PluginAnswer DockerServer::Http::answer(std::string_view url, std::string_view m
 
 DockerServer::DockerServer(std::unique_ptr<Http> http) : http_(std::move(http)) {}
 DockerServer::~DockerServer() = default;
+
+bool DockerServer::answers(TimePoint by) const { return http_->answers(by); }
+const std::string& DockerServer::path() const { return http_->path(); }
 
 Result<std::unique_ptr<DockerServer>> DockerServer::start(const std::string& path,
                                                           DriverOptions options) {

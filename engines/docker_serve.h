@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "engines/docker_driver.h"
@@ -29,6 +30,11 @@ class DockerServer {
   ~DockerServer();
   DockerServer(const DockerServer&) = delete;
   DockerServer& operator=(const DockerServer&) = delete;
+
+  // Whether calls are answered, the one that it makes itself or another: who has as many as it
+  // takes is at work.
+  [[nodiscard]] bool answers(TimePoint by) const;
+  [[nodiscard]] const std::string& path() const;
 
  private:
   class Http;
