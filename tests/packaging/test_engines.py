@@ -132,20 +132,167 @@ class EnginesTest(MachineTest):
             self.assertFalse(self.machine.active(name), name)
 
 
-# As dockerd greets a driver.
-GREET = r"""
-import socket
+# As dockerd calls a driver.
+CALL = r"""
+import socket, sys
+path, body = sys.argv[1], sys.argv[2].encode()
 peer = socket.socket(socket.AF_UNIX)
+peer.settimeout(20)
 peer.connect("/run/docker/plugins/mesh.sock")
-peer.sendall(b"POST /Plugin.Activate HTTP/1.1\r\nHost: plugin\r\nContent-Length: 0\r\n"
-             b"Connection: close\r\n\r\n")
+peer.sendall(b"POST %s HTTP/1.1\r\nHost: plugin\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+             % (path.encode(), len(body)) + body)
 print(peer.makefile().read())
 """
+# What the driver asks dockerd, answered from a file for each path.
+DOCKERD = r"""
+import http.server, os, socketserver
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        name = self.path.split("?")[0].strip("/").replace("/", "-")
+        try:
+            body = open("/srv/dockerd/" + name, "rb").read()
+        except FileNotFoundError:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+    def address_string(self):
+        return "driver"
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    pass
+Server("/run/docker.sock", Handler).serve_forever()
+"""
+NETWORK, ENDPOINT, CONTAINER = ("0a" * 32, "0b" * 32, "0c" * 32)
+DRIVER = "mesh-docker.service"
+DROP_IN = f"/run/systemd/system/{DRIVER}.d"
+
+
+class DriverTest(MachineTest):
+    """Docker's driver under its unit, which leaves it next to nothing. A daemon of Docker's does
+    not run in a machine like this: what it would be asked is answered by a stand-in."""
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.machine.install(*map(package, ("meshd", "meshctl", "meshd-engines")))
+        cls.machine.apply(WORKLOADS)
+        cls.machine.run("systemctl", "enable", "--now", "mesh-docker.socket")
+        (cls.machine.root / "srv/dockerd").mkdir(parents=True)
+        cls.machine.run("systemd-run", "--unit=stand-in", "python3", "-c", DOCKERD)
+        until(lambda: cls.machine.run("test", "-S", "/run/docker.sock", check=False).returncode == 0,
+              "the stand-in listens")
+
+    def container(self, name, runtime="mesh"):
+        """As dockerd has it written, and tells of it, while it starts."""
+        root = self.machine.root
+        image = "sha256/" + "0d" * 32
+        files = {
+            f"var/lib/docker/containers/{CONTAINER}/config.v2.json": {
+                "ID": CONTAINER, "Name": f"/{name}", "Driver": "overlay2",
+                "Image": image.replace("/", ":"), "Config": {"Labels": {}}},
+            f"var/lib/docker/containers/{CONTAINER}/hostconfig.json": {
+                "Runtime": runtime, "Dns": []},
+            f"var/lib/docker/image/overlay2/imagedb/content/{image}": {"config": {"Labels": None}},
+            f"srv/dockerd/networks-{NETWORK}": {"Containers": {f"ep-{ENDPOINT}": {
+                "Name": name, "EndpointID": ENDPOINT}}},
+            "srv/dockerd/containers-json": [{"Id": CONTAINER, "Names": [f"/{name}"]}]}
+        for path, text in files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(json.dumps(text), encoding="utf-8")
+
+    def call(self, path, **body):
+        answer = self.machine.run("python3", "-c", CALL, path, json.dumps(body)).stdout
+        return json.loads(answer.split("\n\n", 1)[1])
+
+    def join(self):
+        return self.call("/NetworkDriver.Join", NetworkID=NETWORK, EndpointID=ENDPOINT,
+                         SandboxKey="/run/docker/netns/0e0e0e0e0e0e", Options={})
+
+    def test_declared_one_may_start_and_others_hear_why_not(self):
+        self.container("worker")
+        self.assertEqual(self.join(), {"DisableGatewayService": True})
+        self.container("worker", runtime="runc")
+        self.assertIn("its runtime is runc", self.join()["Err"])
+        self.container("nobody")
+        self.assertIn("nobody declared this container", self.join()["Err"])
+
+    def test_it_answers_while_the_daemon_is_away(self):
+        self.container("worker")
+        self.machine.run("systemctl", "stop", "meshd")
+        try:
+            self.assertIn("worker is declared and does not start", self.join()["Err"])
+            self.assertTrue(self.machine.active(DRIVER))
+        finally:
+            self.machine.run("systemctl", "start", "meshd")
+        self.assertEqual(self.join(), {"DisableGatewayService": True})
+
+    def test_who_leaves_is_detached(self):
+        """Who is taken off the network runs on, and dockerd tells its number by then."""
+        self.container("worker")
+        named = self.machine.root / f"srv/dockerd/networks-{NETWORK}"
+        named.write_text(named.read_text().replace(f"ep-{ENDPOINT}", CONTAINER), encoding="utf-8")
+        bundle = self.machine.root / "srv/left"
+        bundle.mkdir()
+        (bundle / "config.json").write_text("{}", encoding="utf-8")
+        self.machine.run("systemd-run", "--unit=left", "--property=PrivateNetwork=yes", "sleep",
+                         "1000")
+        self.machine.run(f"{PROGRAMS}/mesh-hook", "attach", stdin=json.dumps({
+            "ociVersion": "1.0.2", "id": CONTAINER, "bundle": "/srv/left",
+            "pid": int(self.machine.unit("left", "MainPID")),
+            "annotations": {"mesh.id": "worker"}}))
+        self.assertEqual(self.declared("worker"), "READY")
+        self.assertEqual(self.call("/NetworkDriver.Leave", NetworkID=NETWORK, EndpointID=ENDPOINT),
+                         {})
+        self.assertEqual(self.declared("worker"), "DECLARED")
+        self.machine.run("systemctl", "stop", "left")
+
+    def declared(self, name):
+        listed = json.loads(self.machine.run("meshctl", "list", "workloads", "-o", "json").stdout)
+        return next(one["state"] for one in listed["workloads"] if one["id"] == name)
+
+    def test_unit_says_how_it_is(self):
+        self.call("/Plugin.Activate")
+        self.assertEqual(self.machine.unit(DRIVER, "StatusText"),
+                         "answers dockerd at /run/docker/plugins/mesh.sock")
+
+    def test_one_that_hangs_is_replaced(self):
+        self.drop_in("[Service]\nWatchdogSec=6s\nTimeoutAbortSec=2s\n")
+        self.call("/Plugin.Activate")
+        before = self.machine.unit(DRIVER, "MainPID")
+        self.machine.signal(DRIVER, "STOP")
+        until(lambda: self.machine.unit(DRIVER, "MainPID") not in ("0", before) and
+              self.machine.active(DRIVER), "a new one", 60)
+        self.assertIn("atchdog", self.machine.run("journalctl", "-u", DRIVER, "-n", "20").stdout)
+        # And one that works is left alone for longer than that.
+        now = self.machine.unit(DRIVER, "MainPID")
+        begun = float(self.machine.unit(DRIVER, "ActiveEnterTimestampMonotonic"))
+        until(lambda: float(self.machine.unit(DRIVER, "WatchdogTimestampMonotonic"))
+              > begun + 7e6, "it says again and again that it lives", 60)
+        self.assertEqual(self.machine.unit(DRIVER, "MainPID"), now)
+
+    def test_one_that_cannot_start_says_why_in_a_line(self):
+        self.drop_in("[Service]\nRestart=no\nExecStart=\n"
+                     f"ExecStart={PROGRAMS}/mesh-docker --docker-rot /srv\n")
+        self.assertNotEqual(self.machine.run("systemctl", "start", DRIVER, check=False).returncode,
+                            0)
+        self.assertIn("usage: mesh-docker", self.machine.unit(DRIVER, "StatusText"))
+
+    def drop_in(self, text):
+        """Until the test ends."""
+        self.machine.run("sh", "-c", f"mkdir {DROP_IN} && cat >{DROP_IN}/t.conf", stdin=text)
+        self.addCleanup(self.renew)
+        self.addCleanup(self.machine.run, "rm", "-r", DROP_IN)
+        self.renew()
+
+    def renew(self):
+        self.machine.run("systemctl", "daemon-reload")
+        self.machine.run("systemctl", "stop", DRIVER)
+        self.machine.run("systemctl", "restart", "mesh-docker.socket")
 
 
 class RemovalTest(MachineTest):
     def greeted(self):
-        return self.machine.run("python3", "-c", GREET).stdout
+        return self.machine.run("python3", "-c", CALL, "/Plugin.Activate", "").stdout
 
     def started(self):
         return [self.machine.unit(f"mesh-docker.{kind}", "ActiveEnterTimestampMonotonic")
