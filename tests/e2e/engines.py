@@ -444,6 +444,11 @@ class EngineTest(NodeTest):
                 return workload["attachment"]
         raise AssertionError(f"no workload {name}")
 
+    def ask_all(self, port=8080, of="db"):
+        """At its own addresses and its service's, of both families."""
+        vips = [self.node.vip("db", family) for family in (4, 6)]
+        return "; ".join(ask(at, port) for at in (*self.attachment(of)["addresses"], *vips))
+
     def attached(self, name):
         """How often, so far."""
         return (self.node.dir / "meshd.log").read_text().count(f"ATTACHED {name} ")

@@ -75,8 +75,10 @@ class CtrTest(EngineTest):
         done = self.get(3, "--cni")
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(done.stdout, "", "it does not even resolve")
-        done = self.ctr.run(f"{ID}3", "/bin/sh", "-c", ask(self.vip), options=("--rm", "--cni"))
-        self.assertEqual(done.stdout, "1\n", "refused, not silent")
+        for number, port, said in ((2, 8080, "0\n"), (2, 8081, "1\n"), (3, 8080, "1\n")):
+            done = self.ctr.run(f"{ID}{number}", "/bin/sh", "-c", self.ask_all(port, f"{ID}1"),
+                                options=("--rm", "--cni"))
+            self.assertEqual(done.stdout, 4 * said, "refused, not silent")
 
     def test_started_again_under_its_name(self):
         """ctr has no restart: the same id again is another namespace, and the same service."""

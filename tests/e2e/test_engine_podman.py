@@ -80,15 +80,14 @@ class PodmanTest(EngineTest):
         self.node.ready("db")
         said = self.say("worker", f"{ask('db')}; {ask('db', 8081)}", worker_s)
         self.assertEqual(said, "0\n1\n")
-        address, vip = self.attachment("db")["addresses"][0], self.node.vip("db")
-        said = self.say("stranger", f"{ask(address)}; {ask(vip)}; nslookup db; echo $?", stranger_s)
-        self.assertRegex(said, r"(?s)^1\n1\n.*NXDOMAIN.*\n1\n$")
+        said = self.say("stranger", f"{self.ask_all()}; nslookup db; echo $?", stranger_s)
+        self.assertRegex(said, r"(?s)^(1\n){4}.*NXDOMAIN.*\n1\n$")
         # Its container ends, however that is, and the namespace is the next one's.
         os.kill(self.podman.pid("db"), signal.SIGKILL)
         done = self.podman.run("worker", worker_s, "/nope", options=("--rm", *DNS), check=False)
         self.assertEqual(done.returncode, 127, done.stderr)
         self.podman("start", "db")
-        self.assertEqual(self.node.vip("db"), vip)
+        self.assertEqual(self.node.vip("db"), self.vip)
         self.node.ready("db")
         self.assertEqual(self.say("worker", GET, worker_s), "answered\n")
         self.node.ctl("detach", "stranger")
@@ -120,11 +119,11 @@ class PodmanTest(EngineTest):
             with which:
                 self.start("db", network)
                 self.node.ready("db")
-                said = self.say("worker", f"{ask('db')}; {ask('db', 8081)}", network)
-                self.assertEqual(said, "0\n1\n")
-                address = self.attachment("db")["addresses"][0]
-                said = self.say("stranger", f"{ask(address)}; nslookup db; echo $?", network)
-                self.assertRegex(said, r"(?s)^1\n.*NXDOMAIN.*\n1\n$")
+                said = self.say("worker", f"{ask('db')}; {self.ask_all()}; {self.ask_all(8081)}",
+                                network)
+                self.assertEqual(said, 5 * "0\n" + 4 * "1\n")
+                said = self.say("stranger", f"{self.ask_all()}; nslookup db; echo $?", network)
+                self.assertRegex(said, r"(?s)^(1\n){4}.*NXDOMAIN.*\n1\n$")
 
     def test_held_is_neither_refused_nor_connected(self):
         self.assertRegex(self.say("worker", ask("db", patience=3)), "^143 ")
@@ -158,6 +157,11 @@ class PodmanTest(EngineTest):
         self.podman.run("shop", "none", *SERVE, options=(
             "-d", "--annotation", f'"mesh.declaration={text}"', "--annotation", "mesh.id=shop"))
         self.assertEqual(self.attachment("shop")["ifname"], "eth0")
+        # Without an id of its own it is known by its number.
+        self.podman.run("unnamed", "none", *SERVE, options=(
+            "-d", "--annotation", '"mesh.declaration={name: odd, scope: CLUSTER, serves: [{port: 80}]}"'))
+        number = self.podman("inspect", "-f", "{{.Id}}", "unnamed").stdout[:12]
+        self.assertEqual(self.attachment(number)["ifname"], "eth0")
         said = self.refused("odd", "none", ("--annotation", "mesh.declaration=nonsense: 1",
                                             "--annotation", "mesh.id=odd"), "runc")
         self.assertIn("nonsense", said)
@@ -177,6 +181,19 @@ class PodmanTest(EngineTest):
         self.assertIn("eth0", said)
         self.assertEqual(self.podman("inspect", "-f", "{{.Annotations}}", "liar:1").stdout.count(
             "mesh.id:worker"), 1)
+
+    def test_hook_of_a_neighbour_that_fails(self):
+        """Nothing of ours stays of a container that another hook did not let start."""
+        before = self.attached("worker")
+        hook = self.podman.hooks / "zz-broken.json"
+        hook.write_text(json.dumps({"version": "1.0.0", "stages": ["createRuntime"], "when": {
+            "annotations": {"^mesh.id$": "worker"}}, "hook": {"path": "/bin/false"}}))
+        try:
+            self.refused("worker", "none", self.options("worker", "none"))
+            self.assertEqual(self.attached("worker"), before + 1, "ours had done its part")
+            self.until_left()
+        finally:
+            hook.unlink()
 
     def test_hook_leaves_others_alone(self):
         said = self.say("nobody", "cat /proc/net/dev", "none", ())

@@ -2,7 +2,7 @@
 import json
 import unittest
 
-from engines import BRIDGE, Docker, EngineTest, Podman
+from engines import BRIDGE, Containerd, Docker, EngineTest, Podman
 from node import run
 
 HOOKED = ("--annotation", "hooked=yes")
@@ -16,6 +16,7 @@ class UndeclaredTest(EngineTest):
     def prepare(cls):
         cls.docker = Docker(cls.node)
         cls.docker("network", "create", "-d", "bridge", "--subnet", "203.0.113.0/24", "own")
+        cls.ctr = Containerd(cls.node)
         cls.podman = Podman(cls.node)
         cls.podman.hook("attach", "createRuntime", "attach", {"annotations": {"^hooked$": "^yes$"}})
         cls.podman.network("mesh", "1.0.0")
@@ -27,11 +28,13 @@ class UndeclaredTest(EngineTest):
     def tearDownClass(cls):
         cls.docker("network", "rm", "own")
         cls.docker.close()
+        cls.ctr.close()
         cls.podman.close()
         super().tearDownClass()
 
     def tearDown(self):
         self.docker.clear()
+        self.ctr.clear()
         self.podman.clear()
         run("ip", "link", "del", "own0", check=False)
         self.until_empty()
@@ -46,6 +49,11 @@ class UndeclaredTest(EngineTest):
         return self.podman.run("nobody", network, *SHOW, options=("--rm", *options),
                                runtime="runc", check=False)
 
+    def by_ctr(self, *before):
+        self.ctr.network("mesh", "1.0.0", before=before)
+        return self.ctr.run("nobody", f"/bin/{SHOW[0]}", *SHOW[1:], options=("--rm", "--cni"),
+                            check=False)
+
     def ways(self):
         """Each with the other network that a container has there, if any."""
         for way, start, other in (
@@ -53,8 +61,11 @@ class UndeclaredTest(EngineTest):
                 ("docker's bridge", lambda: self.by_docker("own"), "eth0"),
                 ("podman's hook, no network", lambda: self.by_podman("none", HOOKED), None),
                 ("podman's hook, a bridge", lambda: self.by_podman("own", HOOKED), "eth0"),
-                ("podman's network behind a bridge", lambda: self.by_podman("behind"), "eth0")):
+                ("podman's network behind a bridge", lambda: self.by_podman("behind"), "eth0"),
+                ("ctr's network, alone", self.by_ctr, None),
+                ("ctr's network behind a bridge", lambda: self.by_ctr(BRIDGE), "eth0")):
             yield self.subTest(way), start(), other
+            self.ctr.clear()
             self.docker.clear()
             self.podman.clear()
 
