@@ -1,6 +1,7 @@
 """Plugins as engines call them that no Debian package has: CNI's with the bare environment, the
 process's number and the five seconds of Singularity, in every version, twice, late and wrongly;
 netavark's by its description."""
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -123,6 +124,27 @@ class PluginTest(EngineTest):
                 yield agent
             finally:
                 agent.stop()
+
+    def test_fifty_of_singularity(self):
+        """Their plugins run at the same time, as many as a node starts containers; so do those that
+        take them away."""
+        names = [f"many-{i}" for i in range(50)]
+        self.node.apply(workloads(*map(worker, names)))
+        with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(8) as pool:
+            payloads = [stack.enter_context(self.payload_with_a_namespace()) for _ in names]
+
+            def call(command, name, payload):
+                return self.call(command, str(payload.pid), "0.4.0", environment={
+                    "CNI_NETNS": f"/proc/{payload.pid}/ns/net", "MESHD_UUID": name})
+            answers = list(pool.map(lambda *one: call("ADD", *one), names, payloads))
+            given = {ip["address"] for answer in answers for ip in answer["ips"]}
+            self.assertEqual(len(given), 2 * len(names))
+            self.assertEqual(len(self.node.links()), len(names))
+            self.assertEqual(list(pool.map(lambda *one: call("DEL", *one), names, payloads)),
+                             [None] * len(names))
+            self.assertEqual(self.node.links(), [])
+        for name in names:
+            self.node.ctl("delete", name)
 
     def test_singularity_containers_have_names_and_flows(self):
         def result(agent, to, port=8080):
