@@ -126,6 +126,12 @@ class DockerNetworkTest(DockerEngineTest):
         self.assertEqual(self.say("stranger", self.ask_all()), 4 * "1\n")
         self.assertTrue(self.say("stranger", "nslookup db; echo $?").endswith("1\n"))
 
+    def test_alias_of_dockers_is_no_name(self):
+        self.start("db", *SERVE, options=("--network-alias", "nick"))
+        self.node.ready("db")
+        said = self.say("worker", f"nslookup nick; echo $?; {GET}")
+        self.assertRegex(said, r"(?s)NXDOMAIN.*\n1\nanswered\n$")
+
     def test_a_container_knows_itself_by_an_address_that_it_has(self):
         self.start("db", *SERVE)
         hosts = self.docker("exec", "db", "cat", "/etc/hosts").stdout
