@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
   const bool ends = !arguments.empty() && arguments.front() == "detach";
   const auto status = engines::run_hook(std::move(arguments), 0, by);
+  engines::forget_deadline();
   if (status) return 0;
   const auto line = engines::printable(status.error().what);
   [[maybe_unused]] const auto written = engines::write_all(2, fmt::format("mesh-hook: {}\n", line));

@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   const auto by = meshd::BootClock::now() + engines::kDeadline;
   const std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
   const auto answer = engines::run_netavark(arguments, 0, by);
+  engines::forget_deadline();
   if (!engines::write_all(1, answer.text)) return 1;
   return answer.exit;
 }

@@ -76,6 +76,11 @@ void end_after_deadline(int fd, std::string_view last_words) {
   setitimer(ITIMER_REAL, &timer, nullptr);
 }
 
+void forget_deadline() {
+  const itimerval never{};
+  setitimer(ITIMER_REAL, &never, nullptr);
+}
+
 std::string printable(std::string_view text) {
   std::string line;
   for (const char c : text.substr(0, kMaxMessageBytes)) {

@@ -22,6 +22,8 @@ namespace meshd::engines {
 // Half a second after the deadline the process says `last_words` to `fd` and ends with 1, wherever
 // it is: an engine that waits for it starts nothing else. The text must live as long as it does.
 void end_after_deadline(int fd, std::string_view last_words);
+// What is said from here on is the only answer, however slowly the process ends.
+void forget_deadline();
 
 // One line without control characters, not too long; in UTF-8, for it may become part of JSON.
 [[nodiscard]] std::string printable(std::string_view text);

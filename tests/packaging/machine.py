@@ -1,6 +1,7 @@
 """A machine for tests of the packages: Debian's own systemd, booted by systemd-nspawn over a tree
 that debootstrap made, in which packages are installed as people do. What happens to its files is
 in memory, and gone with it. Runs inside namespaces of its own (see CMakeLists.txt)."""
+import contextlib
 import json
 import os
 import pathlib
@@ -91,9 +92,12 @@ class Machine:
             raise AssertionError(self.console())
         pid = self.process.pid
         found = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
-        # Before it, for a moment, there is a helper of nspawn's.
-        return next((child for child in found.split()
-                     if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == "systemd"), None)
+        for child in found.split():
+            # Before it, for a moment, there is a helper of nspawn's, which may end just now.
+            with contextlib.suppress(OSError):
+                if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                    return child
+        return None
 
     def run(self, *argv, check=True, stdin=None):
         # Not the environment of whoever runs the test, which has paths of the host.
